@@ -1,0 +1,147 @@
+package walrelay
+
+import "time"
+
+// Config says everything that a relay needs to know. The zero value of a field
+// means its default, which [Config.WithDefaults] fills in; only Postgres.URL
+// and NATS.URL have none. The tags name the keys of the configuration file.
+type Config struct {
+	Postgres PostgresConfig `koanf:"postgres"`
+	NATS     NATSConfig     `koanf:"nats"`
+	// Slot is the logical replication slot; default "walrelay".
+	Slot string `koanf:"slot"`
+	// Publication is the publication that the slot reads; default "walrelay".
+	Publication string `koanf:"publication"`
+	// Failover asks init to create the slot with the failover property
+	// (Postgres 17 and newer).
+	Failover bool           `koanf:"failover"`
+	Outbox   OutboxConfig   `koanf:"outbox"`
+	Streams  []StreamConfig `koanf:"streams"`
+	Publish  PublishConfig  `koanf:"publish"`
+	Routes   []RouteConfig  `koanf:"routes"`
+	HTTP     HTTPConfig     `koanf:"http"`
+	Log      LogConfig      `koanf:"log"`
+	// ShutdownTimeout bounds the draining of in-flight publishes at the end of
+	// a run; default 5s.
+	ShutdownTimeout time.Duration `koanf:"shutdown_timeout"`
+}
+
+// PostgresConfig says how to reach the database.
+type PostgresConfig struct {
+	// URL is a libpq URL or keyword string; required. Everything that libpq's
+	// PG… environment variables and .pgpass say applies too.
+	URL string `koanf:"url"`
+}
+
+// NATSConfig says how to reach the NATS servers.
+type NATSConfig struct {
+	// URL is one NATS URL or several, separated by commas; required.
+	URL      string `koanf:"url"`
+	User     string `koanf:"user"`
+	Password string `koanf:"password"`
+	Token    string `koanf:"token"`
+	// CredsFile is a file with a user JWT and its nkey seed.
+	CredsFile string `koanf:"creds_file"`
+	// NKeyFile is a file with an nkey seed.
+	NKeyFile string        `koanf:"nkey_file"`
+	TLS      NATSTLSConfig `koanf:"tls"`
+	// Domain is the JetStream domain, if not the server's own.
+	Domain string `koanf:"domain"`
+}
+
+// NATSTLSConfig has the files of a TLS connection to NATS, in PEM.
+type NATSTLSConfig struct {
+	CAFile   string `koanf:"ca_file"`
+	CertFile string `koanf:"cert_file"`
+	KeyFile  string `koanf:"key_file"`
+}
+
+// OutboxConfig says which tables are outboxes and how their columns map.
+type OutboxConfig struct {
+	// Tables are schema-qualified; default ["public.outbox"].
+	Tables []string `koanf:"tables"`
+	// Mappings override, for some of the tables, which column is what.
+	Mappings []MappingConfig `koanf:"mappings"`
+}
+
+// MappingConfig says which columns of one table make an event.
+type MappingConfig struct {
+	Table string `koanf:"table"`
+	// Preset is "walrelay" (default), "debezium" or "django-broadcaster".
+	Preset string `koanf:"preset"`
+	// Columns maps attribute to column and overrides the preset: id, type,
+	// source, subject, time, data, data_bytes, datacontenttype, dataschema,
+	// extensions, partition_key, scheduled_at, max_retries. An empty column
+	// name unmaps the attribute.
+	Columns map[string]string `koanf:"columns"`
+	// Values gives attributes a constant instead of a column: source, type,
+	// subject, datacontenttype, dataschema. {column} inserts a column's value.
+	Values map[string]string `koanf:"values"`
+}
+
+// StreamConfig is one JetStream stream to publish to.
+type StreamConfig struct {
+	// Name of the stream; required.
+	Name string `koanf:"name"`
+	// Subjects that init creates the stream with; default ["events.>"] for the
+	// default stream.
+	Subjects []string `koanf:"subjects"`
+	// Shared says that others write into the stream too: then no fence is
+	// kept, and only the stream's duplicate window guards against duplicates.
+	Shared bool `koanf:"shared"`
+	// Replicas that init creates the stream with; default 1.
+	Replicas int `koanf:"replicas"`
+	// DuplicateWindow that init creates the stream with; default 2m.
+	DuplicateWindow time.Duration `koanf:"duplicate_window"`
+	// MaxAge and MaxBytes that init creates the stream with; default no limit.
+	MaxAge   time.Duration `koanf:"max_age"`
+	MaxBytes int64         `koanf:"max_bytes"`
+}
+
+// PublishConfig says how events are published.
+type PublishConfig struct {
+	// Subject is the template of subjects; default "events.{type}".
+	Subject string `koanf:"subject"`
+	// Mode is "binary" (default) or "structured" (CloudEvents content modes).
+	Mode string `koanf:"mode"`
+	// MaxInFlight bounds, per stream, the events sent and not yet
+	// acknowledged; default 8192.
+	MaxInFlight int `koanf:"max_in_flight"`
+	// MaxInFlightBytes bounds their bytes; default 16 MiB. One event larger
+	// than this passes alone.
+	MaxInFlightBytes int `koanf:"max_in_flight_bytes"`
+	// AckTimeout is how long an acknowledgement may take before the stream is
+	// asked what it has; default 5s.
+	AckTimeout time.Duration `koanf:"ack_timeout"`
+}
+
+// RouteConfig is a rule; the first whose conditions all match decides.
+type RouteConfig struct {
+	// Conditions; an empty one matches everything. Type and Source may contain
+	// * for any run of characters. Table is schema-qualified.
+	Type   string `koanf:"type"`
+	Source string `koanf:"source"`
+	Table  string `koanf:"table"`
+	// Stream to publish to; default the first stream.
+	Stream string `koanf:"stream"`
+	// Subject template; default publish.subject.
+	Subject string `koanf:"subject"`
+	// Mode overrides publish.mode.
+	Mode string `koanf:"mode"`
+	// Drop says that the event is not published at all.
+	Drop bool `koanf:"drop"`
+}
+
+// HTTPConfig says where health and metrics are served.
+type HTTPConfig struct {
+	// Addr to listen on; default "127.0.0.1:8080"; "off" serves nothing.
+	Addr string `koanf:"addr"`
+}
+
+// LogConfig says what is logged, and how.
+type LogConfig struct {
+	// Level is debug, info (default), warn or error.
+	Level string `koanf:"level"`
+	// Format is json, console, or auto (default): console on a terminal.
+	Format string `koanf:"format"`
+}

@@ -1,0 +1,96 @@
+package walrelay
+
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"github.com/walrelay/walrelay/router"
+)
+
+// metrics are what /metrics serves. Their names are part of the interface;
+// docs/operations.md lists them.
+type metrics struct {
+	registry *prometheus.Registry
+
+	outcomes       [router.Dropped + 1]prometheus.Counter
+	publishLatency prometheus.Histogram
+	commitLatency  prometheus.Histogram
+	lagBytes       prometheus.Gauge
+	retainedBytes  prometheus.Gauge
+	safeBytes      prometheus.Gauge
+	flushLSN       prometheus.Gauge
+	reconnects     *prometheus.CounterVec
+	held           *prometheus.GaugeVec
+}
+
+// newMetrics registers the metrics; those that are read when asked for come
+// from the functions.
+func newMetrics(inFlight func() float64, lagSeconds func() float64, ready func() float64) *metrics {
+	m := &metrics{
+		registry: prometheus.NewRegistry(),
+		publishLatency: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name:    "walrelay_publish_latency_seconds",
+			Help:    "Time from sending an event to its acknowledgement by JetStream.",
+			Buckets: prometheus.ExponentialBuckets(0.00025, 2, 16),
+		}),
+		commitLatency: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name:    "walrelay_commit_latency_seconds",
+			Help:    "Time from the commit of an event's transaction, by the database's clock, to its acknowledgement by JetStream.",
+			Buckets: prometheus.ExponentialBuckets(0.00025, 2, 20),
+		}),
+		lagBytes: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "walrelay_lag_bytes",
+			Help: "Bytes of write-ahead log that the slot has not confirmed.",
+		}),
+		retainedBytes: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "walrelay_slot_retained_bytes",
+			Help: "Bytes of write-ahead log that the server keeps for the slot.",
+		}),
+		safeBytes: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "walrelay_slot_safe_wal_bytes",
+			Help: "Bytes of write-ahead log that may still be written before max_slot_wal_keep_size invalidates the slot; -1 without that limit.",
+		}),
+		flushLSN: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "walrelay_flush_lsn",
+			Help: "The LSN, as a number, before which every event has an outcome and which the slot was told.",
+		}),
+		reconnects: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "walrelay_reconnects_total",
+			Help: "Connections made again after they were lost.",
+		}, []string{"peer"}),
+		held: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "walrelay_stream_held",
+			Help: "1 while a stream is held in place, 0 while it flows.",
+		}, []string{"stream"}),
+	}
+	outcomes := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "walrelay_events_total",
+		Help: "Events by outcome: published, already_stored (by a run before), dropped (by a route).",
+	}, []string{"outcome"})
+	for o := range m.outcomes {
+		m.outcomes[o] = outcomes.WithLabelValues(router.Outcome(o).String()) //nolint:gosec // three of them
+	}
+	for _, peer := range []string{"postgres", "nats"} {
+		m.reconnects.WithLabelValues(peer)
+	}
+	gauge := func(name, help string, f func() float64) prometheus.Collector {
+		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, f)
+	}
+	m.registry.MustRegister(
+		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+		outcomes, m.publishLatency, m.commitLatency, m.lagBytes, m.retainedBytes, m.safeBytes, m.flushLSN, m.reconnects, m.held,
+		gauge("walrelay_in_flight", "Events that are sent and have no outcome.", inFlight),
+		gauge("walrelay_lag_seconds", "Age of the last published event while others wait; 0 when none does.", lagSeconds),
+		gauge("walrelay_ready", "1 while the relay streams, is connected to NATS and holds no stream.", ready),
+	)
+	return m
+}
+
+func (m *metrics) published(took time.Duration, committed time.Time) {
+	m.publishLatency.Observe(took.Seconds())
+	if !committed.IsZero() {
+		m.commitLatency.Observe(max(0, time.Since(committed)).Seconds())
+	}
+}

@@ -1,0 +1,231 @@
+package router
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/walrelay/walrelay/event"
+)
+
+// PositionHeader is the header in which a message of an owned stream says
+// where its event stands in the write-ahead log and which relay wrote it:
+// position, timeline, and system identifier and slot, separated by spaces.
+const PositionHeader = "Walrelay-Position"
+
+// Origin names a relay by what it reads, and says what its positions mean.
+type Origin struct {
+	// SystemID is the database cluster's identifier, Slot the slot's name.
+	SystemID, Slot string
+	// Timeline is the one that the cluster is on, and Ended says at which LSN
+	// each of the timelines before it ended.
+	Timeline int32
+	Ended    map[int32]uint64
+	// WAL is the end of the cluster's write-ahead log. No event can stand
+	// after it.
+	WAL uint64
+}
+
+func (o *Origin) String() string { return o.SystemID + "/" + o.Slot }
+
+func (o *Origin) appendPosition(b []byte, p event.Position) []byte {
+	b = p.Append(b)
+	b = append(b, ' ')
+	b = strconv.AppendInt(b, int64(o.Timeline), 10)
+	b = append(b, ' ')
+	b = append(b, o.SystemID...)
+	b = append(b, '/')
+	return append(b, o.Slot...)
+}
+
+// parse reads the header of message seq, and returns the position up to which
+// the message says that the stream has everything of this cluster's present
+// timeline.
+func (o *Origin) parse(stream string, seq uint64, header string) (event.Position, error) {
+	fields := strings.Split(header, " ")
+	if len(fields) != 3 {
+		return event.Position{}, unreadable(stream, seq, fmt.Errorf("it has %d fields, want 3", len(fields)))
+	}
+	position, err := event.ParsePosition(fields[0])
+	if err != nil {
+		return event.Position{}, unreadable(stream, seq, err)
+	}
+	timeline, err := strconv.ParseInt(fields[1], 10, 32)
+	if err != nil {
+		return event.Position{}, unreadable(stream, seq, fmt.Errorf("timeline: %w", err))
+	}
+	if fields[2] != o.String() {
+		return event.Position{}, &ConfigurationError{
+			What: fmt.Sprintf("stream %q belongs to another relay: its message %d was written by %q, and this relay is %q (database system identifier and slot)",
+				stream, seq, fields[2], o),
+			Remedy: "give each relay a stream of its own, or see docs/operations.md, \"A stream changes hands\"",
+		}
+	}
+	end, known := o.Ended[int32(timeline)]
+	switch {
+	case int32(timeline) == o.Timeline:
+		return position, nil
+	case !known:
+		return event.Position{}, &ConfigurationError{
+			What: fmt.Sprintf("message %d of stream %q was written from timeline %d of the database, which is not in the history of its present timeline %d",
+				seq, stream, timeline, o.Timeline),
+			Remedy: "connect to the present primary; if the database was restored on purpose, see docs/operations.md, \"A database was restored\"",
+		}
+	case position.CommitLSN >= end:
+		// The database lost what was committed after the end of the old
+		// timeline; what now stands at those positions are other events.
+		return event.Position{CommitLSN: end - 1, Index: math.MaxUint32}, nil
+	}
+	return position, nil
+}
+
+func unreadable(stream string, seq uint64, err error) error {
+	return &ConfigurationError{
+		What:   fmt.Sprintf("message %d of stream %q has a %s header that cannot be read: %v", seq, stream, PositionHeader, err),
+		Remedy: "find out who writes into the stream",
+	}
+}
+
+const (
+	// apiTimeout bounds one request to the JetStream API.
+	apiTimeout = 5 * time.Second
+	// patience is how long a stream may be missing, or seem to have lost
+	// messages, before that is believed: servers that start, and leaders that
+	// have just been elected, may not know better yet.
+	patience = 10 * time.Second
+	// lookBack bounds the search for our own last message behind messages of
+	// others.
+	lookBack = 1000
+)
+
+// StreamState is how far a stream is known to have come.
+type StreamState struct {
+	// Created is when the stream was created, by the server's clock.
+	Created time.Time `json:"created"`
+	// LastSequence is the sequence of our last message, and Position the
+	// position of its event. Zero before the first.
+	LastSequence uint64 `json:"last_sequence"`
+	Position     string `json:"position"`
+}
+
+// ledger reads from a stream what it has.
+type ledger struct {
+	nc     *nats.Conn
+	js     nats.JetStreamContext
+	stream string
+	origin Origin
+}
+
+// reading is what a ledger says.
+type reading struct {
+	created time.Time
+	last    uint64 // the stream's last sequence
+	// own says that the position was read from a message: of the last one, or
+	// of our last one behind messages of others (foreign).
+	own      bool
+	position event.Position
+	foreign  uint64        // how many of the last messages are not ours
+	window   time.Duration // the stream's duplicate window
+}
+
+// read asks the stream's leader. Messages of others are passed over down to
+// floor, exclusive.
+func (l *ledger) read(ctx context.Context, floor uint64) (reading, error) {
+	info, err := l.info(ctx)
+	if err != nil {
+		return reading{}, err
+	}
+	r := reading{created: info.Created, last: info.State.LastSeq, window: info.Config.Duplicates}
+	if r.last > lookBack {
+		floor = max(floor, r.last-lookBack)
+	}
+	for seq := r.last; seq > floor; seq-- {
+		position, err := l.position(ctx, seq)
+		switch {
+		case err == nil:
+			r.own, r.position = true, position
+			return r, nil
+		case errors.Is(err, nats.ErrMsgNotFound):
+			// Gone: consumed, expired or purged. What stands below it says
+			// nothing of the last message, unless others wrote that.
+			if r.foreign == 0 {
+				return r, nil
+			}
+		case errors.Is(err, errForeign):
+			r.foreign++
+		default:
+			return reading{}, err
+		}
+	}
+	return r, nil
+}
+
+func (l *ledger) info(ctx context.Context) (*nats.StreamInfo, error) {
+	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
+	defer cancel()
+	info, err := l.js.StreamInfo(l.stream, nats.Context(ctx))
+	if err != nil {
+		return nil, fmt.Errorf("asking stream %q for its state: %w", l.stream, err)
+	}
+	return info, nil
+}
+
+var errForeign = errors.New("the message has no position")
+
+// position reads the position of the message with the sequence, from the
+// stream's leader: a replica might not have it yet.
+func (l *ledger) position(ctx context.Context, seq uint64) (event.Position, error) {
+	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
+	defer cancel()
+	msg, err := l.js.GetMsg(l.stream, seq, nats.Context(ctx))
+	if err != nil {
+		return event.Position{}, fmt.Errorf("reading message %d of stream %q: %w", seq, l.stream, err)
+	}
+	value := msg.Header.Get(PositionHeader)
+	if value == "" {
+		return event.Position{}, errForeign
+	}
+	return l.origin.parse(l.stream, seq, value)
+}
+
+// messageID reads the Nats-Msg-Id of a message; "" when it is gone.
+func (l *ledger) messageID(ctx context.Context, seq uint64) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
+	defer cancel()
+	msg, err := l.js.GetMsg(l.stream, seq, nats.Context(ctx))
+	if errors.Is(err, nats.ErrMsgNotFound) {
+		return "", nil
+	}
+	if err != nil {
+		return "", fmt.Errorf("reading message %d of stream %q: %w", seq, l.stream, err)
+	}
+	return msg.Header.Get(nats.MsgIdHdr), nil
+}
+
+var errNoStreamForSubject = errors.New("no stream takes the subject")
+
+// takes asks whether the stream takes the subject, after the server answered
+// that nobody does.
+func (l *ledger) takes(ctx context.Context, subject string) error {
+	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
+	defer cancel()
+	name, err := l.js.StreamNameBySubject(subject, nats.Context(ctx))
+	switch {
+	case errors.Is(err, nats.ErrNoMatchingStream):
+		return fmt.Errorf("%w %q: add it to the subjects of stream %q, or a route for this type of event", errNoStreamForSubject, subject, l.stream)
+	case err != nil:
+		return fmt.Errorf("asking which stream takes subject %q: %w", subject, err)
+	case name != l.stream:
+		return &ConfigurationError{
+			What:   fmt.Sprintf("subject %q belongs to stream %q, but the route says %q", subject, name, l.stream),
+			Remedy: "correct the route's stream or subject",
+		}
+	}
+	return nil
+}

@@ -1,0 +1,457 @@
+package walrelay
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/nats-io/nats.go"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/walrelay/walrelay/decode"
+	"github.com/walrelay/walrelay/replication"
+	"github.com/walrelay/walrelay/router"
+)
+
+const (
+	// reportInterval is how often the slot is told how far it may advance.
+	reportInterval = time.Second
+	// slotInterval is how often the slot's state is looked at.
+	slotInterval = 5 * time.Second
+	// sqlTimeout bounds one statement on the control connection.
+	sqlTimeout = 5 * time.Second
+	// stoppingGrace is how long a server that shuts down waits for what is in
+	// flight.
+	stoppingGrace = 2 * time.Second
+	// closeGrace bounds the last words to the server.
+	closeGrace = 2 * time.Second
+	// codeCannotConnectNow is the SQLSTATE of a server that is starting up or
+	// shutting down.
+	codeCannotConnectNow = "57P03"
+)
+
+// session is one stream from the slot, with everything that belongs to it:
+// whatever fails, all of it is given up and made anew, and the streams say
+// where to go on.
+type session struct {
+	relay   *Relay
+	stream  *replication.Stream
+	decoder *decode.Decoder
+	router  *router.Router
+
+	control  *pgx.Conn // used by the reporter only; nil while it is lost
+	recorded progress  // what was last written; used by the reporter only
+	poke     chan struct{}
+}
+
+// session streams until the context ends, which it does in order, or until
+// something fails.
+func (r *Relay) session(ctx context.Context, nc *nats.Conn) (err error) {
+	s := &session{relay: r, poke: make(chan struct{}, 1)}
+	if s.decoder, err = decode.New(r.plan.decode); err != nil {
+		return fmt.Errorf("preparing the decoder: %w", err)
+	}
+	r.health.setPhase("connecting to Postgres")
+	if err := s.connectControl(ctx); err != nil {
+		return err
+	}
+	defer func() { s.closeControl(ctx) }()
+	if err := CheckSlot(ctx, s.control, r.cfg); err != nil {
+		return err
+	}
+	s.stream, err = replication.Open(ctx, replication.Config{
+		ConnString:  r.cfg.Postgres.URL,
+		Slot:        r.cfg.Slot,
+		Publication: r.cfg.Publication,
+		OnBusy: func(pid string) {
+			r.health.setPhase("standby: another session holds the slot")
+			r.log.Info().Str("slot", r.cfg.Slot).Str("pid", pid).
+				Msg("another session holds the slot; waiting as a standby")
+		},
+	})
+	if err != nil {
+		return err //nolint:wrapcheck // says what was being done
+	}
+	defer func() {
+		if cerr := s.stream.Close(closeGrace); err == nil && cerr != nil {
+			r.log.Debug().Err(cerr).Msg("the stream from Postgres did not end in order")
+		}
+	}()
+
+	// From here on the slot is ours. The parts outlive the context until what
+	// is in flight has its outcome.
+	work, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer cancel(context.Canceled)
+	stopOpening := context.AfterFunc(ctx, func() { cancel(context.Cause(ctx)) })
+	if err := s.openRouter(work, nc); err != nil {
+		stopOpening()
+		return err
+	}
+	defer s.closeRouter()
+	stopOpening()
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return s.run(ctx, work, cancel)
+}
+
+// openRouter finds out what the streams have, and writes it down before the
+// first event is published.
+func (s *session) openRouter(ctx context.Context, nc *nats.Conn) error {
+	r, system := s.relay, s.stream.System()
+	r.health.setPhase("reading the streams")
+	recorded, err := loadProgress(ctx, s.control, r.cfg.Slot)
+	if err != nil {
+		return err
+	}
+	var states map[string]router.StreamState
+	if recorded != nil {
+		if err := recorded.fits(r.cfg.Slot, system); err != nil {
+			return err
+		}
+		states = recorded.streams
+	}
+	ended := make(map[int32]uint64, len(system.Ended))
+	for timeline, lsn := range system.Ended {
+		ended[timeline] = uint64(lsn)
+	}
+	s.router, err = router.New(nc, router.Config{
+		Streams: r.plan.streams,
+		Rules:   r.plan.rules,
+		Origin: router.Origin{
+			SystemID: system.ID, Slot: r.cfg.Slot, Timeline: system.Timeline, Ended: ended, WAL: uint64(system.WAL),
+		},
+		MaxInFlight:      r.cfg.Publish.MaxInFlight,
+		MaxInFlightBytes: r.cfg.Publish.MaxInFlightBytes,
+		AckTimeout:       r.cfg.Publish.AckTimeout,
+		Domain:           r.cfg.NATS.Domain,
+		Sink:             s,
+		Log:              r.log,
+	})
+	if err != nil {
+		return fmt.Errorf("preparing to publish: %w", err)
+	}
+	if err := s.router.Open(ctx, states); err != nil {
+		s.closeRouter()
+		return err //nolint:wrapcheck // says what was being done
+	}
+	s.recorded = progress{
+		systemID: system.ID,
+		timeline: system.Timeline,
+		flushLSN: max(system.ConfirmedFlush, recordedLSN(recorded)),
+		streams:  s.router.Progress(),
+	}
+	if err := s.recorded.save(ctx, s.control, r.cfg.Slot); err != nil {
+		s.closeRouter()
+		return err
+	}
+	return nil
+}
+
+func recordedLSN(p *progress) replication.LSN {
+	if p == nil {
+		return 0
+	}
+	return p.flushLSN
+}
+
+func (s *session) closeRouter() {
+	if err := s.router.Close(); err != nil {
+		s.relay.log.Debug().Err(err).Msg("closing the router")
+	}
+}
+
+// run streams: one goroutine reads, decodes and publishes, one keeps the
+// streams in order, one reports to the slot.
+func (s *session) run(ctx, work context.Context, cancel context.CancelCauseFunc) error {
+	r := s.relay
+	r.current.Store(s)
+	defer r.current.Store(nil)
+	r.health.setPhase("")
+	r.log.Info().Str("slot", r.cfg.Slot).Str("publication", r.cfg.Publication).
+		Stringer("from", s.stream.System().ConfirmedFlush).Msg("streaming")
+
+	group, work := errgroup.WithContext(work)
+	reading, stopReading := context.WithCancelCause(work)
+	defer stopReading(context.Canceled)
+	stop := context.AfterFunc(ctx, func() { stopReading(context.Cause(ctx)) })
+	defer stop()
+	interrupt := context.AfterFunc(reading, s.stream.Interrupt)
+	defer interrupt()
+
+	group.Go(func() error { return s.router.Run(work) })
+	reported := make(chan struct{})
+	finish := make(chan struct{})
+	group.Go(func() error {
+		defer close(reported)
+		return s.report(work, finish)
+	})
+	group.Go(func() error {
+		err := s.read(reading)
+		if work.Err() != nil {
+			return context.Cause(work)
+		}
+		// The others still work: let what is in flight have its outcome.
+		grace := r.cfg.ShutdownTimeout
+		switch {
+		case ctx.Err() != nil:
+			err = nil
+		case errors.Is(err, replication.ErrServerStopping):
+			grace = stoppingGrace
+		default:
+			return err
+		}
+		s.drain(work, grace)
+		close(finish)
+		select {
+		case <-reported:
+		case <-work.Done():
+		}
+		cancel(context.Canceled)
+		return err
+	})
+	err := group.Wait()
+	if ctx.Err() != nil {
+		r.log.Info().Stringer("flush_lsn", s.stream.Reported()).Int("in_flight", s.router.InFlight()).Msg("stopped")
+		if isConfiguration(err) || errors.Is(err, errSuperseded) {
+			return err
+		}
+		return nil
+	}
+	return err //nolint:wrapcheck // says what was being done
+}
+
+// drain waits until nothing is in flight, for at most grace.
+func (s *session) drain(ctx context.Context, grace time.Duration) {
+	ctx, cancel := context.WithTimeout(ctx, grace)
+	defer cancel()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for s.router.InFlight() > 0 {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// read takes the stream's messages in order, until the context ends or
+// something fails.
+func (s *session) read(ctx context.Context) error {
+	frontier := s.stream.Frontier()
+	inTransaction := false
+	for {
+		msg, err := s.stream.Receive()
+		if err != nil {
+			return err //nolint:wrapcheck // says what was being done
+		}
+		if msg.Data == nil {
+			if !inTransaction {
+				if err := frontier.Keepalive(msg.WALEnd); err != nil {
+					return err //nolint:wrapcheck // says what is wrong
+				}
+			}
+			if msg.ReplyRequested {
+				s.pokeReporter()
+			}
+			if msg.ServerStopping && frontier.LSN() < frontier.Received() {
+				return replication.ErrServerStopping
+			}
+			continue
+		}
+		change, err := s.decoder.Decode(msg.Data)
+		if err != nil {
+			return s.undecodable(ctx, err)
+		}
+		switch change.Kind {
+		case decode.Begin:
+			inTransaction = true
+		case decode.Insert:
+			ticket, err := frontier.Add(ctx)
+			if err != nil {
+				return err //nolint:wrapcheck // says what it waited for
+			}
+			if err := s.router.Publish(ctx, change.Event, uint64(ticket)); err != nil {
+				return err //nolint:wrapcheck // says what it waited for
+			}
+		case decode.Commit:
+			inTransaction = false
+			if err := frontier.Commit(replication.LSN(change.EndLSN)); err != nil {
+				return err //nolint:wrapcheck // says what is wrong
+			}
+		case decode.Other:
+		}
+	}
+}
+
+// undecodable handles what cannot be decoded. A row that cannot become an
+// event is held in place: skipping it would lose it, and giving up would not
+// help. Anything else ends the relay, without a word to the slot.
+func (s *session) undecodable(ctx context.Context, err error) error {
+	row, ok := errors.AsType[*decode.RowError](err)
+	if !ok {
+		return &replication.ConfigurationError{
+			What:   "what Postgres sent cannot be decoded, and nothing of it is confirmed",
+			Remedy: "correct the outbox table or its mapping; if that is not it, please report it",
+			Err:    err,
+		}
+	}
+	s.relay.health.setHeld("*", row)
+	s.relay.log.Error().Err(row).Str("table", row.Schema+"."+row.Table).Str("id", row.ID).Str("column", row.Column).
+		Msg("a row cannot become an event; everything after it is held, nothing is lost")
+	<-ctx.Done()
+	return context.Cause(ctx)
+}
+
+func (s *session) pokeReporter() {
+	select {
+	case s.poke <- struct{}{}:
+	default:
+	}
+}
+
+// report tells the slot how far it may advance, once a second and when the
+// server asks, and watches the slot. It returns after a last report when
+// finish is closed.
+func (s *session) report(ctx context.Context, finish <-chan struct{}) error {
+	ticker := time.NewTicker(reportInterval)
+	defer ticker.Stop()
+	var looked time.Time
+	for {
+		last := false
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-finish:
+			last = true
+		case <-s.poke:
+		case <-ticker.C:
+		}
+		if err := s.reportOnce(ctx); err != nil {
+			return err
+		}
+		if last {
+			return nil
+		}
+		if time.Since(looked) >= slotInterval {
+			looked = time.Now()
+			if err := s.watchSlot(ctx); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// reportOnce writes progress down and then tells the slot. While the control
+// connection is lost, nothing is told: the slot must not get ahead of what the
+// next run knows.
+func (s *session) reportOnce(ctx context.Context) error {
+	lsn := s.stream.Frontier().LSN()
+	if lsn <= s.stream.Reported() {
+		return nil
+	}
+	streams := s.router.Progress()
+	if !s.recorded.sameStreams(streams) {
+		next := s.recorded
+		next.flushLSN, next.streams = max(lsn, next.flushLSN), streams
+		err := s.withControl(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+			return next.save(ctx, conn, s.relay.cfg.Slot)
+		})
+		switch {
+		case errors.Is(err, errSuperseded) || errors.Is(err, replication.ErrServerStopping):
+			return err
+		case err != nil:
+			s.relay.log.Warn().Err(err).Msg("progress is not written down, so the slot is not advanced; trying again")
+			return nil
+		}
+		s.recorded = next
+	}
+	if err := s.stream.Report(lsn); err != nil {
+		return err //nolint:wrapcheck // says what is wrong
+	}
+	s.relay.metrics.flushLSN.Set(float64(lsn))
+	return nil
+}
+
+// watchSlot measures how much write-ahead log the slot holds back.
+func (s *session) watchSlot(ctx context.Context) error {
+	var lag, retained, safe *int64
+	var status *string
+	err := s.withControl(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+		return conn.QueryRow(ctx, `
+			SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), confirmed_flush_lsn)::bigint,
+			       pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn)::bigint,
+			       safe_wal_size, wal_status
+			FROM pg_catalog.pg_replication_slots WHERE slot_name = $1`, s.relay.cfg.Slot).
+			Scan(&lag, &retained, &safe, &status)
+	})
+	if errors.Is(err, replication.ErrServerStopping) {
+		return err
+	}
+	if err != nil {
+		s.relay.log.Warn().Err(err).Msg("the slot's state is not known")
+		return nil
+	}
+	m := s.relay.metrics
+	if lag != nil && retained != nil {
+		m.lagBytes.Set(float64(*lag))
+		m.retainedBytes.Set(float64(*retained))
+	}
+	m.safeBytes.Set(-1)
+	if safe != nil {
+		m.safeBytes.Set(float64(*safe))
+		if retained != nil && *safe < *retained {
+			s.relay.log.Warn().Int64("retained_bytes", *retained).Int64("safe_bytes", *safe).
+				Msg("the slot holds back more than half of what max_slot_wal_keep_size allows; past it, the slot is invalidated and events are lost")
+		}
+	}
+	return nil
+}
+
+// withControl runs f on the control connection, which it makes again when it
+// was lost. A server that turns new connections away although it still streams
+// is shutting down.
+func (s *session) withControl(ctx context.Context, f func(context.Context, *pgx.Conn) error) error {
+	ctx, cancel := context.WithTimeout(ctx, sqlTimeout)
+	defer cancel()
+	if s.control == nil {
+		if err := s.connectControl(ctx); err != nil {
+			return err
+		}
+	}
+	err := f(ctx, s.control)
+	if err != nil && s.control.IsClosed() {
+		s.control = nil
+		if cerr := s.connectControl(ctx); errors.Is(cerr, replication.ErrServerStopping) {
+			return cerr
+		}
+	}
+	return err
+}
+
+func (s *session) connectControl(ctx context.Context) error {
+	conn, err := connectPostgres(ctx, s.relay.cfg)
+	if err != nil {
+		if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok && pgErr.Code == codeCannotConnectNow && s.stream != nil {
+			return replication.ErrServerStopping
+		}
+		return err
+	}
+	s.control = conn
+	return nil
+}
+
+func (s *session) closeControl(ctx context.Context) {
+	if s.control == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeGrace)
+	defer cancel()
+	if err := s.control.Close(ctx); err != nil {
+		s.relay.log.Debug().Err(err).Msg("closing the control connection")
+	}
+}

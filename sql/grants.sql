@@ -1,0 +1,6 @@
+-- What the role that walrelay connects as needs of its schema. Besides, it
+-- needs LOGIN and the right to stream: ALTER ROLE ... REPLICATION, or on Amazon
+-- RDS: GRANT rds_replication TO ...
+
+GRANT USAGE ON SCHEMA walrelay TO {{ident .}};
+GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA walrelay TO {{ident .}};

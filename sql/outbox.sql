@@ -1,0 +1,52 @@
+-- An outbox: applications insert a row in the transaction that does their
+-- business writes; once that has committed, the row is published as a
+-- CloudEvent. Only event_type and source must be given.
+
+CREATE TABLE IF NOT EXISTS {{.}} (
+    id            uuid        PRIMARY KEY DEFAULT gen_random_uuid(),
+    event_type    text        NOT NULL CHECK (event_type <> ''),
+    source        text        NOT NULL CHECK (source <> ''),
+    subject       text,
+    data          jsonb,
+    data_bytes    bytea,
+    content_type  text,
+    data_schema   text,
+    extensions    jsonb,
+    partition_key text,
+    scheduled_at  timestamptz,
+    max_retries   integer,
+    created_at    timestamptz NOT NULL DEFAULT now(),
+    xact_id       xid8        NOT NULL DEFAULT pg_current_xact_id(),
+    CHECK (data IS NULL OR data_bytes IS NULL)
+);
+
+COMMENT ON TABLE {{.}} IS
+    'Events to publish: insert in the same transaction as the business writes. Read by walrelay.';
+COMMENT ON COLUMN {{.}}.id IS
+    'CloudEvents id, and the key by which duplicates are told.';
+COMMENT ON COLUMN {{.}}.event_type IS
+    'CloudEvents type, such as order.created; required.';
+COMMENT ON COLUMN {{.}}.source IS
+    'CloudEvents source, a URI reference such as /orders; required.';
+COMMENT ON COLUMN {{.}}.subject IS
+    'CloudEvents subject: what within the source the event is about.';
+COMMENT ON COLUMN {{.}}.data IS
+    'The payload, if it is JSON.';
+COMMENT ON COLUMN {{.}}.data_bytes IS
+    'The payload, if it is not JSON; instead of data.';
+COMMENT ON COLUMN {{.}}.content_type IS
+    'CloudEvents datacontenttype; application/json when data is given.';
+COMMENT ON COLUMN {{.}}.data_schema IS
+    'CloudEvents dataschema: an absolute URI.';
+COMMENT ON COLUMN {{.}}.extensions IS
+    'CloudEvents extension attributes: a JSON object of strings, booleans and integers.';
+COMMENT ON COLUMN {{.}}.partition_key IS
+    'Events of one key keep their order; published as the extension partitionkey.';
+COMMENT ON COLUMN {{.}}.scheduled_at IS
+    'Do not publish before this time.';
+COMMENT ON COLUMN {{.}}.max_retries IS
+    'Overrides how often walrelay tries again to publish the event.';
+COMMENT ON COLUMN {{.}}.created_at IS
+    'CloudEvents time.';
+COMMENT ON COLUMN {{.}}.xact_id IS
+    'The inserting transaction; not published. Leave it to its default.';

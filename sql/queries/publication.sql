@@ -1,0 +1,14 @@
+-- The publication $1: no row if there is none.
+SELECT
+    publication.puballtables AS all_tables,
+    publication.pubinsert AS inserts,
+    publication.pubupdate OR publication.pubdelete OR publication.pubtruncate AS others,
+    publication.pubviaroot AS via_root,
+    array(
+        SELECT listed.tablename::text
+        FROM pg_catalog.pg_publication_tables AS listed
+        WHERE listed.pubname = $1 AND listed.schemaname = 'walrelay'
+        ORDER BY 1
+    ) AS own_tables
+FROM pg_catalog.pg_publication AS publication
+WHERE publication.pubname = $1;

@@ -1,0 +1,16 @@
+-- The slot $1: no row if there is none. What newer versions know of a slot is
+-- looked up by name, so that older ones can run this too.
+SELECT
+    slot.slot_type AS type,
+    coalesce(slot.plugin, '') AS plugin,
+    coalesce(slot.database, '') AS database,
+    current_database()::text AS current_database,
+    slot.temporary AS temporary,
+    slot.two_phase AS two_phase,
+    coalesce(slot.wal_status, '') AS wal_status,
+    coalesce(to_jsonb(slot) ->> 'invalidation_reason', '') AS invalidation_reason,
+    coalesce(to_jsonb(slot) ->> 'conflicting', 'false') = 'true' AS conflicting,
+    (to_jsonb(slot) ->> 'failover')::boolean AS failover,
+    coalesce(slot.confirmed_flush_lsn IS NOT NULL, false) AS ready
+FROM pg_catalog.pg_replication_slots AS slot
+WHERE slot.slot_name = $1;

@@ -1,0 +1,139 @@
+// Package sql has walrelay's SQL: the migrations of its schema, the statements
+// that init runs and prints, and the queries of its checks.
+//
+// In come names of Postgres objects; out goes text, with the names quoted. The
+// package opens no connection and knows no configuration. Its migrations go
+// forward only, and each may be run again without harm.
+package sql
+
+import (
+	"embed"
+	"fmt"
+	"io/fs"
+	"strconv"
+	"strings"
+	"text/template"
+)
+
+//go:embed *.sql queries/*.sql
+var files embed.FS
+
+// Migration is a step of the schema walrelay.
+type Migration struct {
+	// Version counts from 1 without gaps.
+	Version int
+	Name    string
+	// SQL is one or more statements that may run in a transaction, and may be
+	// run again.
+	SQL string
+}
+
+// Migrations returns all migrations, in the order in which they are applied.
+func Migrations() ([]Migration, error) {
+	names, err := fs.Glob(files, "[0-9]*.sql")
+	if err != nil {
+		return nil, fmt.Errorf("listing migrations: %w", err)
+	}
+	migrations := make([]Migration, 0, len(names))
+	for i, name := range names {
+		digits, title, ok := strings.Cut(strings.TrimSuffix(name, ".sql"), "_")
+		version, err := strconv.Atoi(digits)
+		if !ok || err != nil || version != i+1 {
+			return nil, fmt.Errorf("migration %s: want a name such as %04d_title.sql", name, i+1)
+		}
+		text, err := files.ReadFile(name)
+		if err != nil {
+			return nil, fmt.Errorf("reading migration: %w", err)
+		}
+		migrations = append(migrations, Migration{Version: version, Name: title, SQL: string(text)})
+	}
+	return migrations, nil
+}
+
+// Table is a table's name, unquoted.
+type Table struct{ Schema, Name string }
+
+// Ident returns the name as SQL: quoted, with its schema.
+func (t Table) Ident() string { return Ident(t.Schema) + "." + Ident(t.Name) }
+
+// String returns the name as people write it.
+func (t Table) String() string { return t.Schema + "." + t.Name }
+
+// Outbox returns the statements that create an outbox table, if it is not there.
+func Outbox(table Table) (string, error) { return render("outbox.sql", table.Ident()) }
+
+// Publication returns the statement that creates the publication, if it is not
+// there, and adds the tables that it lacks.
+func Publication(name string, tables []Table) (string, error) {
+	const quote = "$walrelay$" // of the DO block
+	for _, table := range append(tables[:len(tables):len(tables)], Table{Name: name}) {
+		if strings.Contains(table.Ident(), quote) {
+			return "", fmt.Errorf("name %q: must not contain %s", table.String(), quote)
+		}
+	}
+	return render("publication.sql", struct {
+		Name   string
+		Tables []Table
+	}{name, tables})
+}
+
+// Slot returns the statement that creates the logical replication slot, if it
+// is not there. It must not run in a transaction that has written something.
+func Slot(name string, failover bool) (string, error) {
+	return render("slot.sql", struct {
+		Name     string
+		Failover bool
+	}{name, failover})
+}
+
+// Grants returns the statements that let a role use the schema walrelay.
+func Grants(role string) (string, error) { return render("grants.sql", role) }
+
+// The queries of the checks; each file says what it returns.
+//
+//nolint:gochecknoglobals // embedded text, never written
+var (
+	//go:embed queries/server.sql
+	Server string
+	//go:embed queries/schema.sql
+	Schema string
+	//go:embed queries/table.sql
+	TableState string
+	//go:embed queries/publication.sql
+	PublicationState string
+	//go:embed queries/slot.sql
+	SlotState string
+	//go:embed queries/writers.sql
+	Writers string
+	//go:embed queries/version.sql
+	Version string
+	//go:embed queries/record_migration.sql
+	RecordMigration string
+)
+
+func render(name string, data any) (string, error) {
+	parsed, err := template.New(name).
+		Funcs(template.FuncMap{"ident": Ident, "literal": Literal}).
+		ParseFS(files, name)
+	if err != nil {
+		return "", fmt.Errorf("parsing %s: %w", name, err)
+	}
+	var b strings.Builder
+	if err := parsed.Execute(&b, data); err != nil {
+		return "", fmt.Errorf("filling in %s: %w", name, err)
+	}
+	return b.String(), nil
+}
+
+// Ident quotes an identifier (Postgres manual, "Identifiers and Key Words").
+func Ident(name string) string { return `"` + strings.ReplaceAll(name, `"`, `""`) + `"` }
+
+// Literal quotes a string constant. One with a backslash gets the escape form,
+// which means the same under both values of standard_conforming_strings.
+func Literal(value string) string {
+	quoted := "'" + strings.ReplaceAll(value, "'", "''") + "'"
+	if strings.Contains(value, `\`) {
+		return "E" + strings.ReplaceAll(quoted, `\`, `\\`)
+	}
+	return quoted
+}
