@@ -27,6 +27,8 @@ type Relay struct {
 	metrics *metrics
 	health  health
 
+	// inspected says that the checks at the start have passed; Run only.
+	inspected bool
 	// current is the session that streams; nil between sessions.
 	current atomic.Pointer[session]
 	// lastCommit is when the last published event's transaction committed, in
@@ -102,10 +104,12 @@ func (r *Relay) supervise(ctx context.Context) error {
 		err := r.session(ctx, nc)
 		r.health.release()
 		switch {
-		case ctx.Err() != nil:
-			return nil
 		case isConfiguration(err):
 			return err
+		case ctx.Err() != nil:
+			return nil
+		case err == nil:
+			err = errors.New("it ended without a reason")
 		}
 		r.health.setPhase("waiting to reconnect: " + err.Error())
 		if time.Since(started) > 10*time.Second {

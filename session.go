@@ -54,6 +54,10 @@ func (r *Relay) session(ctx context.Context, nc *nats.Conn) (err error) {
 	if s.decoder, err = decode.New(r.plan.decode); err != nil {
 		return fmt.Errorf("preparing the decoder: %w", err)
 	}
+	r.health.setPhase("checking Postgres and NATS")
+	if err := r.inspectOnce(ctx); err != nil {
+		return err
+	}
 	r.health.setPhase("connecting to Postgres")
 	if err := s.connectControl(ctx); err != nil {
 		return err
@@ -96,6 +100,22 @@ func (r *Relay) session(ctx context.Context, nc *nats.Conn) (err error) {
 		return context.Cause(ctx)
 	}
 	return s.run(ctx, work, cancel)
+}
+
+// inspectOnce checks everything that init makes, until that has succeeded once.
+func (r *Relay) inspectOnce(ctx context.Context) error {
+	if r.inspected {
+		return nil
+	}
+	warnings, err := Inspect(ctx, r.cfg)
+	if err != nil {
+		return fmt.Errorf("checking Postgres and NATS: %w", err)
+	}
+	for _, warning := range warnings {
+		r.log.Warn().Msg(warning)
+	}
+	r.inspected = true
+	return nil
 }
 
 // openRouter finds out what the streams have, and writes it down before the

@@ -159,7 +159,10 @@ func (w *writer) open(ctx context.Context, recorded *StreamState) error {
 	}
 	w.skip.through = w.reached.position
 	w.offset = r.last + 1
-	if r.foreign > 0 && !w.cfg.shared {
+	if w.cfg.shared {
+		w.cfg.log.Warn().Str("stream", w.cfg.stream).Dur("duplicate_window", r.window).
+			Msg("the stream is shared with other writers: only its duplicate window keeps events from being stored twice, and one that is sent again may stand after later ones")
+	} else if r.foreign > 0 {
 		w.cfg.log.Warn().Str("stream", w.cfg.stream).Uint64("messages", r.foreign).
 			Msg("somebody else writes into a stream that walrelay owns; declare it shared, or keep others out")
 	}

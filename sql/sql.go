@@ -105,6 +105,8 @@ var (
 	SlotState string
 	//go:embed queries/writers.sql
 	Writers string
+	//go:embed queries/lock.sql
+	Lock string
 	//go:embed queries/version.sql
 	Version string
 	//go:embed queries/record_migration.sql

@@ -12,13 +12,7 @@ SELECT
         WHERE listed.pubname = $3 AND listed.schemaname = $1 AND listed.tablename = $2
     ) AS listed,
     coalesce(to_jsonb(member) ->> 'prqual', '') <> '' AS filtered,
-    coalesce(to_jsonb(member) ->> 'prattrs', '') <> '' AS column_list,
-    array(
-        SELECT attribute.attname::text
-        FROM pg_catalog.pg_attribute AS attribute
-        WHERE attribute.attrelid = class.oid AND attribute.attnum > 0 AND NOT attribute.attisdropped
-        ORDER BY attribute.attnum
-    ) AS columns
+    coalesce(to_jsonb(member) ->> 'prattrs', '') <> '' AS column_list
 FROM pg_catalog.pg_class AS class
 JOIN pg_catalog.pg_namespace AS namespace ON namespace.oid = class.relnamespace
 LEFT JOIN pg_catalog.pg_publication AS publication ON publication.pubname = $3

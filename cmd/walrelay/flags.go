@@ -1,0 +1,88 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+)
+
+// usages says, for every key that a flag can set, what it is for; in the order
+// of the help text.
+func usages() [][2]string {
+	return [][2]string{
+		{"postgres.url", "Postgres URL or keyword string (required)"},
+		{"nats.url", "NATS URL, or several separated by commas (required)"},
+		{"nats.user", "NATS user"},
+		{"nats.password", "NATS password; better given in the environment"},
+		{"nats.token", "NATS token; better given in the environment"},
+		{"nats.creds_file", "file with a NATS user JWT and nkey seed"},
+		{"nats.nkey_file", "file with a NATS nkey seed"},
+		{"nats.tls.ca_file", "PEM file with the authorities to trust for NATS"},
+		{"nats.tls.cert_file", "PEM file with the client certificate for NATS"},
+		{"nats.tls.key_file", "PEM file with the client key for NATS"},
+		{"nats.domain", "JetStream domain"},
+		{"slot", `replication slot (default "walrelay")`},
+		{"publication", `publication (default "walrelay")`},
+		{"failover", "create the slot with failover (Postgres 17 and newer)"},
+		{"outbox.tables", `outbox tables, separated by commas (default "public.outbox")`},
+		{"publish.subject", `template of subjects (default "events.{type}")`},
+		{"publish.mode", `CloudEvents content mode: binary or structured (default "binary")`},
+		{"publish.max_in_flight", "events per stream sent and not yet acknowledged (default 8192)"},
+		{"publish.max_in_flight_bytes", "bytes of these events (default 16MiB)"},
+		{"publish.ack_timeout", "how long an acknowledgement may take (default 5s)"},
+		{"http.addr", `address of health and metrics, or "off" (default "127.0.0.1:8080")`},
+		{"log.level", `debug, info, warn or error (default "info")`},
+		{"log.format", `json, console or auto (default "auto")`},
+		{"shutdown_timeout", "how long to wait at the end for what is in flight (default 5s)"},
+	}
+}
+
+// addConfigFlags gives a command --config and a flag for every key that one
+// value can say.
+func addConfigFlags(cmd *cobra.Command) *configSource {
+	s := &configSource{schema: configSchema(), flags: map[string]any{}}
+	flags := cmd.Flags()
+	flags.SortFlags = false
+	flags.StringVarP(&s.path, "config", "c", "", "configuration file (default walrelay.yaml, if it exists)")
+	kinds := map[string]kind{}
+	for _, n := range s.schema.scalars() {
+		kinds[n.path] = n.kind
+	}
+	for _, usage := range usages() {
+		key := usage[0]
+		flag := flags.VarPF(&flagValue{key: key, kind: kinds[key], values: s.flags}, flagName(key), "", usage[1])
+		if kinds[key] == boolean {
+			flag.NoOptDefVal = "true"
+		}
+	}
+	return s
+}
+
+// flagName is the name of a key's flag.
+func flagName(key string) string { return strings.NewReplacer(".", "-", "_", "-").Replace(key) }
+
+// flagValue is the flag of one key.
+type flagValue struct {
+	key    string
+	kind   kind
+	values map[string]any
+	given  string
+}
+
+// Set implements pflag.Value.
+func (v *flagValue) Set(given string) error {
+	parsed, err := v.kind.parse(given)
+	if err != nil {
+		return err
+	}
+	v.given, v.values[v.key] = given, parsed
+	return nil
+}
+
+// String implements pflag.Value. It is empty until the flag is given, so that
+// the help text shows no default but the one in the usage.
+func (v *flagValue) String() string { return v.given }
+
+// Type implements pflag.Value.
+func (v *flagValue) Type() string { return fmt.Sprint(v.kind) }

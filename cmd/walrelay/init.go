@@ -1,0 +1,57 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"github.com/walrelay/walrelay"
+)
+
+func newInitCommand() *cobra.Command {
+	var printSQL bool
+	cmd := &cobra.Command{
+		Use:   "init",
+		Short: "Create what walrelay needs in Postgres and NATS",
+		Long: `Create what walrelay needs and does not exist yet: its schema, the outbox
+table, the publication and the replication slot in Postgres, and the stream in
+NATS. What exists is checked and left as it is, so init may be run again.`,
+		Args: cobra.NoArgs,
+	}
+	cmd.Flags().BoolVar(&printSQL, "print-sql", false, "print the SQL for Postgres instead, for somebody else to run in psql")
+	source := addConfigFlags(cmd)
+	cmd.RunE = source.command(func(ctx context.Context, cfg walrelay.Config) error {
+		if printSQL {
+			script, err := walrelay.PrintSQL(cfg)
+			if err != nil {
+				return err //nolint:wrapcheck // names the key
+			}
+			_, err = io.WriteString(cmd.OutOrStdout(), script)
+			return err //nolint:wrapcheck // of standard output
+		}
+		report, err := walrelay.Setup(ctx, cfg)
+		printReport(cmd, report)
+		return err //nolint:wrapcheck // says what was being done
+	})
+	return cmd
+}
+
+// printReport writes a line for each object, and the warnings to standard
+// error.
+func printReport(cmd *cobra.Command, report walrelay.Report) {
+	table := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
+	for _, item := range report.Items {
+		detail := ""
+		if item.Detail != "" {
+			detail = "\t" + item.Detail
+		}
+		fmt.Fprintf(table, "%s\t%s\t%s%s\n", item.Kind, item.Name, item.Action, detail)
+	}
+	_ = table.Flush() // nothing can be done about a closed standard output
+	for _, warning := range report.Warnings {
+		fmt.Fprintln(cmd.ErrOrStderr(), "warning: "+warning)
+	}
+}

@@ -1,0 +1,42 @@
+package main
+
+import (
+	"context"
+
+	"github.com/spf13/cobra"
+
+	"github.com/walrelay/walrelay"
+)
+
+func newRunCommand() *cobra.Command {
+	var withInit bool
+	cmd := &cobra.Command{
+		Use:   "run",
+		Short: "Stream events until interrupted",
+		Long: `Stream committed outbox rows to JetStream until SIGINT or SIGTERM, and then
+wait, within shutdown_timeout, for what is in flight. Lost connections are made
+again for ever.`,
+		Args: cobra.NoArgs,
+	}
+	cmd.Flags().BoolVar(&withInit, "init", false, "first create what does not exist yet, as init does")
+	source := addConfigFlags(cmd)
+	cmd.RunE = source.command(func(ctx context.Context, cfg walrelay.Config) error {
+		log, err := newLogger(cfg, cmd.ErrOrStderr())
+		if err != nil {
+			return err
+		}
+		relay, err := walrelay.New(cfg, log)
+		if err != nil {
+			return err //nolint:wrapcheck // names the key
+		}
+		if withInit {
+			report, err := walrelay.Setup(ctx, cfg)
+			logReport(log, report)
+			if err != nil {
+				return err //nolint:wrapcheck // says what was being done
+			}
+		}
+		return relay.Run(ctx) //nolint:wrapcheck // says what was being done
+	})
+	return cmd
+}

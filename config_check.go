@@ -1,0 +1,308 @@
+package walrelay
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/walrelay/walrelay/decode"
+	"github.com/walrelay/walrelay/router"
+	"github.com/walrelay/walrelay/sql"
+)
+
+// DefaultStream is the stream that is used when none is configured.
+const DefaultStream = "EVENTS"
+
+// ConfigError says what is wrong with one key of the configuration.
+type ConfigError struct {
+	// Key as in the configuration file, such as routes[2].subject.
+	Key     string
+	Problem string
+}
+
+func (e *ConfigError) Error() string { return e.Key + ": " + e.Problem }
+
+// WithDefaults returns the configuration with every zero value that has a
+// default replaced by it. What the receiver refers to is not changed.
+func (c Config) WithDefaults() Config {
+	defaults(&c.Slot, "walrelay")
+	defaults(&c.Publication, "walrelay")
+	if len(c.Outbox.Tables) == 0 {
+		c.Outbox.Tables = []string{"public.outbox"}
+	}
+	c.Streams = slices.Clone(c.Streams)
+	if len(c.Streams) == 0 {
+		c.Streams = []StreamConfig{{Name: DefaultStream}}
+	}
+	for i := range c.Streams {
+		s := &c.Streams[i]
+		if s.Name == DefaultStream && len(s.Subjects) == 0 {
+			s.Subjects = []string{"events.>"}
+		}
+		defaults(&s.Replicas, 1)
+		defaults(&s.DuplicateWindow, 2*time.Minute)
+		// The server refuses a window longer than messages live.
+		if s.MaxAge > 0 {
+			s.DuplicateWindow = min(s.DuplicateWindow, s.MaxAge)
+		}
+	}
+	defaults(&c.Publish.Subject, "events.{type}")
+	defaults(&c.Publish.Mode, "binary")
+	defaults(&c.Publish.MaxInFlight, 8192)
+	defaults(&c.Publish.MaxInFlightBytes, 16<<20)
+	defaults(&c.Publish.AckTimeout, 5*time.Second)
+	defaults(&c.HTTP.Addr, "127.0.0.1:8080")
+	defaults(&c.Log.Level, "info")
+	defaults(&c.Log.Format, "auto")
+	defaults(&c.ShutdownTimeout, 5*time.Second)
+	return c
+}
+
+func defaults[T comparable](value *T, fallback T) {
+	var zero T
+	if *value == zero {
+		*value = fallback
+	}
+}
+
+// Validate reports everything that is wrong with the configuration, without
+// connecting to anything: nil, or *[ConfigError] values that are joined. A zero
+// value counts as its default.
+func (c Config) Validate() error {
+	c = c.WithDefaults()
+	var v validator
+	v.postgres(c.Postgres)
+	v.nats(c.NATS)
+	v.database(c)
+	v.streams(c.Streams)
+	v.publish(c.Publish)
+	for i, route := range c.Routes {
+		v.route(fmt.Sprintf("routes[%d]", i), route, c)
+	}
+	v.http(c.HTTP)
+	if !slices.Contains([]string{"debug", "info", "warn", "error"}, c.Log.Level) {
+		v.fault("log.level", "%q is not one of debug, info, warn, error", c.Log.Level)
+	}
+	if !slices.Contains([]string{"auto", "json", "console"}, c.Log.Format) {
+		v.fault("log.format", "%q is not one of auto, json, console", c.Log.Format)
+	}
+	v.positive("shutdown_timeout", int64(c.ShutdownTimeout))
+	return errors.Join(v.faults...)
+}
+
+type validator struct{ faults []error }
+
+func (v *validator) fault(key, format string, args ...any) {
+	v.faults = append(v.faults, &ConfigError{Key: key, Problem: fmt.Sprintf(format, args...)})
+}
+
+func (v *validator) positive(key string, n int64) {
+	if n <= 0 {
+		v.fault(key, "must be greater than zero")
+	}
+}
+
+func (v *validator) postgres(c PostgresConfig) {
+	if c.URL == "" {
+		v.fault("postgres.url", "must be set")
+		return
+	}
+	if _, err := parsePostgres(c.URL); err != nil {
+		v.fault("postgres.url", "%v", err)
+	}
+}
+
+// parsePostgres reads a connection string. Its errors quote no part of a
+// string that may be a password: which part of a malformed URL that is, nobody
+// can tell.
+func parsePostgres(text string) (*pgx.ConnConfig, error) {
+	config, err := pgx.ParseConfig(text)
+	if err == nil {
+		return config, nil
+	}
+	cause := errors.Unwrap(err)
+	if _, urlErr := url.Parse(text); urlErr == nil && cause != nil {
+		return nil, fmt.Errorf("cannot be used: %w", cause)
+	}
+	return nil, errors.New("cannot be read as a URL (postgres://user@host:5432/database) or keyword string (host=… dbname=…); " +
+		"in a URL, characters of the password such as / : @ % # must be percent-encoded")
+}
+
+func (v *validator) nats(c NATSConfig) {
+	if c.URL == "" {
+		v.fault("nats.url", "must be set")
+	} else if err := checkNATSURLs(c.URL); err != nil {
+		v.fault("nats.url", "%v", err)
+	}
+	var ways []string
+	for _, way := range []struct {
+		key string
+		set bool
+	}{
+		{"nats.user", c.User != ""},
+		{"nats.token", c.Token != ""},
+		{"nats.creds_file", c.CredsFile != ""},
+		{"nats.nkey_file", c.NKeyFile != ""},
+	} {
+		if way.set {
+			ways = append(ways, way.key)
+		}
+	}
+	if len(ways) > 1 {
+		v.fault(ways[1], "cannot be used together with %s", ways[0])
+	}
+	if c.Password != "" && c.User == "" {
+		v.fault("nats.password", "needs nats.user")
+	}
+	if c.TLS.CertFile != "" && c.TLS.KeyFile == "" {
+		v.fault("nats.tls.cert_file", "needs nats.tls.key_file")
+	}
+	if c.TLS.KeyFile != "" && c.TLS.CertFile == "" {
+		v.fault("nats.tls.key_file", "needs nats.tls.cert_file")
+	}
+	if strings.ContainsAny(c.Domain, ".*> \t") {
+		v.fault("nats.domain", "%q must not contain dots, wildcards or spaces", c.Domain)
+	}
+}
+
+var slotName = regexp.MustCompile(`^[a-z0-9_]{1,63}$`)
+
+// database checks what concerns the objects in the database; PrintSQL needs no
+// more than this.
+func (v *validator) database(c Config) {
+	if !slotName.MatchString(c.Slot) {
+		v.fault("slot", "%q is no slot name: 1 to 63 lower-case letters, digits and underscores", c.Slot)
+	}
+	if problem := identifierProblem(c.Publication); problem != "" {
+		v.fault("publication", "%q %s", c.Publication, problem)
+	}
+	for i, text := range c.Outbox.Tables {
+		key := fmt.Sprintf("outbox.tables[%d]", i)
+		table, err := parseTable(text)
+		switch {
+		case err != nil:
+			v.fault(key, "%v", err)
+		case table.Schema == ownSchema:
+			v.fault(key, "%q: the schema %s is walrelay's own", text, ownSchema)
+		case slices.Contains(c.Outbox.Tables[:i], text):
+			v.fault(key, "%q is listed twice", text)
+		}
+	}
+	seen := map[string]bool{}
+	for i, m := range c.Outbox.Mappings {
+		key := fmt.Sprintf("outbox.mappings[%d]", i)
+		switch {
+		case m.Table == "":
+			v.fault(key+".table", "must be set")
+		case !slices.Contains(c.Outbox.Tables, m.Table):
+			v.fault(key+".table", "%q is not one of outbox.tables", m.Table)
+		case seen[m.Table]:
+			v.fault(key+".table", "%q has two mappings", m.Table)
+		}
+		seen[m.Table] = true
+		mapping, err := decode.Preset(m.Preset)
+		if err != nil {
+			v.fault(key+".preset", "%v", err)
+			continue
+		}
+		if _, err := mapping.With(m.Columns, m.Values); err != nil {
+			for text := range strings.Lines(err.Error()) { // one for each attribute
+				v.fault(key, "%s", strings.TrimSpace(text))
+			}
+		}
+	}
+}
+
+// ownSchema is where walrelay keeps its own tables.
+const ownSchema = "walrelay"
+
+// parseTable splits schema.table. Both are taken as they are, like quoted
+// identifiers.
+func parseTable(text string) (sql.Table, error) {
+	schema, name, ok := strings.Cut(text, ".")
+	if !ok {
+		return sql.Table{}, fmt.Errorf("%q: write the table with its schema, such as public.%s", text, text)
+	}
+	for _, part := range []string{schema, name} {
+		if problem := identifierProblem(part); problem != "" {
+			return sql.Table{}, fmt.Errorf("%q: each of schema and table %s", text, problem)
+		}
+	}
+	if strings.ContainsAny(name, `."`) || strings.Contains(schema, `"`) {
+		return sql.Table{}, fmt.Errorf("%q: write schema.table, without quotes", text)
+	}
+	return sql.Table{Schema: schema, Name: name}, nil
+}
+
+// identifierProblem says what is wrong with a Postgres identifier, or nothing.
+// Longer ones would be truncated to NAMEDATALEN-1 bytes, silently.
+func identifierProblem(name string) string {
+	switch {
+	case name == "":
+		return "must not be empty"
+	case len(name) > 63:
+		return "must not be longer than 63 bytes"
+	case strings.ContainsFunc(name, unicode.IsControl):
+		return "must not contain control characters"
+	}
+	return ""
+}
+
+func (v *validator) publish(c PublishConfig) {
+	if _, err := router.ParseSubject(c.Subject); err != nil {
+		v.fault("publish.subject", "%v", err)
+	}
+	if _, err := router.ParseMode(c.Mode); err != nil {
+		v.fault("publish.mode", "%v", err)
+	}
+	v.positive("publish.max_in_flight", int64(c.MaxInFlight))
+	v.positive("publish.max_in_flight_bytes", int64(c.MaxInFlightBytes))
+	v.positive("publish.ack_timeout", int64(c.AckTimeout))
+}
+
+func (v *validator) route(key string, r RouteConfig, c Config) {
+	if r.Table != "" && !slices.Contains(c.Outbox.Tables, r.Table) {
+		v.fault(key+".table", "%q is not one of outbox.tables", r.Table)
+	}
+	if r.Drop {
+		for _, unused := range [][2]string{{"stream", r.Stream}, {"subject", r.Subject}, {"mode", r.Mode}} {
+			if unused[1] != "" {
+				v.fault(key+"."+unused[0], "has no meaning together with drop")
+			}
+		}
+		return
+	}
+	if r.Stream != "" && !slices.ContainsFunc(c.Streams, func(s StreamConfig) bool { return s.Name == r.Stream }) {
+		v.fault(key+".stream", "%q is not one of streams", r.Stream)
+	}
+	if r.Subject != "" {
+		if _, err := router.ParseSubject(r.Subject); err != nil {
+			v.fault(key+".subject", "%v", err)
+		}
+	}
+	if _, err := router.ParseMode(r.Mode); err != nil {
+		v.fault(key+".mode", "%v", err)
+	}
+}
+
+func (v *validator) http(c HTTPConfig) {
+	if c.Addr == "off" {
+		return
+	}
+	_, port, err := net.SplitHostPort(c.Addr)
+	if err == nil {
+		_, err = strconv.ParseUint(port, 10, 16)
+	}
+	if err != nil {
+		v.fault("http.addr", `%q is neither host:port nor "off"`, c.Addr)
+	}
+}

@@ -1,0 +1,140 @@
+package walrelay
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
+
+// shortestWindow is the shortest duplicate window and age that nats-server
+// allows.
+const shortestWindow = 100 * time.Millisecond
+
+func (v *validator) streams(streams []StreamConfig) {
+	for i, s := range streams {
+		key := fmt.Sprintf("streams[%d]", i)
+		switch {
+		case s.Name == "":
+			v.fault(key+".name", "must be set")
+		case strings.ContainsAny(s.Name, ". *>/\\\t\r\n") || len(s.Name) > 255:
+			v.fault(key+".name", "%q must be at most 255 bytes, without dots, wildcards, slashes and spaces", s.Name)
+		case slices.ContainsFunc(streams[:i], func(other StreamConfig) bool { return other.Name == s.Name }):
+			v.fault(key+".name", "%q is listed twice", s.Name)
+		}
+		for j, subject := range s.Subjects {
+			key := fmt.Sprintf("%s.subjects[%d]", key, j)
+			if err := checkPattern(subject); err != nil {
+				v.fault(key, "%q %v", subject, err)
+			} else if taken := overlapping(subject, j, i, streams); taken != "" {
+				v.fault(key, "%q overlaps with %s", subject, taken)
+			}
+		}
+		if s.Replicas < 1 || s.Replicas > 5 {
+			v.fault(key+".replicas", "%d is not between 1 and 5", s.Replicas)
+		}
+		if s.MaxAge != 0 && s.MaxAge < shortestWindow {
+			v.fault(key+".max_age", "%v is shorter than %v", s.MaxAge, shortestWindow)
+		} else if s.DuplicateWindow < shortestWindow {
+			v.fault(key+".duplicate_window", "%v is shorter than %v", s.DuplicateWindow, shortestWindow)
+		}
+		if s.MaxBytes < 0 {
+			v.fault(key+".max_bytes", "must not be negative")
+		}
+	}
+}
+
+// overlapping names a subject, earlier in the list than the j-th of the i-th
+// stream, that shares subjects with it: the server would refuse it.
+func overlapping(subject string, j, i int, streams []StreamConfig) string {
+	for n, other := range streams[:i+1] {
+		subjects := other.Subjects
+		if n == i {
+			subjects = subjects[:j]
+		}
+		for _, taken := range subjects {
+			if checkPattern(taken) == nil && patternsOverlap(taken, subject) {
+				return fmt.Sprintf("%q of stream %q", taken, other.Name)
+			}
+		}
+	}
+	return ""
+}
+
+// checkPattern says what is wrong with the subject of a stream, in which
+// tokens may be wildcards.
+func checkPattern(pattern string) error {
+	if strings.ContainsAny(pattern, " \t\r\n\x00") {
+		return errors.New("must not contain spaces")
+	}
+	if strings.HasPrefix(pattern, "$") {
+		return errors.New("must not begin with $: such subjects belong to NATS")
+	}
+	tokens := strings.Split(pattern, ".")
+	for i, token := range tokens {
+		switch {
+		case token == "":
+			return errors.New("must not have empty tokens")
+		case token == ">" && i != len(tokens)-1:
+			return errors.New("may have > only as its last token")
+		}
+	}
+	return nil
+}
+
+// patternsOverlap reports whether a subject exists that both patterns match.
+func patternsOverlap(a, b string) bool {
+	as, bs := strings.Split(a, "."), strings.Split(b, ".")
+	for i := 0; i < len(as) && i < len(bs); i++ {
+		switch {
+		case as[i] == ">" || bs[i] == ">":
+			return true
+		case as[i] != "*" && bs[i] != "*" && as[i] != bs[i]:
+			return false
+		}
+	}
+	return len(as) == len(bs)
+}
+
+// patternCovers reports whether every subject that narrow matches is matched
+// by wide too.
+func patternCovers(wide, narrow string) bool {
+	ws, ns := strings.Split(wide, "."), strings.Split(narrow, ".")
+	for i, w := range ws {
+		switch {
+		case i >= len(ns):
+			return false
+		case w == ">":
+			return true
+		case ns[i] == ">", w != "*" && w != ns[i]:
+			return false
+		}
+	}
+	return len(ws) == len(ns)
+}
+
+// templatePattern returns a pattern that matches every subject which the
+// template can give to events whose type matches eventType: a type, or a
+// pattern of types, or nothing for any.
+func templatePattern(template, eventType string) string {
+	if eventType != "" && strings.Trim(eventType, plainTypeCharacters) == "" && checkPattern(eventType) == nil {
+		template = strings.ReplaceAll(template, "{type}", eventType)
+	}
+	var tokens []string
+	for token := range strings.SplitSeq(template, ".") {
+		switch {
+		case strings.Contains(token, "{type}"):
+			// The dots of a type separate tokens: there may be any number.
+			return strings.Join(append(tokens, ">"), ".")
+		case strings.Contains(token, "{"):
+			tokens = append(tokens, "*")
+		default:
+			tokens = append(tokens, token)
+		}
+	}
+	return strings.Join(tokens, ".")
+}
+
+// plainTypeCharacters are those that stand for themselves in a subject.
+const plainTypeCharacters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_."

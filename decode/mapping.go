@@ -1,0 +1,174 @@
+package decode
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+)
+
+// attribute is a part of an event that a column can make.
+type attribute uint8
+
+const (
+	attrID attribute = iota
+	attrType
+	attrSource
+	attrSubject
+	attrTime
+	attrData
+	attrDataBytes
+	attrDataContentType
+	attrDataSchema
+	attrExtensions
+	attrPartitionKey
+	attrScheduledAt
+	attrMaxRetries
+	attributes // how many there are
+)
+
+// attributeNames are what the configuration calls them.
+func attributeNames() [attributes]string {
+	return [attributes]string{
+		"id", "type", "source", "subject", "time", "data", "data_bytes", "datacontenttype",
+		"dataschema", "extensions", "partition_key", "scheduled_at", "max_retries",
+	}
+}
+
+func (a attribute) String() string { return attributeNames()[a] }
+
+func (a attribute) required() bool { return a == attrID || a == attrType || a == attrSource }
+
+// constant reports whether a text can take the place of a column.
+func (a attribute) constant() bool {
+	switch a {
+	case attrType, attrSource, attrSubject, attrDataContentType, attrDataSchema, attrPartitionKey:
+		return true
+	default:
+		return false
+	}
+}
+
+// Mapping says which column or text makes which part of an event.
+type Mapping struct {
+	sources [attributes]source
+}
+
+// source is where an attribute comes from: a column, a template, or nowhere.
+type source struct {
+	column   string
+	template *template
+	// explicit says that the column was named by the user and must exist.
+	explicit bool
+}
+
+// Preset returns a mapping by name; "" means "walrelay".
+func Preset(name string) (Mapping, error) {
+	switch name {
+	case "", "walrelay":
+		return mapping(map[attribute]string{
+			attrID: "id", attrType: "event_type", attrSource: "source", attrSubject: "subject", attrTime: "created_at",
+			attrData: "data", attrDataBytes: "data_bytes", attrDataContentType: "content_type", attrDataSchema: "data_schema",
+			attrExtensions: "extensions", attrPartitionKey: "partition_key", attrScheduledAt: "scheduled_at", attrMaxRetries: "max_retries",
+		}), nil
+	case "debezium":
+		m := mapping(map[attribute]string{
+			attrID: "id", attrType: "type", attrSubject: "aggregateid", attrPartitionKey: "aggregateid", attrData: "payload",
+		})
+		m.sources[attrSource] = source{template: &template{parts: []templatePart{{text: "/"}, {column: "aggregatetype"}}}}
+		return m, nil
+	case "django-broadcaster":
+		return mapping(map[attribute]string{
+			attrID: "id", attrType: "event_type", attrSource: "source", attrSubject: "subject", attrTime: "created_at",
+			attrData: "data", attrDataContentType: "data_content_type", attrDataSchema: "data_schema",
+			attrScheduledAt: "scheduled_at", attrMaxRetries: "max_retries",
+		}), nil
+	}
+	return Mapping{}, fmt.Errorf("no preset is called %q; there are walrelay, debezium and django-broadcaster", name)
+}
+
+func mapping(columns map[attribute]string) Mapping {
+	var m Mapping
+	for a, name := range columns {
+		m.sources[a].column = name
+	}
+	return m
+}
+
+// With returns a copy in which some attributes come from other columns, or
+// from texts in which {column} is a column's value. An empty column name takes
+// the attribute away.
+func (m Mapping) With(columns, values map[string]string) (Mapping, error) {
+	var errs []error
+	for _, name := range slices.Sorted(maps.Keys(columns)) {
+		a, err := parseAttribute(name)
+		switch {
+		case err != nil:
+			errs = append(errs, err)
+		case columns[name] == "" && a.required():
+			errs = append(errs, fmt.Errorf("the attribute %s cannot be without a column", name))
+		default:
+			m.sources[a] = source{column: columns[name], explicit: columns[name] != ""}
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(values)) {
+		a, err := parseAttribute(name)
+		if err == nil && !a.constant() {
+			err = fmt.Errorf("the attribute %s comes from a column, not from a text", name)
+		}
+		var t *template
+		if err == nil {
+			t, err = parseTemplate(values[name])
+		}
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		m.sources[a] = source{template: t, explicit: true}
+	}
+	return m, errors.Join(errs...)
+}
+
+func parseAttribute(name string) (attribute, error) {
+	names := attributeNames()
+	if i := slices.Index(names[:], name); i >= 0 {
+		return attribute(i), nil //nolint:gosec // thirteen of them
+	}
+	return 0, fmt.Errorf("no attribute is called %q; there are %s", name, strings.Join(names[:], ", "))
+}
+
+// template is a text with the values of columns in it.
+type template struct {
+	parts []templatePart
+}
+
+// templatePart is a text or the value of a column.
+type templatePart struct {
+	text   string
+	column string
+	index  int // of the column, once compiled
+}
+
+func parseTemplate(text string) (*template, error) {
+	t := &template{}
+	for rest := text; rest != ""; {
+		before, after, found := strings.Cut(rest, "{")
+		if before != "" {
+			t.parts = append(t.parts, templatePart{text: before})
+		}
+		if !found {
+			break
+		}
+		name, tail, closed := strings.Cut(after, "}")
+		if !closed || name == "" {
+			return nil, fmt.Errorf("the text %q has a { without a column name and a }", text)
+		}
+		t.parts = append(t.parts, templatePart{column: name})
+		rest = tail
+	}
+	if len(t.parts) == 0 {
+		return nil, errors.New("the text is empty")
+	}
+	return t, nil
+}

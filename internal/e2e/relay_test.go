@@ -1,0 +1,315 @@
+package e2e_test
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// binary is the walrelay that TestMain built.
+var binary string //nolint:gochecknoglobals // built once for every test
+
+func TestMain(m *testing.M) { os.Exit(testMain(m)) }
+
+func testMain(m *testing.M) int {
+	dir, err := os.MkdirTemp("", "walrelay-e2e-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer func() { _ = os.RemoveAll(dir) }()
+	binary = filepath.Join(dir, "walrelay")
+	args := []string{"build", "-o", binary}
+	if raceEnabled {
+		args = append(args, "-race")
+	}
+	build := exec.Command("go", append(args, "github.com/walrelay/walrelay/cmd/walrelay")...)
+	if out, err := build.CombinedOutput(); err != nil {
+		fmt.Fprintf(os.Stderr, "building walrelay: %v\n%s", err, out)
+		return 1
+	}
+	code := m.Run()
+	if common.cluster != nil {
+		if err := common.cluster.Close(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+	}
+	return code
+}
+
+// plainBinary is the binary without the race detector, which multiplies its
+// memory.
+func plainBinary(t *testing.T) string {
+	t.Helper()
+	if !raceEnabled {
+		return binary
+	}
+	path := filepath.Join(t.TempDir(), "walrelay")
+	if out, err := exec.Command("go", "build", "-o", path, "github.com/walrelay/walrelay/cmd/walrelay").CombinedOutput(); err != nil {
+		t.Fatalf("building walrelay: %v\n%s", err, out)
+	}
+	return path
+}
+
+// relay is a running "walrelay run".
+type relay struct {
+	t    *testing.T
+	cmd  *exec.Cmd
+	logs *logBuffer
+	addr string // of its HTTP server, once known
+
+	done chan struct{} // closed when the process has ended
+	code int           // its exit code then; -1 for a signal
+}
+
+// command prepares a walrelay process against the servers of the test.
+func (e *env) command(args ...string) *exec.Cmd {
+	path := binary
+	if e.plain {
+		path = plainBinary(e.t)
+	}
+	cmd := exec.Command(path, args...)
+	cmd.Env = append(os.Environ(),
+		"WALRELAY_POSTGRES_URL="+e.postgresURL,
+		"WALRELAY_NATS_URL="+e.natsURL,
+		"WALRELAY_HTTP_ADDR=127.0.0.1:0",
+		"WALRELAY_SLOT="+e.slot,
+		"WALRELAY_PUBLICATION="+e.slot,
+		"GORACE=halt_on_error=1 exitcode=66",
+	)
+	cmd.Env = append(cmd.Env, e.environ...)
+	cmd.Dir = e.dir
+	return cmd
+}
+
+// walrelay runs a command to its end and returns what it printed.
+func (e *env) walrelay(args ...string) (output string, code int) {
+	e.t.Helper()
+	out, err := e.command(args...).CombinedOutput()
+	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
+		return string(out), exit.ExitCode()
+	}
+	if err != nil {
+		e.t.Fatalf("walrelay %s: %v", strings.Join(args, " "), err)
+	}
+	return string(out), 0
+}
+
+// init runs "walrelay init", which must succeed.
+func (e *env) init() {
+	e.t.Helper()
+	if out, code := e.walrelay("init"); code != 0 {
+		e.t.Fatalf("walrelay init ended with %d:\n%s", code, out)
+	}
+}
+
+// start starts "walrelay run" and returns at once.
+func (e *env) start(args ...string) *relay {
+	e.t.Helper()
+	r := &relay{t: e.t, cmd: e.command(append([]string{"run"}, args...)...), logs: &logBuffer{}, done: make(chan struct{})}
+	pipe, err := r.cmd.StderrPipe()
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	r.cmd.Stdout = r.logs
+	if err := r.cmd.Start(); err != nil {
+		e.t.Fatalf("starting walrelay: %v", err)
+	}
+	go func() {
+		defer close(r.done)
+		_, _ = io.Copy(r.logs, bufio.NewReader(pipe))
+		_ = r.cmd.Wait()
+		r.code = r.cmd.ProcessState.ExitCode()
+	}()
+	e.t.Cleanup(func() {
+		r.kill()
+		if e.t.Failed() {
+			e.t.Logf("walrelay %d said:\n%s", r.cmd.Process.Pid, r.logs.tail(60))
+		}
+		if strings.Contains(r.logs.String(), "DATA RACE") {
+			e.t.Errorf("walrelay has a data race:\n%s", r.logs.String())
+		}
+	})
+	return r
+}
+
+// run starts "walrelay run" and waits until it is ready.
+func (e *env) run(args ...string) *relay {
+	e.t.Helper()
+	r := e.start(args...)
+	r.awaitReady()
+	return r
+}
+
+func (r *relay) signal(sig os.Signal) {
+	if err := r.cmd.Process.Signal(sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		r.t.Errorf("signalling walrelay: %v", err)
+	}
+}
+
+// kill ends the process as a power cut would.
+func (r *relay) kill() {
+	r.signal(syscall.SIGKILL)
+	<-r.done
+}
+
+// stop asks the process to end and returns its exit code.
+func (r *relay) stop() int {
+	r.t.Helper()
+	r.signal(syscall.SIGTERM)
+	return r.wait(15 * time.Second)
+}
+
+// wait waits for the process to end by itself and returns its exit code.
+func (r *relay) wait(limit time.Duration) int {
+	r.t.Helper()
+	select {
+	case <-r.done:
+	case <-time.After(limit):
+		r.t.Fatalf("walrelay did not end within %s; it said:\n%s", limit, r.logs.tail(40))
+	}
+	return r.code
+}
+
+// httpAddr finds the address of the HTTP server in the log.
+func (r *relay) httpAddr() string {
+	if r.addr == "" {
+		_, rest, found := strings.Cut(r.logs.String(), `"addr":"`)
+		if found {
+			r.addr, _, _ = strings.Cut(rest, `"`)
+		}
+	}
+	return r.addr
+}
+
+// get asks the HTTP server; status 0 means that it does not answer.
+func (r *relay) get(path string) (status int, body string) {
+	addr := r.httpAddr()
+	if addr == "" {
+		return 0, ""
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+addr+path, http.NoBody)
+	if err != nil {
+		return 0, ""
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return 0, ""
+	}
+	defer func() { _ = resp.Body.Close() }()
+	b, _ := io.ReadAll(resp.Body)
+	return resp.StatusCode, string(b)
+}
+
+func (r *relay) awaitReady() {
+	r.t.Helper()
+	eventually(r.t, 20*time.Second, "walrelay is ready", func() error {
+		select {
+		case <-r.done:
+			r.t.Fatalf("walrelay ended with %d:\n%s", r.code, r.logs.tail(40))
+		default:
+		}
+		status, body := r.get("/readyz")
+		if status != http.StatusOK {
+			return fmt.Errorf("/readyz says %d %s", status, strings.TrimSpace(body))
+		}
+		return nil
+	})
+}
+
+// metric reads one value from /metrics, by its name with labels.
+func (r *relay) metric(name string) (float64, error) {
+	_, body := r.get("/metrics")
+	for line := range strings.Lines(body) {
+		if rest, ok := strings.CutPrefix(line, name+" "); ok {
+			return strconv.ParseFloat(strings.TrimSpace(rest), 64)
+		}
+	}
+	return 0, fmt.Errorf("/metrics has no %s", name)
+}
+
+// peakMemory is the process's highest resident set so far, in bytes.
+func (r *relay) peakMemory() int64 {
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", r.cmd.Process.Pid))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	for line := range strings.Lines(string(status)) {
+		if rest, ok := strings.CutPrefix(line, "VmHWM:"); ok {
+			kb, err := strconv.ParseInt(strings.TrimSuffix(strings.TrimSpace(rest), " kB"), 10, 64)
+			if err != nil {
+				r.t.Fatal(err)
+			}
+			return kb << 10
+		}
+	}
+	r.t.Fatal("the process has no VmHWM")
+	return 0
+}
+
+// awaitLog waits until the process has logged the text.
+func (r *relay) awaitLog(text string) {
+	r.t.Helper()
+	eventually(r.t, 20*time.Second, fmt.Sprintf("walrelay logs %q", text), func() error {
+		if !strings.Contains(r.logs.String(), text) {
+			return errors.New("it does not; it said:\n" + r.logs.tail(20))
+		}
+		return nil
+	})
+}
+
+// eventually polls until the check passes, and fails the test when it does not
+// in time.
+func eventually(t *testing.T, limit time.Duration, what string, check func() error) {
+	t.Helper()
+	deadline := time.Now().Add(limit)
+	for {
+		err := check()
+		if err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("waited %s until %s: %v", limit, what, err)
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+}
+
+// logBuffer keeps what a process prints.
+type logBuffer struct {
+	mu  sync.Mutex
+	buf []byte
+}
+
+func (b *logBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.buf = append(b.buf, p...)
+	return len(p), nil
+}
+
+func (b *logBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return string(b.buf)
+}
+
+func (b *logBuffer) tail(lines int) string {
+	all := strings.Split(strings.TrimSpace(b.String()), "\n")
+	return strings.Join(all[max(0, len(all)-lines):], "\n")
+}

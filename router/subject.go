@@ -1,0 +1,249 @@
+package router
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/walrelay/walrelay/event"
+)
+
+// maxSubject bounds the length of a subject in bytes, far below the control
+// line that a server accepts (4096 by default): a longer one would cost the
+// connection.
+const maxSubject = 1024
+
+// SubjectError says that an event's subject would be too long.
+type SubjectError struct{ Length int }
+
+func (e *SubjectError) Error() string {
+	return fmt.Sprintf("its subject would be %d bytes long, and %d are allowed; shorten the attributes that the subject template uses", e.Length, maxSubject)
+}
+
+// SubjectTemplate makes the subject of an event: literal tokens, and
+// placeholders for attributes in braces.
+//
+// Whatever a value contains, the result is a valid subject, and no two values
+// give the same one. A byte that would break the subject is written as % and
+// two hex digits, as is % itself; an empty token is written as %. Dots in the
+// type separate tokens; dots in any other value are escaped.
+type SubjectTemplate struct {
+	parts []subjectPart
+}
+
+type subjectPart struct {
+	literal string
+	kind    placeholder
+	name    string // of an extension attribute
+}
+
+type placeholder uint8
+
+const (
+	literalText placeholder = iota
+	placeType
+	placeSource
+	placeSubject
+	placePartitionKey
+	placeTable
+	placeSchema
+	placeExtension
+)
+
+// ParseSubject reads a template such as "events.{type}".
+func ParseSubject(text string) (SubjectTemplate, error) {
+	var t SubjectTemplate
+	var shape strings.Builder // the template with x for every placeholder
+	for rest := text; rest != ""; {
+		before, after, found := strings.Cut(rest, "{")
+		if before != "" {
+			t.parts = append(t.parts, subjectPart{literal: before})
+			shape.WriteString(before)
+		}
+		if !found {
+			break
+		}
+		name, tail, closed := strings.Cut(after, "}")
+		if !closed {
+			return SubjectTemplate{}, fmt.Errorf("subject template %q: a { is not closed", text)
+		}
+		part, err := parsePlaceholder(name)
+		if err != nil {
+			return SubjectTemplate{}, fmt.Errorf("subject template %q: %w", text, err)
+		}
+		t.parts = append(t.parts, part)
+		shape.WriteByte('x')
+		rest = tail
+	}
+	if err := checkShape(shape.String()); err != nil {
+		return SubjectTemplate{}, fmt.Errorf("subject template %q: %w", text, err)
+	}
+	return t, nil
+}
+
+func parsePlaceholder(name string) (subjectPart, error) {
+	switch name {
+	case "type":
+		return subjectPart{kind: placeType}, nil
+	case "source":
+		return subjectPart{kind: placeSource}, nil
+	case "subject":
+		return subjectPart{kind: placeSubject}, nil
+	case "partition_key":
+		return subjectPart{kind: placePartitionKey}, nil
+	case "table":
+		return subjectPart{kind: placeTable}, nil
+	case "schema":
+		return subjectPart{kind: placeSchema}, nil
+	case "":
+		return subjectPart{}, errors.New("{} names no attribute")
+	}
+	for _, c := range []byte(name) {
+		if (c < 'a' || c > 'z') && (c < '0' || c > '9') {
+			return subjectPart{}, fmt.Errorf("{%s} is neither type, source, subject, partition_key, table, schema nor the name of an extension attribute", name)
+		}
+	}
+	return subjectPart{kind: placeExtension, name: name}, nil
+}
+
+// checkShape checks the literal part of a template.
+func checkShape(shape string) error {
+	if shape == "" {
+		return errors.New("it is empty")
+	}
+	if strings.HasPrefix(shape, "$") {
+		return errors.New("subjects that begin with $ belong to the server")
+	}
+	if strings.ContainsAny(shape, "*>%") {
+		return errors.New("the characters *, > and % may not stand in it")
+	}
+	for _, c := range shape {
+		if c <= ' ' || c == 0x7F {
+			return errors.New("white space and control characters may not stand in it")
+		}
+	}
+	for token := range strings.SplitSeq(shape, ".") {
+		if token == "" {
+			return errors.New("a token between dots is empty")
+		}
+	}
+	return nil
+}
+
+// Append appends the event's subject to dst. The error is a *SubjectError.
+func (t *SubjectTemplate) Append(dst []byte, ev *event.Event) ([]byte, error) {
+	start := len(dst)
+	for i := range t.parts {
+		part := &t.parts[i]
+		switch part.kind {
+		case literalText:
+			dst = append(dst, part.literal...)
+		case placeType:
+			dst = appendTokens(dst, ev.Type)
+		case placeSource:
+			dst = appendToken(dst, ev.Source)
+		case placeSubject:
+			dst = appendToken(dst, ev.Subject)
+		case placePartitionKey:
+			dst = appendToken(dst, ev.PartitionKey)
+		case placeTable:
+			dst = appendToken(dst, ev.Table)
+		case placeSchema:
+			dst = appendToken(dst, ev.Schema)
+		case placeExtension:
+			dst = appendToken(dst, extension(ev, part.name))
+		}
+	}
+	if n := len(dst) - start; n > maxSubject {
+		return dst, &SubjectError{Length: n}
+	}
+	return dst, nil
+}
+
+func extension(ev *event.Event, name string) string {
+	if name == "partitionkey" {
+		return ev.PartitionKey
+	}
+	for i := range ev.Extensions {
+		if ev.Extensions[i].Name == name {
+			return ev.Extensions[i].Value
+		}
+	}
+	return ""
+}
+
+// appendTokens appends a value whose dots separate tokens.
+func appendTokens(dst []byte, value string) []byte {
+	for {
+		token, rest, more := strings.Cut(value, ".")
+		dst = appendToken(dst, token)
+		if !more {
+			return dst
+		}
+		dst = append(dst, '.')
+		value = rest
+	}
+}
+
+// appendToken appends a value as one token.
+func appendToken(dst []byte, value string) []byte {
+	if value == "" {
+		return append(dst, '%')
+	}
+	const digits = "0123456789ABCDEF"
+	valid := -1 // not looked at yet
+	for i := range len(value) {
+		c := value[i]
+		escape := c <= ' ' || c == '.' || c == '*' || c == '>' || c == '%' || c == 0x7F
+		if c >= utf8.RuneSelf {
+			if valid < 0 {
+				valid = 0
+				if utf8.ValidString(value) {
+					valid = 1
+				}
+			}
+			escape = valid == 0
+		}
+		if escape {
+			dst = append(dst, '%', digits[c>>4], digits[c&0xF])
+		} else {
+			dst = append(dst, c)
+		}
+	}
+	return dst
+}
+
+// UnescapeToken reverses what a template did to one token.
+func UnescapeToken(token string) (string, error) {
+	if token == "%" {
+		return "", nil
+	}
+	b := make([]byte, 0, len(token))
+	for i := 0; i < len(token); i++ {
+		if token[i] != '%' {
+			b = append(b, token[i])
+			continue
+		}
+		if i+2 >= len(token) {
+			return "", fmt.Errorf("token %q ends in the middle of an escape", token)
+		}
+		high, low := unhex(token[i+1]), unhex(token[i+2])
+		if high < 0 || low < 0 {
+			return "", fmt.Errorf("token %q has %q, which is no escape", token, token[i:i+3])
+		}
+		b = append(b, byte(high<<4|low)) //nolint:gosec // two hex digits
+		i += 2
+	}
+	return string(b), nil
+}
+
+func unhex(c byte) int {
+	switch {
+	case c >= '0' && c <= '9':
+		return int(c - '0')
+	case c >= 'A' && c <= 'F':
+		return int(c-'A') + 10
+	}
+	return -1
+}

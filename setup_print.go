@@ -1,0 +1,90 @@
+package walrelay
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/walrelay/walrelay/sql"
+)
+
+// PrintSQL returns the SQL by which somebody with the rights for it makes
+// everything in the database that [Setup] would: a script for psql, which may
+// be run again. It connects to nothing; of the connection settings it uses
+// only the role of postgres.url, if that is set, to whom it grants what a
+// relay needs. The error joins *[ConfigError] values.
+func PrintSQL(cfg Config) (string, error) {
+	cfg = cfg.WithDefaults()
+	var v validator
+	v.database(cfg)
+	if cfg.Postgres.URL != "" {
+		v.postgres(cfg.Postgres)
+	}
+	if err := errors.Join(v.faults...); err != nil {
+		return "", err
+	}
+	migrations, err := sql.Migrations()
+	if err != nil {
+		return "", err //nolint:wrapcheck // says which migration
+	}
+	var s script
+	s.add(`-- Everything that walrelay needs in this database. Run it in the database of the
+-- outbox, as a superuser or as the owner of the outbox tables with the rights
+-- CREATE on the database and REPLICATION. It may be run again.
+-- The server needs wal_level = logical.
+
+BEGIN;`, nil)
+	for _, m := range migrations {
+		s.add(m.SQL, nil)
+		s.add(fmt.Sprintf("INSERT INTO walrelay.migrations (version, name)\nVALUES (%d, %s)\nON CONFLICT (version) DO NOTHING;",
+			m.Version, sql.Literal(m.Name)), nil)
+	}
+	for _, text := range cfg.Outbox.Tables {
+		if ownForm(text, cfg) {
+			s.add(outboxSQL(text))
+		}
+	}
+	s.add(publicationSQL(cfg.Publication, cfg.Outbox.Tables))
+	if cfg.Postgres.URL != "" {
+		config, err := parsePostgres(cfg.Postgres.URL)
+		if err != nil {
+			return "", &ConfigError{Key: "postgres.url", Problem: err.Error()}
+		}
+		s.add(sql.Grants(config.User))
+	}
+	s.add("COMMIT;", nil)
+	s.add(sql.Slot(cfg.Slot, cfg.Failover))
+	return strings.Join(s.parts, "\n\n") + "\n", s.err
+}
+
+// script collects parts of a script, and the first error in making one.
+type script struct {
+	parts []string
+	err   error
+}
+
+func (s *script) add(part string, err error) {
+	s.parts = append(s.parts, strings.TrimSpace(part))
+	if s.err == nil {
+		s.err = err
+	}
+}
+
+func outboxSQL(text string) (string, error) {
+	table, err := parseTable(text)
+	if err != nil {
+		return "", err
+	}
+	return sql.Outbox(table) //nolint:wrapcheck // says which template
+}
+
+func publicationSQL(name string, texts []string) (string, error) {
+	tables := make([]sql.Table, len(texts))
+	for i, text := range texts {
+		var err error
+		if tables[i], err = parseTable(text); err != nil {
+			return "", err
+		}
+	}
+	return sql.Publication(name, tables) //nolint:wrapcheck // says which template
+}

@@ -1,0 +1,246 @@
+package walrelay
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// jetStreamTimeout bounds one request to the JetStream API.
+const jetStreamTimeout = 5 * time.Second
+
+func newJetStream(nc *nats.Conn, domain string) (jetstream.JetStream, error) {
+	var js jetstream.JetStream
+	var err error
+	if domain != "" {
+		js, err = jetstream.NewWithDomain(nc, domain)
+	} else {
+		js, err = jetstream.New(nc)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("using JetStream: %w", err)
+	}
+	return js, nil
+}
+
+// refusedByNATS turns a refusal, which will not go away by itself, into a
+// SetupError, and leaves any other error as it is.
+func refusedByNATS(cfg NATSConfig, err error) error {
+	for _, refusal := range []error{nats.ErrAuthorization, nats.ErrAuthExpired, nats.ErrAuthRevoked, nats.ErrAccountAuthExpired} {
+		if errors.Is(err, refusal) {
+			return &SetupError{
+				What:   fmt.Sprintf("NATS at %s refuses the connection", cfg.Address()),
+				Why:    refusal.Error(),
+				Remedy: "correct nats.user and nats.password, nats.token, nats.creds_file or nats.nkey_file",
+				cause:  err,
+			}
+		}
+	}
+	for _, refusal := range []error{nats.ErrSecureConnRequired, nats.ErrSecureConnWanted} {
+		if errors.Is(err, refusal) {
+			return &SetupError{
+				What:   fmt.Sprintf("NATS at %s refuses the connection", cfg.Address()),
+				Why:    refusal.Error(),
+				Remedy: "use tls:// or nats:// in nats.url, as the server does",
+				cause:  err,
+			}
+		}
+	}
+	return err
+}
+
+// readStreams asks for the configured streams; nil stands for one that does
+// not exist.
+func (i *inspector) readStreams(ctx context.Context) ([]*jetstream.StreamInfo, error) {
+	infos := make([]*jetstream.StreamInfo, len(i.cfg.Streams))
+	for n, s := range i.cfg.Streams {
+		stream, err := i.stream(ctx, s.Name)
+		switch {
+		case errors.Is(err, jetstream.ErrStreamNotFound):
+		case err != nil:
+			return nil, i.refusedRequest(fmt.Sprintf("asking NATS for stream %q", s.Name), err)
+		default:
+			infos[n] = stream.CachedInfo()
+		}
+	}
+	return infos, nil
+}
+
+func (i *inspector) stream(ctx context.Context, name string) (jetstream.Stream, error) {
+	ctx, cancel := context.WithTimeout(ctx, jetStreamTimeout)
+	defer cancel()
+	return i.js.Stream(ctx, name) //nolint:wrapcheck // callers say what was asked
+}
+
+// createStreams makes those that are missing.
+func (i *inspector) createStreams(ctx context.Context, infos []*jetstream.StreamInfo, report *Report) error {
+	for n, s := range i.cfg.Streams {
+		if infos[n] != nil {
+			report.add("stream", s.Name, AlreadyThere, "subjects "+strings.Join(infos[n].Config.Subjects, ", "))
+			continue
+		}
+		if err := i.createStream(ctx, s); err != nil {
+			return i.refusedRequest(fmt.Sprintf("creating stream %q", s.Name), err)
+		}
+		report.add("stream", s.Name, Created, "subjects "+strings.Join(s.Subjects, ", "))
+	}
+	return nil
+}
+
+func (i *inspector) createStream(ctx context.Context, s StreamConfig) error {
+	ctx, cancel := context.WithTimeout(ctx, jetStreamTimeout)
+	defer cancel()
+	_, err := i.js.CreateStream(ctx, streamConfig(s))
+	return err //nolint:wrapcheck // callers say what was asked
+}
+
+// streamConfig is what init creates a stream with.
+func streamConfig(s StreamConfig) jetstream.StreamConfig {
+	config := jetstream.StreamConfig{
+		Name:        s.Name,
+		Description: "Events from Postgres, published by walrelay",
+		Subjects:    s.Subjects,
+		Retention:   jetstream.LimitsPolicy,
+		Storage:     jetstream.FileStorage,
+		Replicas:    s.Replicas,
+		Duplicates:  s.DuplicateWindow,
+		MaxAge:      s.MaxAge,
+		MaxBytes:    -1,
+		AllowDirect: true,
+	}
+	if s.MaxBytes > 0 {
+		// A full stream refuses new events, which then wait in Postgres,
+		// rather than drop old ones that nobody may have read.
+		config.MaxBytes = s.MaxBytes
+		config.Discard = jetstream.DiscardNew
+	}
+	return config
+}
+
+// refusedRequest says what became of a request to the JetStream API: a
+// SetupError if only a person can mend it.
+func (i *inspector) refusedRequest(doing string, err error) error {
+	if errors.Is(err, nats.ErrNoResponders) || errors.Is(err, jetstream.ErrJetStreamNotEnabled) {
+		return &SetupError{
+			What:   fmt.Sprintf("NATS at %s has no JetStream", i.cfg.NATS.Address()),
+			Remedy: "start nats-server with -js, or correct nats.url or nats.domain",
+			cause:  err,
+		}
+	}
+	if errors.Is(err, jetstream.ErrJetStreamNotEnabledForAccount) {
+		return &SetupError{What: "JetStream is not enabled for the NATS account", Remedy: "enable it, or use another account", cause: err}
+	}
+	// The server does not answer a request without permission; the connection
+	// hears of it on the side.
+	if last := i.nc.LastError(); errors.Is(err, context.DeadlineExceeded) && errors.Is(last, nats.ErrPermissionViolation) {
+		return &SetupError{What: doing, Why: last.Error(), Remedy: "give the NATS user this permission", cause: err}
+	}
+	if apiErr, ok := errors.AsType[*jetstream.APIError](err); ok && apiErr.Code != http.StatusServiceUnavailable {
+		return &SetupError{What: doing, Why: apiErr.Description, Remedy: "correct streams in the configuration or the server's settings", cause: err}
+	}
+	return fmt.Errorf("%s: %w", doing, err)
+}
+
+// streams judges the streams, and whether they take what is published to them.
+func (f *findings) streams(infos []*jetstream.StreamInfo, cfg Config) {
+	subjects := make(map[string][]string, len(infos))
+	for n, s := range cfg.Streams {
+		info := infos[n]
+		switch {
+		case info != nil:
+			f.stream(info.Config, s)
+			subjects[s.Name] = info.Config.Subjects
+		case f.creating && len(s.Subjects) == 0:
+			f.fault(fmt.Sprintf("stream %q does not exist", s.Name), "init cannot create it without subjects",
+				fmt.Sprintf("set streams[%d].subjects", n))
+		default:
+			f.missing(fmt.Sprintf("stream %q does not exist", s.Name))
+			subjects[s.Name] = s.Subjects
+		}
+	}
+	for n, route := range cfg.Routes {
+		if route.Drop {
+			continue
+		}
+		defaults(&route.Stream, cfg.Streams[0].Name)
+		key := fmt.Sprintf("routes[%d].subject", n)
+		if route.Subject == "" {
+			key, route.Subject = fmt.Sprintf("publish.subject for routes[%d]", n), cfg.Publish.Subject
+		}
+		f.coverage(key, templatePattern(route.Subject, route.Type), route.Stream, subjects[route.Stream])
+	}
+	first := cfg.Streams[0].Name
+	f.coverage("publish.subject", templatePattern(cfg.Publish.Subject, ""), first, subjects[first])
+}
+
+// stream judges one stream. What would write into it besides walrelay, or take
+// back an acknowledgement, is a fault.
+func (f *findings) stream(c jetstream.StreamConfig, s StreamConfig) {
+	what := fmt.Sprintf("stream %q", c.Name)
+	const change = "change the stream, or use another"
+	if c.Storage != jetstream.FileStorage {
+		f.fault(what+" is kept in memory", "acknowledged events would be lost with the server", "use a stream with file storage")
+	}
+	if c.NoAck {
+		f.fault(what+" has no_ack", "walrelay would wait for acknowledgements for ever", change)
+	}
+	if c.Sealed {
+		f.fault(what+" is sealed", "it takes no messages", "use another stream")
+	}
+	if c.Mirror != nil {
+		f.fault(what+" is a mirror", "it takes no messages", fmt.Sprintf("publish to the stream it mirrors (%s)", c.Mirror.Name))
+	}
+	if c.PersistMode == jetstream.AsyncPersistMode {
+		f.fault(what+" has persist_mode async", "it acknowledges events before they are written", "use a stream without it")
+	}
+	if c.Retention != jetstream.LimitsPolicy {
+		f.warn("%s has %s retention: consumers take events out of it, so duplicates are told by the row in %s.progress alone, and an event that no consumer wants is dropped",
+			what, strings.ToLower(c.Retention.String()), ownSchema)
+	}
+	if c.Replicas < s.Replicas {
+		f.warn("%s has %d replicas, and the configuration says %d", what, c.Replicas, s.Replicas)
+	}
+	for _, subject := range s.Subjects {
+		if !covered(subject, c.Subjects) {
+			f.warn("%s does not have the subject %q of the configuration", what, subject)
+		}
+	}
+	if s.Shared {
+		return
+	}
+	const alone = "only walrelay may write into a stream, unless it is configured as shared"
+	if len(c.Sources) > 0 {
+		f.fault(what+" has sources", alone, change)
+	}
+	if c.AllowMsgSchedules {
+		f.fault(what+" allows message schedules", alone, change)
+	}
+	if c.SubjectDeleteMarkerTTL > 0 {
+		f.fault(what+" writes delete markers (subject_delete_marker_ttl)", alone, change)
+	}
+}
+
+// coverage judges whether a stream takes the subjects that a template can
+// give, as far as can be told without the events.
+func (f *findings) coverage(key, pattern, stream string, subjects []string) {
+	switch {
+	case len(subjects) == 0 || covered(pattern, subjects):
+	case slices.ContainsFunc(subjects, func(s string) bool { return patternsOverlap(s, pattern) }):
+		f.warn("stream %q takes only some of the subjects of %s (%s): other events will fail (its subjects: %s)",
+			stream, key, pattern, strings.Join(subjects, ", "))
+	default:
+		f.fault(fmt.Sprintf("stream %q does not take the subjects of %s (%s)", stream, key, pattern),
+			"its subjects are "+strings.Join(subjects, ", "), "correct the subject, or the stream's subjects")
+	}
+}
+
+func covered(pattern string, subjects []string) bool {
+	return slices.ContainsFunc(subjects, func(s string) bool { return patternCovers(s, pattern) })
+}
