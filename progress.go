@@ -50,9 +50,23 @@ func loadProgress(ctx context.Context, conn *pgx.Conn, slot string) (*progress, 
 	return &p, nil
 }
 
+// walEnd returns the end of the database's write-ahead log. Asked for while the
+// slot is ours, it is past every event that anybody can have published from it.
+func walEnd(ctx context.Context, conn *pgx.Conn) (replication.LSN, error) {
+	var text string
+	if err := conn.QueryRow(ctx, "SELECT pg_current_wal_flush_lsn()::text").Scan(&text); err != nil {
+		return 0, fmt.Errorf("reading the end of the write-ahead log: %w", err)
+	}
+	lsn, err := pglogrepl.ParseLSN(text)
+	if err != nil {
+		return 0, fmt.Errorf("reading the end of the write-ahead log: %w", err)
+	}
+	return lsn, nil
+}
+
 // fits says whether what was recorded belongs to the system that the slot now
-// lives on.
-func (p *progress) fits(slot string, system replication.System) error {
+// lives on, whose write-ahead log ends at wal.
+func (p *progress) fits(slot string, system replication.System, wal replication.LSN) error {
 	switch {
 	case p.systemID != system.ID:
 		return &replication.ConfigurationError{
@@ -60,10 +74,10 @@ func (p *progress) fits(slot string, system replication.System) error {
 				slot, p.systemID, system.ID),
 			Remedy: "connect to the cluster that it was, or see docs/operations.md, \"A database was restored\"",
 		}
-	case p.flushLSN > system.WAL:
+	case p.flushLSN > wal:
 		return &replication.ConfigurationError{
 			What: fmt.Sprintf("slot %q was read up to %s, but the database's write-ahead log ends at %s",
-				slot, p.flushLSN, system.WAL),
+				slot, p.flushLSN, wal),
 			Remedy: "the database went back in time: see docs/operations.md, \"A database was restored\"",
 		}
 	}

@@ -127,9 +127,13 @@ func (s *session) openRouter(ctx context.Context, nc *nats.Conn) error {
 	if err != nil {
 		return err
 	}
+	wal, err := walEnd(ctx, s.control)
+	if err != nil {
+		return err
+	}
 	var states map[string]router.StreamState
 	if recorded != nil {
-		if err := recorded.fits(r.cfg.Slot, system); err != nil {
+		if err := recorded.fits(r.cfg.Slot, system, wal); err != nil {
 			return err
 		}
 		states = recorded.streams
@@ -142,7 +146,7 @@ func (s *session) openRouter(ctx context.Context, nc *nats.Conn) error {
 		Streams: r.plan.streams,
 		Rules:   r.plan.rules,
 		Origin: router.Origin{
-			SystemID: system.ID, Slot: r.cfg.Slot, Timeline: system.Timeline, Ended: ended, WAL: uint64(system.WAL),
+			SystemID: system.ID, Slot: r.cfg.Slot, Timeline: system.Timeline, Ended: ended, WAL: uint64(wal),
 		},
 		MaxInFlight:      r.cfg.Publish.MaxInFlight,
 		MaxInFlightBytes: r.cfg.Publish.MaxInFlightBytes,

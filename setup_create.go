@@ -129,7 +129,7 @@ func (i *inspector) createSlot(ctx context.Context, slot *slotState, patience ti
 		report.add("slot", i.cfg.Slot, AlreadyThere, "")
 		return nil
 	}
-	statement, err := sql.Slot(i.cfg.Slot, i.cfg.Failover)
+	statement, err := sql.Slot(i.cfg.Slot, i.cfg.Publication, i.cfg.Failover)
 	if err != nil {
 		return err //nolint:wrapcheck // says which template
 	}

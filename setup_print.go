@@ -53,7 +53,7 @@ BEGIN;`, nil)
 		s.add(sql.Grants(config.User))
 	}
 	s.add("COMMIT;", nil)
-	s.add(sql.Slot(cfg.Slot, cfg.Failover))
+	s.add(sql.Slot(cfg.Slot, cfg.Publication, cfg.Failover))
 	return strings.Join(s.parts, "\n\n") + "\n", s.err
 }
 

@@ -212,6 +212,15 @@ func TestSetup(t *testing.T) {
 		}
 	})
 
+	t.Run("migrations may run again", func(t *testing.T) {
+		s := b.system(t)
+		s.setup(t)
+		s.exec(t, "DELETE FROM walrelay.migrations")
+		if got := actions(s.setup(t)); !strings.HasPrefix(got, "schema created; table already there") {
+			t.Errorf("want all migrations applied again, got %s", got)
+		}
+	})
+
 	t.Run("nothing is created while something that exists is wrong", func(t *testing.T) {
 		s := b.system(t)
 		s.exec(t, "CREATE PUBLICATION walrelay FOR ALL TABLES")
@@ -229,7 +238,8 @@ func TestSetup(t *testing.T) {
 
 	t.Run("a slot that waits for a writer is given up with the writer's name", func(t *testing.T) {
 		s := b.system(t)
-		s.exec(t, "CREATE TABLE public.busy (n int); SET application_name = 'slow job'; BEGIN; INSERT INTO public.busy VALUES (1)")
+		s.exec(t, "CREATE TABLE public.busy (n int); CREATE PUBLICATION walrelay")
+		s.exec(t, "SET application_name = 'slow job'; BEGIN; INSERT INTO public.busy VALUES (1)")
 		defer s.exec(t, "ROLLBACK")
 		i, err := newInspector(t.Context(), s.cfg)
 		if err != nil {
@@ -268,13 +278,39 @@ func TestSetup(t *testing.T) {
 	})
 }
 
-func TestEveryMigrationMayRunAgain(t *testing.T) {
-	s := newBench(t).system(t)
-	s.setup(t)
-	s.exec(t, "DELETE FROM walrelay.migrations")
-	if got := actions(s.setup(t)); !strings.HasPrefix(got, "schema created; table already there") {
-		t.Errorf("want all migrations applied again, got %s", got)
-	}
+func TestCheckAccepts(t *testing.T) {
+	b := newBench(t)
+
+	t.Run("a slot that is as it should be, whatever else is not", func(t *testing.T) {
+		s := b.system(t)
+		if err := CheckSlot(t.Context(), s.conn, s.cfg); err == nil || !strings.Contains(err.Error(), "does not exist") {
+			t.Errorf("want a missing slot, got %v", err)
+		}
+		s.exec(t, "SELECT pg_create_logical_replication_slot('{slot}', 'pgoutput')")
+		if err := CheckSlot(t.Context(), s.conn, s.cfg); err != nil {
+			t.Errorf("the slot is as it should be, and nothing else counts: %v", err)
+		}
+	})
+
+	t.Run("other writers of a shared stream", func(t *testing.T) {
+		s := b.system(t)
+		s.setup(t)
+		s.cfg.Streams[0].Shared = true
+		s.stream(t, func(c *jetstream.StreamConfig) { c.AllowMsgSchedules = true })
+		if err := Check(t.Context(), s.cfg); err != nil {
+			t.Errorf("a shared stream keeps no fence that schedules could break, but: %v", err)
+		}
+	})
+
+	t.Run("a partitioned outbox of another form", func(t *testing.T) {
+		s := b.system(t)
+		s.exec(t, "CREATE TABLE public.mine (id uuid, aggregatetype text, aggregateid text, type text, payload jsonb) PARTITION BY HASH (id); CREATE TABLE public.part PARTITION OF public.mine FOR VALUES WITH (MODULUS 1, REMAINDER 0)")
+		s.cfg.Outbox = OutboxConfig{Tables: []string{"public.mine"}, Mappings: []MappingConfig{{Table: "public.mine", Preset: "debezium"}}}
+		s.setup(t)
+		if err := Check(t.Context(), s.cfg); err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 func TestCheckSaysWhatIsWrongAndWhatToDo(t *testing.T) {
@@ -297,7 +333,9 @@ func TestCheckSaysWhatIsWrongAndWhatToDo(t *testing.T) {
 		{"no such role", func(_ *testing.T, s *system) {
 			s.cfg.Postgres.URL = strings.Replace(s.cfg.Postgres.URL, "postgres@", "nobody@", 1)
 		}, []string{"Postgres refuses the connection", "nobody"}},
-		{"no such database", func(_ *testing.T, s *system) { s.cfg.Postgres.URL += "x" }, []string{"Postgres refuses the connection", "does not exist"}},
+		{"no such database", func(_ *testing.T, s *system) {
+			s.cfg.Postgres.URL = strings.Replace(s.cfg.Postgres.URL, "/test_", "/missing_", 1)
+		}, []string{"Postgres refuses the connection", "does not exist"}},
 		{"no table", func(t *testing.T, s *system) { s.exec(t, "DROP TABLE public.outbox") }, []string{"outbox table public.outbox does not exist", `run "walrelay init"`}},
 		{"no mapped table", func(_ *testing.T, s *system) {
 			s.cfg.Outbox.Tables = []string{"public.outbox", "public.mine"}
@@ -463,16 +501,6 @@ func TestCheckWarnsOfWhatWorksAndMayNotBeWanted(t *testing.T) {
 	}
 }
 
-func TestASharedStreamMayHaveOtherWriters(t *testing.T) {
-	s := newBench(t).system(t)
-	s.setup(t)
-	s.cfg.Streams[0].Shared = true
-	s.stream(t, func(c *jetstream.StreamConfig) { c.AllowMsgSchedules = true })
-	if err := Check(t.Context(), s.cfg); err != nil {
-		t.Errorf("a shared stream keeps no fence that schedules could break, but: %v", err)
-	}
-}
-
 func TestAServerThatIsAwayIsNoSetupError(t *testing.T) {
 	cfg := Config{Postgres: PostgresConfig{URL: "postgres://postgres@127.0.0.1:1/x"}, NATS: NATSConfig{URL: "nats://127.0.0.1:1"}}
 	err := Check(t.Context(), cfg)
@@ -483,16 +511,5 @@ func TestAServerThatIsAwayIsNoSetupError(t *testing.T) {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("want %q in %v", want, err)
 		}
-	}
-}
-
-func TestCheckSlotLooksAtTheSlotAlone(t *testing.T) {
-	s := newBench(t).system(t)
-	if err := CheckSlot(t.Context(), s.conn, s.cfg); err == nil || !strings.Contains(err.Error(), "does not exist") {
-		t.Errorf("want a missing slot, got %v", err)
-	}
-	s.exec(t, "SELECT pg_create_logical_replication_slot('{slot}', 'pgoutput')")
-	if err := CheckSlot(t.Context(), s.conn, s.cfg); err != nil {
-		t.Errorf("the slot is as it should be, and nothing else counts: %v", err)
 	}
 }

@@ -57,8 +57,6 @@ type System struct {
 	Timeline int32
 	// Ended says at which LSN each of the earlier timelines ended.
 	Ended map[int32]LSN
-	// WAL is the server's flush position when the stream was opened.
-	WAL LSN
 	// ConfirmedFlush is what the slot had confirmed when it was opened.
 	ConfirmedFlush LSN
 }
@@ -174,7 +172,7 @@ func (s *Stream) start(ctx context.Context, conn *pgconn.PgConn) error {
 	if err != nil {
 		return fmt.Errorf("identifying the system: %w", err)
 	}
-	s.system = System{ID: system.SystemID, Timeline: system.Timeline, WAL: system.XLogPos}
+	s.system = System{ID: system.SystemID, Timeline: system.Timeline}
 	if s.system.Ended, err = timelineHistory(ctx, conn, system.Timeline); err != nil {
 		return err
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"strconv"
 	"strings"
 	"sync"
@@ -24,7 +25,9 @@ type flight struct {
 	size   int
 	first  time.Time // when it was first sent
 	sent   time.Time // when it was last sent
-	stored bool      // shared streams: acknowledged before an earlier one
+	// What the server answered in this epoch: that it is stored, although
+	// earlier ones may not be, or that it is refused.
+	stored, refused bool
 }
 
 // writer publishes to one stream. Publish appends to the window and sends;
@@ -163,8 +166,7 @@ func (w *writer) open(ctx context.Context, recorded *StreamState) error {
 		w.cfg.log.Warn().Str("stream", w.cfg.stream).Dur("duplicate_window", r.window).
 			Msg("the stream is shared with other writers: only its duplicate window keeps events from being stored twice, and one that is sent again may stand after later ones")
 	} else if r.foreign > 0 {
-		w.cfg.log.Warn().Str("stream", w.cfg.stream).Uint64("messages", r.foreign).
-			Msg("somebody else writes into a stream that walrelay owns; declare it shared, or keep others out")
+		w.warnForeign(r.foreign)
 	}
 	return nil
 }
@@ -173,9 +175,13 @@ func (w *writer) open(ctx context.Context, recorded *StreamState) error {
 // is known or has failed to for longer than a server takes to recover.
 func (w *writer) readLedger(ctx context.Context, sequence uint64) (reading, error) {
 	backoff := retry.NewBackoff(50*time.Millisecond, time.Second)
+	floor := sequence
+	if w.cfg.shared {
+		floor = math.MaxUint64 // the messages of a shared stream say nothing
+	}
 	var suspect time.Time
 	for {
-		r, err := w.ledger.read(ctx, sequence)
+		r, err := w.ledger.read(ctx, floor)
 		if err == nil && !w.cfg.shared {
 			err = w.lostMessages(r, sequence)
 		}
@@ -370,17 +376,25 @@ func (w *writer) answer(msg *nats.Msg) {
 	if w.heard = max(w.heard, n+1); w.heard == w.sent {
 		signal(w.drained)
 	}
+	f := &w.ring[n%uint64(len(w.ring))]
 	switch {
 	case err != nil:
-		w.fail(w.eventError(&w.ring[n%uint64(len(w.ring))], err))
+		f.refused = true
+		w.fail(w.eventError(f, err))
 	case w.cfg.shared:
-		w.ring[n%uint64(len(w.ring))].stored = true
+		f.stored = true
 		w.settleStored()
 	case got.duplicate || got.sequence != n+w.offset:
+		f.refused = true
 		w.fail(errWrongLastSequence)
-	default:
-		// Stored with the predicted sequence: so is all that was sent before.
+	case w.flows:
+		// Stored with the predicted sequence, and nothing was refused: so is
+		// all that was sent before.
 		w.settle(n + 1)
+	default:
+		// Something before it was refused, and yet its prediction came true:
+		// another message took the refused one's place.
+		f.stored = true
 	}
 }
 
@@ -389,15 +403,20 @@ func (w *writer) settle(end uint64) {
 	if end <= w.base {
 		return
 	}
-	now := time.Now()
 	for ; w.base < end; w.base++ {
-		f := &w.ring[w.base%uint64(len(w.ring))]
-		w.bytes -= f.size
-		w.reached = reached{sequence: w.base + w.offset, position: f.ev.Position}
-		w.cfg.sink.Done(f.ticket, Published, f.ev, now.Sub(f.sent))
-		*f = flight{}
+		w.done(&w.ring[w.base%uint64(len(w.ring))], w.base+w.offset)
 	}
 	signal(w.space)
+}
+
+// done gives a flight its outcome: it is stored with the sequence.
+func (w *writer) done(f *flight, sequence uint64) {
+	w.bytes -= f.size
+	if w.reached.position.Compare(f.ev.Position) < 0 {
+		w.reached = reached{sequence: sequence, position: f.ev.Position}
+	}
+	w.cfg.sink.Done(f.ticket, Published, f.ev, time.Since(f.sent))
+	*f = flight{}
 }
 
 // settleStored gives the outcome to the flights up to the first one of a
@@ -535,49 +554,105 @@ func (w *writer) unanswered() bool {
 }
 
 // resync voids every answer under way, reads what the stream has, and gives
-// the outcome to the flights that it has.
+// the outcome to the flights that it has. The others close ranks.
 func (w *writer) resync(ctx context.Context) error {
 	w.mu.Lock()
 	w.epoch++
-	w.sent, w.heard = w.base, w.base
 	known := w.reached.sequence
 	w.mu.Unlock()
 	r, err := w.readLedger(ctx, known)
 	if err != nil {
 		return err
 	}
+	if r.foreign > 0 && !w.cfg.shared {
+		w.warnForeign(r.foreign)
+	}
+	if err := w.resolveRefused(ctx, r); err != nil {
+		return err
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.cfg.shared {
-		return nil
-	}
 	end := w.base
-	switch {
-	case r.own:
-		for end < w.next && w.ring[end%uint64(len(w.ring))].ev.Position.Compare(r.position) <= 0 {
-			end++
+	for n := w.base; n < w.next; n++ {
+		f := &w.ring[n%uint64(len(w.ring))]
+		if f.stored || !w.cfg.shared && !f.refused && w.covers(r, n) {
+			w.done(f, n+w.offset)
+			continue
 		}
-	case r.foreign > 0:
-		// Everything after what we know is of others.
-	case end < w.next && time.Since(w.ring[end%uint64(len(w.ring))].first) < r.window:
-		// The last message is gone already. Sent again within the duplicate
-		// window, the first one is stored or called a duplicate: probe finds
-		// out, and loses nothing even if somebody else wrote.
-	default:
-		// Too late for that. Only we write into the stream, so a sequence
-		// that was predicted says whose message it was.
-		for end < w.next && end+w.offset <= r.last {
-			end++
+		f.stored, f.refused = false, false
+		if n != end {
+			w.ring[end%uint64(len(w.ring))] = *f
+			*f = flight{}
 		}
+		end++
 	}
-	w.settle(end)
+	w.next = end
+	w.sent, w.heard = w.base, w.base
 	w.offset = r.last + 1 - w.base
 	w.reached.sequence = r.last
-	if r.foreign > 0 {
-		w.cfg.log.Warn().Str("stream", w.cfg.stream).Uint64("messages", r.foreign).
-			Msg("somebody else writes into a stream that walrelay owns; declare it shared, or keep others out")
+	signal(w.space)
+	return nil
+}
+
+// covers reports whether the stream's last message says that flight n is
+// stored, unless it was refused.
+func (w *writer) covers(r reading, n uint64) bool {
+	f := &w.ring[n%uint64(len(w.ring))]
+	switch {
+	case r.own:
+		return f.ev.Position.Compare(r.position) <= 0
+	case r.foreign > 0:
+		// Everything after what we know is of others.
+		return false
+	case time.Since(f.first) < r.window:
+		// The last message is gone already. Sent again within the duplicate
+		// window, this one is stored or called a duplicate: probe finds out,
+		// and loses nothing even if somebody else wrote.
+		return false
+	}
+	// Too late for that. Only we write into the stream, so a sequence that was
+	// predicted says whose message it was.
+	return n+w.offset <= r.last
+}
+
+// resolveRefused finds out about flights that were refused although later ones
+// are stored: either a copy of their own, late from an earlier epoch, stands
+// in their place, or a message of somebody else. In the latter case they are
+// published now, after events that they should precede: out of order, but not
+// lost.
+func (w *writer) resolveRefused(ctx context.Context, r reading) error {
+	w.mu.Lock()
+	type suspect struct {
+		f        *flight
+		sequence uint64
+	}
+	var suspects []suspect
+	for n := w.base; n < w.next && !w.cfg.shared; n++ {
+		f := &w.ring[n%uint64(len(w.ring))]
+		if f.refused && w.covers(r, n) {
+			suspects = append(suspects, suspect{f, n + w.offset})
+		}
+	}
+	w.mu.Unlock()
+	// Nobody else changes the flights while the window is under repair.
+	for _, s := range suspects {
+		position, err := w.ledger.position(ctx, s.sequence)
+		switch {
+		case err == nil && position == s.f.ev.Position:
+			s.f.stored = true
+		case err == nil || errors.Is(err, errForeign) || errors.Is(err, nats.ErrMsgNotFound):
+			w.cfg.log.Error().Str("stream", w.cfg.stream).Str("id", s.f.ev.ID).Uint64("sequence", s.sequence).
+				Msg("a message of somebody else took the place of this event, which now follows out of order")
+		default:
+			return err
+		}
 	}
 	return nil
+}
+
+func (w *writer) warnForeign(messages uint64) {
+	w.cfg.log.Warn().Str("stream", w.cfg.stream).Uint64("messages", messages).
+		Msg("somebody else writes into a stream that walrelay owns; declare it shared, or keep others out")
 }
 
 // probe sends the first flight and waits for its answer. Nil means that it is
@@ -670,12 +745,7 @@ func (w *writer) resume() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.flows, w.cause = true, nil
-	w.settleStored()
-	w.sent, w.heard = w.base, w.base
 	for n := w.base; n < w.next; n++ {
-		if w.ring[n%uint64(len(w.ring))].stored {
-			continue
-		}
 		if err := w.send(n); err != nil {
 			w.fail(err)
 			break

@@ -12,4 +12,8 @@ SELECT pg_create_logical_replication_slot({{literal .Name}}, 'pgoutput', false, 
 WHERE NOT EXISTS (
     SELECT FROM pg_catalog.pg_replication_slots
     WHERE slot_name = {{literal .Name}}
+)
+AND EXISTS (
+    SELECT FROM pg_catalog.pg_publication
+    WHERE pubname = {{literal .Publication}}
 );

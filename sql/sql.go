@@ -78,12 +78,13 @@ func Publication(name string, tables []Table) (string, error) {
 }
 
 // Slot returns the statement that creates the logical replication slot, if it
-// is not there. It must not run in a transaction that has written something.
-func Slot(name string, failover bool) (string, error) {
+// is not there and its publication is. It must not run in a transaction that
+// has written something.
+func Slot(name, publication string, failover bool) (string, error) {
 	return render("slot.sql", struct {
-		Name     string
-		Failover bool
-	}{name, failover})
+		Name, Publication string
+		Failover          bool
+	}{name, publication, failover})
 }
 
 // Grants returns the statements that let a role use the schema walrelay.

@@ -308,4 +308,3 @@ func (c *tally) doubled() int {
 	}
 	return n
 }
-

@@ -555,6 +555,7 @@ func TestRoutesSendToSeveralStreams(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t, shared)
 	e.writeConfig(`
+publish: {subject: "orders.other.{type}"}
 streams:
   - {name: ORDERS, subjects: ["orders.>"]}
   - {name: USERS, subjects: ["users.>"]}

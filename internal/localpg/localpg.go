@@ -44,9 +44,9 @@ type Cluster struct {
 	version int
 	owner   *syscall.Credential // the servers refuse to run as root
 
-	mu      sync.Mutex
-	cmd     *exec.Cmd
-	done    chan struct{} // closed when cmd has ended
+	mu   sync.Mutex
+	cmd  *exec.Cmd
+	done chan struct{} // closed when cmd has ended
 }
 
 // StopMode says how a server ends (Postgres manual, "Shutting Down the Server").

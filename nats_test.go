@@ -1,0 +1,150 @@
+package walrelay
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nkeys"
+
+	"github.com/walrelay/walrelay/internal/localnats/natstest"
+)
+
+func TestConnectUsesTheCredentialsOfTheConfiguration(t *testing.T) {
+	user, err := nkeys.CreateUser()
+	if err != nil {
+		t.Fatal(err)
+	}
+	public, err := user.PublicKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	seed, err := user.Seed()
+	if err != nil {
+		t.Fatal(err)
+	}
+	seedFile := filepath.Join(t.TempDir(), "relay.nk")
+	if err := os.WriteFile(seedFile, seed, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	users := natstest.Start(t, func(o *server.Options) {
+		o.Users = []*server.User{{Username: "relay", Password: "hunter2"}}
+		o.Nkeys = []*server.NkeyUser{{Nkey: public}}
+	}).URL()
+	token := natstest.Start(t, func(o *server.Options) { o.Authorization = "hunter3" }).URL()
+
+	for _, tt := range []struct {
+		name string
+		cfg  NATSConfig
+		ok   bool
+	}{
+		{"user and password", NATSConfig{URL: users, User: "relay", Password: "hunter2"}, true},
+		{"in the URL", NATSConfig{URL: strings.Replace(users, "nats://", "nats://relay:hunter2@", 1)}, true},
+		{"nkey", NATSConfig{URL: users, NKeyFile: seedFile}, true},
+		{"token", NATSConfig{URL: token, Token: "hunter3"}, true},
+		{"wrong password", NATSConfig{URL: users, User: "relay", Password: "hunter4"}, false},
+		{"nothing", NATSConfig{URL: users}, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			nc, err := tt.cfg.Connect(t.Context())
+			if tt.ok {
+				if err != nil {
+					t.Fatal(err)
+				}
+				nc.Close()
+				return
+			}
+			if err == nil {
+				nc.Close()
+				t.Fatal("the server lets it in")
+			}
+			if refused := refusedByNATS(tt.cfg, err); !isConfiguration(refused) || strings.Contains(refused.Error(), "hunter") {
+				t.Errorf("want a refusal without the password, got %v", refused)
+			}
+		})
+	}
+}
+
+func TestConnectNamesTheFileThatItCannotRead(t *testing.T) {
+	missing := filepath.Join(t.TempDir(), "missing")
+	empty := filepath.Join(t.TempDir(), "empty")
+	if err := os.WriteFile(empty, []byte("SECRETSEED"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		cfg  NATSConfig
+		want string
+	}{
+		{NATSConfig{CredsFile: missing}, "nats.creds_file: cannot be read"},
+		{NATSConfig{NKeyFile: missing}, "nats.nkey_file: cannot be read"},
+		{NATSConfig{NKeyFile: empty}, "nats.nkey_file: " + empty + " has no nkey seed"},
+		{NATSConfig{TLS: NATSTLSConfig{CAFile: missing}}, "nats.tls.ca_file: cannot be read"},
+	} {
+		tt.cfg.URL = "nats://127.0.0.1:1"
+		_, err := tt.cfg.Connect(t.Context())
+		if err == nil || !strings.Contains(err.Error(), tt.want) || strings.Contains(err.Error(), "SECRETSEED") {
+			t.Errorf("want %q, got %v", tt.want, err)
+		}
+	}
+}
+
+func TestReconnectDelaysGrowToTwoSeconds(t *testing.T) {
+	for attempts, longest := range map[int]time.Duration{0: 50 * time.Millisecond, 1: 50 * time.Millisecond, 3: 200 * time.Millisecond, 7: 2 * time.Second, 1000: 2 * time.Second} {
+		for range 20 {
+			if got := reconnectDelay(attempts); got > longest || got < longest/2 {
+				t.Errorf("after %d attempts: want between %v and %v, got %v", attempts, longest/2, longest, got)
+			}
+		}
+	}
+}
+
+func TestAddressShowsNoSecret(t *testing.T) {
+	got := NATSConfig{URL: "nats://user:hunter2@one:4333, tls://token@two"}.Address()
+	if want := "one:4333,two:4222"; got != want {
+		t.Errorf("want %s, got %s", want, got)
+	}
+}
+
+func TestAServerWithoutJetStreamIsNamed(t *testing.T) {
+	url := natstest.Start(t, func(o *server.Options) { o.JetStream = false }).URL()
+	cfg := Config{NATS: NATSConfig{URL: url}}.WithDefaults()
+	nc, err := cfg.NATS.Connect(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	js, err := newJetStream(nc, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	i := &inspector{cfg: cfg, nc: nc, js: js}
+	if _, err := i.readStreams(t.Context()); err == nil || !isConfiguration(err) || !strings.Contains(err.Error(), "has no JetStream; start nats-server with -js") {
+		t.Errorf("want a word about JetStream, got %v", err)
+	}
+}
+
+func TestAMissingPermissionIsNamed(t *testing.T) {
+	url := natstest.Start(t, func(o *server.Options) {
+		o.Users = []*server.User{{Username: "u", Password: "p", Permissions: &server.Permissions{
+			Publish: &server.SubjectPermission{Deny: []string{"$JS.API.>"}},
+		}}}
+	}).URL()
+	cfg := Config{NATS: NATSConfig{URL: url, User: "u", Password: "p"}}.WithDefaults()
+	nc, err := cfg.NATS.Connect(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	js, err := newJetStream(nc, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	i := &inspector{cfg: cfg, nc: nc, js: js}
+	_, err = i.readStreams(t.Context())
+	if err == nil || !isConfiguration(err) || !strings.Contains(err.Error(), "$JS.API.STREAM.INFO.EVENTS") {
+		t.Errorf("want the permission that is missing, got %v", err)
+	}
+}
