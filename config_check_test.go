@@ -174,6 +174,7 @@ func TestASubjectTemplateStandsForAPattern(t *testing.T) {
 		{"events.{type}", "order..created", "events.>"},
 		{"{schema}.{table}.x", "", "*.*.x"},
 		{"a.{type}.{partition_key}", "t", "a.t.*"},
+		{"a.{type}.{partition_key}", "", "a.>"},
 		{"a-{table}.b", "", "*.b"},
 		{"fixed", "", "fixed"},
 	} {

@@ -221,6 +221,17 @@ func TestSetup(t *testing.T) {
 		}
 	})
 
+	t.Run("a slot survives a failover when it is to", func(t *testing.T) {
+		s := b.system(t)
+		s.since(t, 17)
+		s.cfg.Failover = true
+		s.setup(t)
+		slot, err := readSlot(t.Context(), s.conn, s.cfg.Slot)
+		if err != nil || slot == nil || slot.Failover == nil || !*slot.Failover {
+			t.Errorf("want a slot with failover, got %+v, %v", slot, err)
+		}
+	})
+
 	t.Run("nothing is created while something that exists is wrong", func(t *testing.T) {
 		s := b.system(t)
 		s.exec(t, "CREATE PUBLICATION walrelay FOR ALL TABLES")
@@ -477,6 +488,10 @@ func TestCheckWarnsOfWhatWorksAndMayNotBeWanted(t *testing.T) {
 		{"updates", func(t *testing.T, s *system) {
 			s.exec(t, "ALTER PUBLICATION walrelay SET (publish = 'insert, update')")
 		}, "publishes more than inserts"},
+		{"failover wanted", func(t *testing.T, s *system) {
+			s.since(t, 17)
+			s.cfg.Failover = true
+		}, "was created without failover"},
 		{"interest", func(t *testing.T, s *system) {
 			s.stream(t, func(c *jetstream.StreamConfig) { c.Retention = jetstream.InterestPolicy })
 		}, "has interest retention"},

@@ -34,7 +34,7 @@ const (
 
 // env is what one test runs against.
 type env struct {
-	t       *testing.T
+	t       testing.TB
 	dir     string
 	slot    string
 	environ []string
@@ -59,7 +59,7 @@ var common struct { //nolint:gochecknoglobals // a cluster for each test would t
 	mu      sync.Mutex
 }
 
-func newEnv(t *testing.T, k kind) *env {
+func newEnv(t testing.TB, k kind) *env {
 	t.Helper()
 	e := &env{t: t, dir: t.TempDir(), slot: "walrelay"}
 	switch k {

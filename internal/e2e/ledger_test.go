@@ -40,7 +40,7 @@ type stored struct {
 }
 
 // readStream reads every message of a stream, in its order.
-func readStream(t *testing.T, nc *nats.Conn, name string) []stored {
+func readStream(t testing.TB, nc *nats.Conn, name string) []stored {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
 	defer cancel()
@@ -89,7 +89,7 @@ func readStream(t *testing.T, nc *nats.Conn, name string) []stored {
 // and crashes of the server. A commit without an answer is resolved by asking
 // the database afterwards, not by guessing.
 type writers struct {
-	t      *testing.T
+	t      testing.TB
 	url    string
 	stop   context.CancelFunc
 	group  sync.WaitGroup
@@ -99,7 +99,7 @@ type writers struct {
 
 // startWriters starts n of them on the database, each with commits, rollbacks
 // and savepoints.
-func startWriters(t *testing.T, url string, n int, pause time.Duration) *writers {
+func startWriters(t testing.TB, url string, n int, pause time.Duration) *writers {
 	t.Helper()
 	ctx, stop := context.WithCancel(context.Background())
 	w := &writers{t: t, url: url, stop: stop}
@@ -215,7 +215,7 @@ func writeTransaction(ctx context.Context, conn *pgx.Conn, random *rand.Rand, wr
 
 // checkLedger compares what a stream has with what the outbox table has: each
 // committed event once, nothing else, transactions whole and in commit order.
-func checkLedger(t *testing.T, url string, messages []stored) {
+func checkLedger(t testing.TB, url string, messages []stored) {
 	t.Helper()
 	committed := outboxIDs(t, url)
 	if len(committed) == 0 {
@@ -286,7 +286,7 @@ func checkLedger(t *testing.T, url string, messages []stored) {
 	}
 }
 
-func outboxIDs(t *testing.T, url string) map[string]string {
+func outboxIDs(t testing.TB, url string) map[string]string {
 	t.Helper()
 	ids := map[string]string{}
 	conn := connectSQL(t, url)
@@ -301,7 +301,7 @@ func outboxIDs(t *testing.T, url string) map[string]string {
 	return ids
 }
 
-func connectSQL(t *testing.T, url string) *pgx.Conn {
+func connectSQL(t testing.TB, url string) *pgx.Conn {
 	t.Helper()
 	conn, err := pgx.Connect(context.Background(), url)
 	if err != nil {
@@ -312,7 +312,7 @@ func connectSQL(t *testing.T, url string) *pgx.Conn {
 }
 
 // execSQL runs statements without parameters.
-func execSQL(t *testing.T, url, sql string) {
+func execSQL(t testing.TB, url, sql string) {
 	t.Helper()
 	conn, err := pgx.Connect(context.Background(), url)
 	if err != nil {
@@ -325,7 +325,7 @@ func execSQL(t *testing.T, url, sql string) {
 }
 
 // queryString returns the one value of a query.
-func queryString(t *testing.T, url, sql string, args ...any) string {
+func queryString(t testing.TB, url, sql string, args ...any) string {
 	t.Helper()
 	conn, err := pgx.Connect(context.Background(), url)
 	if err != nil {

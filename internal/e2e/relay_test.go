@@ -52,7 +52,7 @@ func testMain(m *testing.M) int {
 
 // plainBinary is the binary without the race detector, which multiplies its
 // memory.
-func plainBinary(t *testing.T) string {
+func plainBinary(t testing.TB) string {
 	t.Helper()
 	if !raceEnabled {
 		return binary
@@ -66,7 +66,7 @@ func plainBinary(t *testing.T) string {
 
 // relay is a running "walrelay run".
 type relay struct {
-	t    *testing.T
+	t    testing.TB
 	cmd  *exec.Cmd
 	logs *logBuffer
 	addr string // of its HTTP server, once known
@@ -275,7 +275,7 @@ func (r *relay) awaitLog(text string) {
 
 // eventually polls until the check passes, and fails the test when it does not
 // in time.
-func eventually(t *testing.T, limit time.Duration, what string, check func() error) {
+func eventually(t testing.TB, limit time.Duration, what string, check func() error) {
 	t.Helper()
 	deadline := time.Now().Add(limit)
 	for {
@@ -312,4 +312,17 @@ func (b *logBuffer) String() string {
 func (b *logBuffer) tail(lines int) string {
 	all := strings.Split(strings.TrimSpace(b.String()), "\n")
 	return strings.Join(all[max(0, len(all)-lines):], "\n")
+}
+
+// cpu is the processor time that the process has used.
+func (r *relay) cpu() time.Duration {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", r.cmd.Process.Pid))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(stat), ") ")
+	fields := strings.Fields(rest)
+	user, _ := strconv.Atoi(fields[11])
+	system, _ := strconv.Atoi(fields[12])
+	return time.Duration(user+system) * 10 * time.Millisecond // a hundredth of a second each
 }
