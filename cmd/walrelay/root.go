@@ -56,7 +56,7 @@ func newRootCommand() *cobra.Command {
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
-	root.AddCommand(newInitCommand(), newRunCommand(), newVersionCommand())
+	root.AddCommand(newInitCommand(), newRunCommand(), newDemoCommand(), newVersionCommand())
 	return root
 }
 

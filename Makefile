@@ -1,0 +1,58 @@
+# walrelay: build, test, demo. `make help` lists the targets.
+
+GO          ?= go
+VERSION     ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+LDFLAGS     := -s -w -X main.version=$(VERSION)
+# Servers that the tests run against besides the newest installed one.
+PG_CACHE    ?= /var/tmp/walrelay-pg
+GOLANGCI    := $(GO) run -modfile=tools/go.mod github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+POSTGRES_URL ?=
+
+.PHONY: help build test test-unit test-e2e test-majors lint vet fuzz bench demo clean
+
+help: ## list the targets
+	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
+
+build: ## build bin/walrelay
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/walrelay ./cmd/walrelay
+
+test: ## everything that CI runs: vet, lint, tests with the race detector, Postgres 15, 14 and 18
+	scripts/ensure-postgres.sh
+	$(MAKE) vet lint test-unit test-e2e test-majors
+
+test-unit: ## tests of the packages, with the race detector
+	$(GO) test -race -timeout 5m $$($(GO) list ./... | grep -v /internal/e2e)
+
+test-e2e: ## tests of the binary against the installed Postgres
+	$(GO) test -timeout 10m ./internal/e2e
+
+test-majors: ## the same against Postgres 14 and 18
+	for major in 14 18; do \
+		dir=$$(scripts/fetch-postgres.sh $$major $(PG_CACHE)) || exit 1; \
+		WALRELAY_TEST_PG_BIN=$$dir $(GO) test -short -timeout 10m ./internal/e2e || exit 1; \
+	done
+
+vet: ## go vet
+	$(GO) vet ./...
+
+lint: ## golangci-lint
+	$(GOLANGCI) run ./...
+
+fuzz: ## a short run of every fuzz test
+	for target in $$(grep -rlE '^func Fuzz' --include='*_test.go' . | xargs -n1 dirname | sort -u); do \
+		for name in $$(grep -hoE '^func Fuzz[A-Za-z0-9_]+' $$target/*_test.go | cut -c6-); do \
+			$(GO) test -run '^$$' -fuzz "^$$name\$$" -fuzztime 20s $$target || exit 1; \
+		done; \
+	done
+
+bench: ## throughput and latency on this machine, beside a bare reader of the slot
+	scripts/ensure-postgres.sh
+	$(GO) test -run '^$$' -bench . -benchtime 1x -timeout 30m ./internal/e2e
+
+demo: ## see it work: throw-away Postgres and nats-server, relay, producer, consumer
+	@test -n "$(POSTGRES_URL)" || scripts/ensure-postgres.sh
+	@$(MAKE) --no-print-directory build
+	@bin/walrelay demo $(if $(POSTGRES_URL),--postgres-url '$(POSTGRES_URL)')
+
+clean: ## remove what was built
+	rm -rf bin
