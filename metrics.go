@@ -70,7 +70,7 @@ func newMetrics(inFlight func() float64, lagSeconds func() float64, ready func()
 		Help: "Events by outcome: published, already_stored (by a run before), dropped (by a route).",
 	}, []string{"outcome"})
 	for o := range m.outcomes {
-		m.outcomes[o] = outcomes.WithLabelValues(router.Outcome(o).String()) //nolint:gosec // three of them
+		m.outcomes[o] = outcomes.WithLabelValues(router.Outcome(o).String())
 	}
 	for _, peer := range []string{"postgres", "nats"} {
 		m.reconnects.WithLabelValues(peer)

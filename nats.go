@@ -165,5 +165,5 @@ func parseNATSURL(text string) (*url.URL, error) {
 	if !strings.Contains(text, "://") {
 		text = "nats://" + text
 	}
-	return url.Parse(text) //nolint:wrapcheck // callers say what it is, without quoting it
+	return url.Parse(text)
 }

@@ -49,7 +49,7 @@ func newPlan(cfg Config) (plan, error) {
 		Stream: cfg.Streams[0].Name, Subject: cfg.Publish.Subject, Mode: cfg.Publish.Mode,
 	})
 	if err != nil {
-		return plan{}, err //nolint:wrapcheck // names the route
+		return plan{}, err
 	}
 	return p, nil
 }

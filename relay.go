@@ -79,7 +79,7 @@ func (r *Relay) Run(ctx context.Context) error {
 		return context.Cause(ctx)
 	})
 	if err := group.Wait(); err != nil && !errors.Is(err, context.Canceled) {
-		return err //nolint:wrapcheck // says what was being done
+		return err
 	}
 	return nil
 }

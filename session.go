@@ -77,7 +77,7 @@ func (r *Relay) session(ctx context.Context, nc *nats.Conn) (err error) {
 		},
 	})
 	if err != nil {
-		return err //nolint:wrapcheck // says what was being done
+		return err
 	}
 	defer func() {
 		if cerr := s.stream.Close(closeGrace); err == nil && cerr != nil {
@@ -160,7 +160,7 @@ func (s *session) openRouter(ctx context.Context, nc *nats.Conn) error {
 	}
 	if err := s.router.Open(ctx, states); err != nil {
 		s.closeRouter()
-		return err //nolint:wrapcheck // says what was being done
+		return err
 	}
 	s.recorded = progress{
 		systemID: system.ID,
@@ -245,7 +245,7 @@ func (s *session) run(ctx, work context.Context, cancel context.CancelCauseFunc)
 		}
 		return nil
 	}
-	return err //nolint:wrapcheck // says what was being done
+	return err
 }
 
 // drain waits until nothing is in flight, for at most grace.
@@ -271,12 +271,12 @@ func (s *session) read(ctx context.Context) error {
 	for {
 		msg, err := s.stream.Receive()
 		if err != nil {
-			return err //nolint:wrapcheck // says what was being done
+			return err
 		}
 		if msg.Data == nil {
 			if !inTransaction {
 				if err := frontier.Keepalive(msg.WALEnd); err != nil {
-					return err //nolint:wrapcheck // says what is wrong
+					return err
 				}
 			}
 			if msg.ReplyRequested {
@@ -297,15 +297,15 @@ func (s *session) read(ctx context.Context) error {
 		case decode.Insert:
 			ticket, err := frontier.Add(ctx)
 			if err != nil {
-				return err //nolint:wrapcheck // says what it waited for
+				return err
 			}
 			if err := s.router.Publish(ctx, change.Event, uint64(ticket)); err != nil {
-				return err //nolint:wrapcheck // says what it waited for
+				return err
 			}
 		case decode.Commit:
 			inTransaction = false
 			if err := frontier.Commit(replication.LSN(change.EndLSN)); err != nil {
-				return err //nolint:wrapcheck // says what is wrong
+				return err
 			}
 		case decode.Other:
 		}
@@ -395,7 +395,7 @@ func (s *session) reportOnce(ctx context.Context) error {
 		s.recorded = next
 	}
 	if err := s.stream.Report(lsn); err != nil {
-		return err //nolint:wrapcheck // says what is wrong
+		return err
 	}
 	s.relay.metrics.flushLSN.Set(float64(lsn))
 	return nil

@@ -49,7 +49,7 @@ func (i *inspector) createInPostgres(ctx context.Context, state postgresState, r
 func (i *inspector) migrate(ctx context.Context, state schemaState, report *Report) error {
 	migrations, err := sql.Migrations()
 	if err != nil {
-		return err //nolint:wrapcheck // says which migration
+		return err
 	}
 	if state.version >= len(migrations) {
 		report.add("schema", ownSchema, AlreadyThere, fmt.Sprintf("version %d", state.version))
@@ -58,10 +58,10 @@ func (i *inspector) migrate(ctx context.Context, state schemaState, report *Repo
 	for _, m := range migrations[state.version:] {
 		err := pgx.BeginFunc(ctx, i.conn, func(tx pgx.Tx) error {
 			if _, err := tx.Exec(ctx, m.SQL); err != nil {
-				return err //nolint:wrapcheck // wrapped below
+				return err
 			}
 			_, err := tx.Exec(ctx, sql.RecordMigration, m.Version, m.Name)
-			return err //nolint:wrapcheck // wrapped below
+			return err
 		})
 		if err != nil {
 			return refusedByPostgres(fmt.Errorf("applying migration %d (%s) to the schema %s: %w", m.Version, m.Name, ownSchema, err), serverState{Role: i.conn.Config().User})
@@ -131,7 +131,7 @@ func (i *inspector) createSlot(ctx context.Context, slot *slotState, patience ti
 	}
 	statement, err := sql.Slot(i.cfg.Slot, i.cfg.Publication, i.cfg.Failover)
 	if err != nil {
-		return err //nolint:wrapcheck // says which template
+		return err
 	}
 	// The server's own timeout, because it takes the unfinished slot away.
 	if _, err := i.conn.Exec(ctx, fmt.Sprintf("SET statement_timeout = %d", patience.Milliseconds())); err != nil {

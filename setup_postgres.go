@@ -191,11 +191,11 @@ func readSlot(ctx context.Context, conn *pgx.Conn, name string) (*slotState, err
 func readOne[T any](ctx context.Context, conn *pgx.Conn, query string, args ...any) (*T, error) {
 	rows, err := conn.Query(ctx, query, args...)
 	if err != nil {
-		return nil, err //nolint:wrapcheck // callers say what was asked
+		return nil, err
 	}
 	row, err := pgx.CollectExactlyOneRow(rows, pgx.RowToAddrOfStructByNameLax[T])
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil, nil //nolint:nilnil // no row is an answer
 	}
-	return row, err //nolint:wrapcheck // callers say what was asked
+	return row, err
 }

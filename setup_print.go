@@ -25,7 +25,7 @@ func PrintSQL(cfg Config) (string, error) {
 	}
 	migrations, err := sql.Migrations()
 	if err != nil {
-		return "", err //nolint:wrapcheck // says which migration
+		return "", err
 	}
 	var s script
 	s.add(`-- Everything that walrelay needs in this database. Run it in the database of the
@@ -75,7 +75,7 @@ func outboxSQL(text string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return sql.Outbox(table) //nolint:wrapcheck // says which template
+	return sql.Outbox(table)
 }
 
 func publicationSQL(name string, texts []string) (string, error) {
@@ -86,5 +86,5 @@ func publicationSQL(name string, texts []string) (string, error) {
 			return "", err
 		}
 	}
-	return sql.Publication(name, tables) //nolint:wrapcheck // says which template
+	return sql.Publication(name, tables)
 }

@@ -76,7 +76,7 @@ func (i *inspector) readStreams(ctx context.Context) ([]*jetstream.StreamInfo, e
 func (i *inspector) stream(ctx context.Context, name string) (jetstream.Stream, error) {
 	ctx, cancel := context.WithTimeout(ctx, jetStreamTimeout)
 	defer cancel()
-	return i.js.Stream(ctx, name) //nolint:wrapcheck // callers say what was asked
+	return i.js.Stream(ctx, name)
 }
 
 // createStreams makes those that are missing.
@@ -98,7 +98,7 @@ func (i *inspector) createStream(ctx context.Context, s StreamConfig) error {
 	ctx, cancel := context.WithTimeout(ctx, jetStreamTimeout)
 	defer cancel()
 	_, err := i.js.CreateStream(ctx, streamConfig(s))
-	return err //nolint:wrapcheck // callers say what was asked
+	return err
 }
 
 // streamConfig is what init creates a stream with.

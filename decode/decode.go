@@ -308,7 +308,7 @@ func (r *reader) uint64() uint64 {
 const postgresEpoch = 946_684_800_000_000
 
 func (r *reader) time() time.Time {
-	return time.UnixMicro(int64(r.uint64()) + postgresEpoch).UTC() //nolint:gosec // two's complement on the wire
+	return time.UnixMicro(int64(r.uint64()) + postgresEpoch).UTC()
 }
 
 // string reads up to a zero byte.

@@ -133,7 +133,7 @@ func (m Mapping) With(columns, values map[string]string) (Mapping, error) {
 func parseAttribute(name string) (attribute, error) {
 	names := attributeNames()
 	if i := slices.Index(names[:], name); i >= 0 {
-		return attribute(i), nil //nolint:gosec // thirteen of them
+		return attribute(i), nil
 	}
 	return 0, fmt.Errorf("no attribute is called %q; there are %s", name, strings.Join(names[:], ", "))
 }

@@ -157,11 +157,11 @@ func (rel *relation) event(columns []column, v *validator) (*event.Event, *RowEr
 // view is b as a string, without a copy. Nobody writes to b any more: it is a
 // part of a row's buffer, of which each byte is written once.
 func view(b []byte) string {
-	return unsafe.String(unsafe.SliceData(b), len(b))
+	return unsafe.String(unsafe.SliceData(b), len(b)) //nolint:gosec // see above
 }
 
 func (r *row) fail(a attribute, err error) *RowError {
-	if wrong, ok := errors.AsType[*columnFault](err); ok {
+	if wrong, ok := errors.AsType[*attributeError](err); ok {
 		a = wrong.attribute
 	}
 	column := r.rel.mapping.sources[a].column
@@ -171,13 +171,13 @@ func (r *row) fail(a attribute, err error) *RowError {
 	return &RowError{Schema: r.rel.schema, Table: r.rel.name, ID: r.id, Column: column, Err: err}
 }
 
-// columnFault is an error of another attribute than the one being made.
-type columnFault struct {
+// attributeError is an error of another attribute than the one being made.
+type attributeError struct {
 	attribute attribute
 	err       error
 }
 
-func (f *columnFault) Error() string { return f.err.Error() }
+func (f *attributeError) Error() string { return f.err.Error() }
 
 // value returns the column of an attribute, nil for null or none.
 func (r *row) value(a attribute) ([]byte, error) {
@@ -275,12 +275,12 @@ func (r *row) payload() error {
 	}
 	raw, err := r.value(attrDataBytes)
 	if err != nil {
-		return &columnFault{attrDataBytes, err}
+		return &attributeError{attrDataBytes, err}
 	}
 	a, value := attrData, data
 	if raw != nil {
 		if data != nil {
-			return &columnFault{attrDataBytes, errors.New("it is set together with data; an event has one payload")}
+			return &attributeError{attrDataBytes, errors.New("it is set together with data; an event has one payload")}
 		}
 		a, value = attrDataBytes, raw
 	}
@@ -292,7 +292,7 @@ func (r *row) payload() error {
 	start := len(r.buf)
 	if oid == oidBytea {
 		if r.buf, err = appendBytea(r.buf, value); err != nil {
-			return &columnFault{a, err}
+			return &attributeError{a, err}
 		}
 	} else {
 		r.buf = append(r.buf, value...)
@@ -305,7 +305,7 @@ func (r *row) payload() error {
 		}
 	}
 	if !isJSON && isJSONType(r.ev.DataContentType) && !json.Valid(r.ev.Data) {
-		return &columnFault{a, fmt.Errorf("it is not valid JSON, but the content type is %q", r.ev.DataContentType)}
+		return &attributeError{a, fmt.Errorf("it is not valid JSON, but the content type is %q", r.ev.DataContentType)}
 	}
 	return nil
 }

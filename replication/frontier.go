@@ -114,7 +114,7 @@ func (f *Frontier) Done(t Ticket) {
 
 func (f *Frontier) slot(t Ticket) (word int, bit uint64) {
 	i := uint64(t % f.capacity())
-	return int(i / 64), 1 << (i % 64) //nolint:gosec // i/64 is below len(f.done)
+	return int(i / 64), 1 << (i % 64)
 }
 
 // reach moves the frontier over every mark whose tickets are done.
@@ -181,5 +181,5 @@ func (f *Frontier) Received() LSN {
 func (f *Frontier) Pending() int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return int(f.next - f.low) //nolint:gosec // at most the window
+	return int(f.next - f.low)
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math/rand/v2"
 	"net"
 	"strconv"
@@ -147,7 +148,7 @@ func connect(ctx context.Context, connString string, reader *deadlineReader) (*p
 	if params["application_name"] == "" {
 		params["application_name"] = "walrelay"
 	}
-	for name, value := range map[string]string{
+	maps.Copy(params, map[string]string{
 		"replication":        "database",
 		"client_encoding":    "UTF8",
 		"datestyle":          "ISO",
@@ -157,9 +158,7 @@ func connect(ctx context.Context, connString string, reader *deadlineReader) (*p
 		"bytea_output":       "hex",
 		"row_security":       "off",
 		"statement_timeout":  "0",
-	} {
-		params[name] = value
-	}
+	})
 	config.BuildFrontend = func(r io.Reader, w io.Writer) *pgproto3.Frontend {
 		reader.r = r
 		return pgproto3.NewFrontend(bufio.NewReaderSize(reader, readBuffer), w)
@@ -208,7 +207,7 @@ func (s *Stream) start(ctx context.Context, conn *pgconn.PgConn) error {
 			holder = pid
 			s.cfg.OnBusy(pid)
 		}
-		jitter := rand.N(busyPoll / 4) //nolint:gosec // no secret
+		jitter := rand.N(busyPoll / 4)
 		select {
 		case <-time.After(busyPoll - jitter):
 		case <-ctx.Done():
@@ -291,7 +290,7 @@ func (s *Stream) unwrap(data []byte) (Message, error) {
 const postgresEpoch = 946_684_800_000_000
 
 func serverTime(b []byte) time.Time {
-	return time.UnixMicro(int64(binary.BigEndian.Uint64(b)) + postgresEpoch) //nolint:gosec // two's complement on the wire
+	return time.UnixMicro(int64(binary.BigEndian.Uint64(b)) + postgresEpoch)
 }
 
 // noticeError turns the one notice that means lost events into an error:
@@ -378,7 +377,7 @@ func (s *Stream) writeStatus(requestReply bool) error {
 	binary.BigEndian.PutUint64(b[6:], lsn)
 	binary.BigEndian.PutUint64(b[14:], lsn)
 	binary.BigEndian.PutUint64(b[22:], lsn)
-	binary.BigEndian.PutUint64(b[30:], uint64(time.Now().UnixMicro()-postgresEpoch)) //nolint:gosec // two's complement on the wire
+	binary.BigEndian.PutUint64(b[30:], uint64(time.Now().UnixMicro()-postgresEpoch))
 	if requestReply {
 		b[38] = 1
 	}
@@ -461,11 +460,11 @@ func (d *deadlineReader) Read(p []byte) (int, error) {
 	if d.conn != nil {
 		if err := d.conn.SetReadDeadline(time.Now().Add(d.timeout)); err != nil {
 			d.mu.Unlock()
-			return 0, err //nolint:wrapcheck // Receive says what was being done
+			return 0, err
 		}
 	}
 	d.mu.Unlock()
-	return d.r.Read(p) //nolint:wrapcheck // Receive says what was being done
+	return d.r.Read(p)
 }
 
 func (d *deadlineReader) interrupt() {
@@ -512,7 +511,7 @@ func busyPID(message string) string {
 // ended (Postgres manual, TIMELINE_HISTORY). The first has no history file.
 func timelineHistory(ctx context.Context, conn *pgconn.PgConn, timeline int32) (map[int32]LSN, error) {
 	if timeline <= 1 {
-		return nil, nil
+		return map[int32]LSN{}, nil
 	}
 	history, err := pglogrepl.TimelineHistory(ctx, conn, timeline)
 	if err != nil {
@@ -559,7 +558,7 @@ func confirmedFlush(ctx context.Context, conn *pgconn.PgConn, slot string) (LSN,
 func queryValue(ctx context.Context, conn *pgconn.PgConn, sql string) (string, error) {
 	results, err := conn.Exec(ctx, sql).ReadAll()
 	if err != nil {
-		return "", err //nolint:wrapcheck // callers say what was being read
+		return "", err
 	}
 	if len(results) != 1 || len(results[0].Rows) != 1 {
 		return "", nil

@@ -33,7 +33,7 @@ func (b *Backoff) Next() time.Duration {
 		b.delay *= 2
 	}
 	half := b.delay / 2
-	return b.delay - rand.N(half+1) //nolint:gosec // no secret
+	return b.delay - rand.N(half+1)
 }
 
 // Reset starts over, after an attempt has succeeded.
@@ -48,6 +48,6 @@ func (b *Backoff) Wait(ctx context.Context) error {
 	case <-timer.C:
 		return nil
 	case <-ctx.Done():
-		return context.Cause(ctx) //nolint:wrapcheck // callers say what they waited for
+		return context.Cause(ctx)
 	}
 }

@@ -13,11 +13,11 @@ import (
 type Class uint8
 
 const (
-	// Outage: everyone suffers. The stream is held in place and tried again.
+	// Outage means that everyone suffers. The stream is held in place and tried again.
 	Outage Class = iota
-	// Poison: only this event suffers, and would again.
+	// Poison means that only this event suffers, and would again.
 	Poison
-	// Configuration: somebody has to change something; trying again is of no
+	// Configuration means that somebody has to change something; trying again is of no
 	// use.
 	Configuration
 )

@@ -17,11 +17,11 @@ import (
 type Outcome uint8
 
 const (
-	// Published: JetStream acknowledged it.
+	// Published means that JetStream acknowledged it.
 	Published Outcome = iota
-	// AlreadyStored: the stream had it from a run before.
+	// AlreadyStored means that the stream had it from a run before.
 	AlreadyStored
-	// Dropped: a rule says that it is not published.
+	// Dropped means that a rule says not to publish it.
 	Dropped
 )
 
@@ -121,7 +121,7 @@ func (r *Router) Open(ctx context.Context, recorded map[string]StreamState) erro
 		}
 		group.Go(func() error { return w.open(ctx, known) })
 	}
-	return group.Wait() //nolint:wrapcheck // open says which stream
+	return group.Wait()
 }
 
 // Run keeps the streams in order until the context ends; it returns an error
@@ -145,7 +145,7 @@ func (r *Router) Run(ctx context.Context) error {
 			}
 		}
 	})
-	return group.Wait() //nolint:wrapcheck // run says which stream
+	return group.Wait()
 }
 
 // Publish takes an event. It returns when the event is sent or has its

@@ -12,9 +12,9 @@ import (
 type Mode uint8
 
 const (
-	// Binary: attributes in headers, the payload as it is.
+	// Binary has the attributes in headers, and the payload as it is.
 	Binary Mode = iota
-	// Structured: the whole event as JSON.
+	// Structured has the whole event as JSON.
 	Structured
 )
 

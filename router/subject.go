@@ -232,7 +232,7 @@ func UnescapeToken(token string) (string, error) {
 		if high < 0 || low < 0 {
 			return "", fmt.Errorf("token %q has %q, which is no escape", token, token[i:i+3])
 		}
-		b = append(b, byte(high<<4|low)) //nolint:gosec // two hex digits
+		b = append(b, byte(high<<4|low))
 		i += 2
 	}
 	return string(b), nil

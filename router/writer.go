@@ -758,7 +758,7 @@ func (w *writer) resume() {
 func (w *writer) inFlight() int {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return int(w.next - w.base) //nolint:gosec // at most the window
+	return int(w.next - w.base)
 }
 
 // progress returns how far the stream has come.

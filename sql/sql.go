@@ -92,7 +92,7 @@ func Grants(role string) (string, error) { return render("grants.sql", role) }
 
 // The queries of the checks; each file says what it returns.
 //
-//nolint:gochecknoglobals // embedded text, never written
+// embedded text, never written
 var (
 	//go:embed queries/server.sql
 	Server string

@@ -29,7 +29,7 @@ makes there stays.`,
 			return err
 		}
 		opts.Out, opts.Log = cmd.OutOrStdout(), log
-		return demo.Run(cmd.Context(), opts) //nolint:wrapcheck // says what was being done
+		return demo.Run(cmd.Context(), opts)
 	}
 	return cmd
 }

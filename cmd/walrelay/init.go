@@ -27,14 +27,14 @@ NATS. What exists is checked and left as it is, so init may be run again.`,
 		if printSQL {
 			script, err := walrelay.PrintSQL(cfg)
 			if err != nil {
-				return err //nolint:wrapcheck // names the key
+				return err
 			}
 			_, err = io.WriteString(cmd.OutOrStdout(), script)
-			return err //nolint:wrapcheck // of standard output
+			return err
 		}
 		report, err := walrelay.Setup(ctx, cfg)
 		printReport(cmd, report)
-		return err //nolint:wrapcheck // says what was being done
+		return err
 	})
 	return cmd
 }

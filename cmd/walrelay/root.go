@@ -86,7 +86,7 @@ func lines(err error) []string {
 
 // faults returns the errors that err joins, or err itself.
 func faults(err error) []error {
-	joined, ok := err.(interface{ Unwrap() []error }) //nolint:errorlint // a wrapped join is one sentence
+	joined, ok := err.(interface{ Unwrap() []error }) // a wrapped join is one sentence
 	if !ok {
 		return []error{err}
 	}

@@ -27,16 +27,16 @@ again for ever.`,
 		}
 		relay, err := walrelay.New(cfg, log)
 		if err != nil {
-			return err //nolint:wrapcheck // names the key
+			return err
 		}
 		if withInit {
 			report, err := walrelay.Setup(ctx, cfg)
 			logReport(log, report)
 			if err != nil {
-				return err //nolint:wrapcheck // says what was being done
+				return err
 			}
 		}
-		return relay.Run(ctx) //nolint:wrapcheck // says what was being done
+		return relay.Run(ctx)
 	})
 	return cmd
 }

@@ -9,7 +9,7 @@ import (
 )
 
 // version is set by the linker: -X main.version=v1.2.3.
-var version string //nolint:gochecknoglobals // the linker can set nothing else
+var version string // the linker can set nothing else
 
 func newVersionCommand() *cobra.Command {
 	return &cobra.Command{

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -44,7 +45,7 @@ func Run(ctx context.Context, opts Options) (err error) {
 		opts.Pause = 500 * time.Millisecond
 	}
 	if opts.PostgresURL == "" {
-		out.line("Starting a throw-away Postgres …")
+		out.linef("Starting a throw-away Postgres …")
 		cluster, err := localpg.Start(ctx, localpg.Options{Settings: map[string]string{"max_slot_wal_keep_size": "1GB"}})
 		if err != nil {
 			return fmt.Errorf("starting a throw-away Postgres: %w", err)
@@ -68,13 +69,13 @@ func Run(ctx context.Context, opts Options) (err error) {
 		return fmt.Errorf("preparing Postgres and NATS: %w", err)
 	}
 	for _, item := range report.Items {
-		out.line("  %-12s %-16s %s", item.Kind, item.Name, item.Action)
+		out.linef("  %-12s %-16s %s", item.Kind, item.Name, item.Action)
 	}
 	relay, err := walrelay.New(cfg, opts.Log)
 	if err != nil {
 		return fmt.Errorf("preparing the relay: %w", err)
 	}
-	out.line(`
+	out.linef(`
 Join in, from other terminals:
 
   psql '%s'
@@ -92,9 +93,9 @@ Ctrl-C ends the demo and removes what it made.
 	group.Go(func() error { return consume(ctx, server.URL(), out) })
 	group.Go(func() error { return produce(ctx, opts, out) })
 	if err := group.Wait(); err != nil && !errors.Is(err, context.Canceled) {
-		return err //nolint:wrapcheck // says what was being done
+		return err
 	}
-	out.line("\nThe demo has ended.")
+	out.linef("\nThe demo has ended.")
 	return nil
 }
 
@@ -104,7 +105,7 @@ type printer struct {
 	w  io.Writer
 }
 
-func (p *printer) line(format string, args ...any) {
+func (p *printer) linef(format string, args ...any) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	_, _ = fmt.Fprintf(p.w, format+"\n", args...)
@@ -130,7 +131,7 @@ func consume(ctx context.Context, url string, out *printer) error {
 		if meta, err := msg.Metadata(); err == nil {
 			sequence = meta.Sequence.Stream
 		}
-		out.line("    consumer     got %-28s #%-5d %s", msg.Subject(), sequence, msg.Data())
+		out.linef("    consumer     got %-28s #%-5d %s", msg.Subject(), sequence, msg.Data())
 	})
 	if err != nil {
 		return fmt.Errorf("consuming the stream: %w", err)
@@ -155,13 +156,13 @@ func produce(ctx context.Context, opts Options, out *printer) error {
 		types, err := transaction(ctx, conn, n)
 		switch {
 		case errors.Is(err, errChangedMind):
-			out.line("application        rolled back %s", strings.Join(types, ", "))
+			out.linef("application        rolled back %s", strings.Join(types, ", "))
 		case ctx.Err() != nil:
 			return nil
 		case err != nil:
 			return fmt.Errorf("writing events: %w", err)
 		default:
-			out.line("application        committed %s", strings.Join(types, ", "))
+			out.linef("application        committed %s", strings.Join(types, ", "))
 		}
 		select {
 		case <-ticker.C:
@@ -175,22 +176,22 @@ var errChangedMind = errors.New("rolled back")
 
 func transaction(ctx context.Context, conn *pgx.Conn, n int) (types []string, err error) {
 	err = pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
-		user := rand.IntN(100) //nolint:gosec // no secret
+		user := rand.IntN(100)
 		events := []struct{ typ, source, data string }{
 			{"user.registered", "/users", fmt.Sprintf(`{"user": %d}`, user)},
 			{"order.placed", "/orders", fmt.Sprintf(`{"order": %d, "user": %d}`, n, user)},
-			{"order.paid", "/orders", fmt.Sprintf(`{"order": %d, "amount": %d.90}`, n, rand.IntN(200))}, //nolint:gosec // no secret
+			{"order.paid", "/orders", fmt.Sprintf(`{"order": %d, "amount": %d.90}`, n, rand.IntN(200))},
 		}
-		first := rand.IntN(len(events)) //nolint:gosec // no secret
-		for _, e := range events[first : first+1+rand.IntN(len(events)-first)] { //nolint:gosec // no secret
+		first := rand.IntN(len(events))
+		for _, e := range events[first : first+1+rand.IntN(len(events)-first)] {
 			_, err := tx.Exec(ctx, "INSERT INTO public.outbox (event_type, source, subject, data, partition_key) VALUES ($1, $2, $3, $4, $3)",
-				e.typ, e.source, fmt.Sprint(user), e.data)
+				e.typ, e.source, strconv.Itoa(user), e.data)
 			if err != nil {
-				return err //nolint:wrapcheck // produce says what was being done
+				return err
 			}
 			types = append(types, e.typ)
 		}
-		if rand.IntN(5) == 0 { //nolint:gosec // no secret
+		if rand.IntN(5) == 0 {
 			return errChangedMind
 		}
 		return nil

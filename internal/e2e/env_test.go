@@ -51,7 +51,7 @@ type env struct {
 
 // common is the cluster that tests share; started by the first of them, and
 // ended by TestMain.
-var common struct { //nolint:gochecknoglobals // a cluster for each test would take a second each
+var common struct { // a cluster for each test would take a second each
 	once    sync.Once
 	cluster *localpg.Cluster
 	err     error

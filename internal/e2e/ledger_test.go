@@ -89,12 +89,10 @@ func readStream(t testing.TB, nc *nats.Conn, name string) []stored {
 // and crashes of the server. A commit without an answer is resolved by asking
 // the database afterwards, not by guessing.
 type writers struct {
-	t      testing.TB
-	url    string
-	stop   context.CancelFunc
-	group  sync.WaitGroup
-	mu     sync.Mutex
-	tables []string
+	t     testing.TB
+	url   string
+	stop  context.CancelFunc
+	group sync.WaitGroup
 }
 
 // startWriters starts n of them on the database, each with commits, rollbacks

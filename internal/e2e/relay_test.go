@@ -19,7 +19,7 @@ import (
 )
 
 // binary is the walrelay that TestMain built.
-var binary string //nolint:gochecknoglobals // built once for every test
+var binary string // built once for every test
 
 func TestMain(m *testing.M) { os.Exit(testMain(m)) }
 

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"os"
 	"os/exec"
@@ -176,7 +177,7 @@ func serverUser() (*syscall.Credential, error) {
 			return &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}, nil
 		}
 	}
-	return nil, errors.New("Postgres does not run as root, and there is neither a user postgres nor nobody")
+	return nil, errors.New("the Postgres server does not run as root, and there is neither a user postgres nor nobody")
 }
 
 func (c *Cluster) create(ctx context.Context, settings map[string]string) error {
@@ -211,9 +212,7 @@ func (c *Cluster) create(ctx context.Context, settings map[string]string) error 
 		"log_destination":           "stderr",
 		"shared_buffers":            "64MB",
 	}
-	for name, value := range settings {
-		all[name] = value
-	}
+	maps.Copy(all, settings)
 	var conf strings.Builder
 	names := make([]string, 0, len(all))
 	for name := range all {
@@ -283,7 +282,7 @@ func (c *Cluster) Restart(ctx context.Context) error {
 		select {
 		case <-time.After(20 * time.Millisecond):
 		case <-c.done:
-			return fmt.Errorf("Postgres ended instead of starting:\n%s", c.LogTail(20))
+			return fmt.Errorf("the Postgres server ended instead of starting:\n%s", c.LogTail(20))
 		case <-ctx.Done():
 			return fmt.Errorf("waiting for Postgres to start: %w (%w)\n%s", context.Cause(ctx), last, c.LogTail(20))
 		}

@@ -46,10 +46,10 @@ func Start(t testing.TB, settings ...map[string]string) *localpg.Cluster {
 func StartShared() (*localpg.Cluster, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	return localpg.Start(ctx, localpg.Options{BinDir: binDir()}) //nolint:wrapcheck // says what was being done
+	return localpg.Start(ctx, localpg.Options{BinDir: binDir()})
 }
 
-var databases atomic.Int64 //nolint:gochecknoglobals // names must differ between tests
+var databases atomic.Int64 // names must differ between tests
 
 // NewDatabase makes an empty database and returns its URL.
 func NewDatabase(t testing.TB, c *localpg.Cluster) string {
