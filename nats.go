@@ -19,7 +19,9 @@ const (
 	natsPingInterval = 5 * time.Second
 	// natsPingsMissed is after how many unanswered pings a connection is given
 	// up: a link that swallows everything is noticed within 15 s.
-	natsPingsMissed  = 2
+	natsPingsMissed = 2
+	// natsWriteBuffer is how much is written to the socket at once at most.
+	natsWriteBuffer  = 128 << 10
 	natsFirstDelay   = 50 * time.Millisecond
 	natsLongestDelay = 2 * time.Second
 )
@@ -61,6 +63,7 @@ func (c NATSConfig) options() ([]nats.Option, error) {
 		nats.Name(applicationName),
 		nats.Timeout(natsDialTimeout),
 		nats.ReconnectBufSize(-1),
+		nats.WriteBufferSize(natsWriteBuffer),
 		nats.MaxReconnects(-1),
 		nats.PingInterval(natsPingInterval),
 		nats.MaxPingsOutstanding(natsPingsMissed),

@@ -19,8 +19,11 @@ import (
 const (
 	// reportInterval is how often the slot is told how far it may advance.
 	reportInterval = time.Second
-	// slotInterval is how often the slot's state is looked at.
-	slotInterval = 5 * time.Second
+	// slotInterval is how often the slot's state is looked at, and
+	// recheckInterval how often everything that the events depend on in
+	// Postgres: a table taken out of the publication sends nothing, silently.
+	slotInterval    = 5 * time.Second
+	recheckInterval = 20 * time.Second
 	// sqlTimeout bounds one statement on the control connection.
 	sqlTimeout = 5 * time.Second
 	// stoppingGrace is how long a server that shuts down waits for what is in
@@ -345,6 +348,7 @@ func (s *session) report(ctx context.Context, finish <-chan struct{}) error {
 	ticker := time.NewTicker(reportInterval)
 	defer ticker.Stop()
 	var looked time.Time
+	checked := time.Now()
 	for {
 		last := false
 		select {
@@ -364,6 +368,12 @@ func (s *session) report(ctx context.Context, finish <-chan struct{}) error {
 		if time.Since(looked) >= slotInterval {
 			looked = time.Now()
 			if err := s.watchSlot(ctx); err != nil {
+				return err
+			}
+		}
+		if time.Since(checked) >= recheckInterval {
+			checked = time.Now()
+			if err := s.recheck(ctx); err != nil {
 				return err
 			}
 		}
@@ -434,6 +444,18 @@ func (s *session) watchSlot(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// recheck looks again at what init has made in Postgres.
+func (s *session) recheck(ctx context.Context) error {
+	err := s.withControl(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+		return checkPostgres(ctx, conn, s.relay.cfg)
+	})
+	if err != nil && !isConfiguration(err) && !errors.Is(err, replication.ErrServerStopping) {
+		s.relay.log.Warn().Err(err).Msg("the publication could not be checked")
+		return nil
+	}
+	return err
 }
 
 // withControl runs f on the control connection, which it makes again when it

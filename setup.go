@@ -134,6 +134,17 @@ func CheckSlot(ctx context.Context, conn *pgx.Conn, cfg Config) error {
 	return errors.Join(f.faults...)
 }
 
+// checkPostgres is the part of [Check] that concerns the database.
+func checkPostgres(ctx context.Context, conn *pgx.Conn, cfg Config) error {
+	state, err := readPostgres(ctx, conn, cfg)
+	if err != nil {
+		return err
+	}
+	var f findings
+	f.postgres(state, cfg)
+	return errors.Join(f.faults...)
+}
+
 // inspector has a connection to each side.
 type inspector struct {
 	cfg  Config

@@ -13,6 +13,34 @@ import (
 	"github.com/walrelay/walrelay/event"
 )
 
+// appendUTC appends RFC 3339 of a timestamptz as a session in UTC writes it,
+// "2026-11-23 14:30:18.5+00", which differs in two characters only. It appends
+// nothing to dst for anything else.
+func appendUTC(dst, b []byte) []byte {
+	const shape = "0000-00-00 00:00:00"
+	seconds, ok := bytes.CutSuffix(b, []byte("+00"))
+	if !ok || len(seconds) < len(shape) {
+		return dst
+	}
+	for i, c := range seconds {
+		switch {
+		case i == len(shape):
+			ok = c == '.'
+		case i > len(shape) || shape[i] == '0':
+			ok = c >= '0' && c <= '9'
+		default:
+			ok = c == shape[i]
+		}
+		if !ok {
+			return dst
+		}
+	}
+	dst = append(dst, seconds[:10]...)
+	dst = append(dst, 'T')
+	dst = append(dst, seconds[11:]...)
+	return append(dst, 'Z')
+}
+
 // parseTimestamp reads a timestamp or timestamptz in ISO style, as the
 // replication session writes it: without a zone it is UTC.
 func parseTimestamp(b []byte) (time.Time, error) {

@@ -14,27 +14,28 @@ import (
 )
 
 // Encoder writes events as NATS messages (CloudEvents, "NATS Protocol
-// Binding"). It reuses its memory: a message is good until the next Encode.
-// Not safe for concurrent use. The zero value is ready.
+// Binding"): Encode, then Set for each further header, then Finish. It reuses
+// its memory, and the header map as it is while messages have the same headers
+// in the same order, as those of one kind of event do: a message is good until
+// the next Encode. Not safe for concurrent use. The zero value is ready.
 type Encoder struct {
-	values []string // the values of the present message's headers
-	used   int
+	keys   []string // of the headers that are in the map, in order
+	values []string // theirs; the map's slices are parts of this one
+	used   int      // how many of them belong to the present message
+	names  map[string]string
 }
 
-// maxHeaders is how many headers a message usually has at most.
-const maxHeaders = 32
-
-// Encode fills in the header and the data of msg.
+// Encode fills in the header and the data of msg, which must be the same one
+// every time.
 func (e *Encoder) Encode(msg *nats.Msg, ev *event.Event, mode Mode) error {
 	if msg.Header == nil {
-		msg.Header = make(nats.Header, maxHeaders)
+		msg.Header = make(nats.Header)
 	}
-	clear(msg.Header)
 	e.used = 0
 	if mode == Structured {
 		return e.structured(msg, ev)
 	}
-	e.attribute(msg, "ce-specversion", event.SpecVersion)
+	e.Set(msg, "ce-specversion", event.SpecVersion)
 	e.attribute(msg, "ce-id", ev.ID)
 	e.attribute(msg, "ce-source", ev.Source)
 	e.attribute(msg, "ce-type", ev.Type)
@@ -44,28 +45,65 @@ func (e *Encoder) Encode(msg *nats.Msg, ev *event.Event, mode Mode) error {
 	e.attribute(msg, "ce-dataschema", ev.DataSchema)
 	e.attribute(msg, "ce-partitionkey", ev.PartitionKey)
 	for i := range ev.Extensions {
-		e.attribute(msg, "ce-"+ev.Extensions[i].Name, ev.Extensions[i].Value)
+		e.attribute(msg, e.extensionHeader(ev.Extensions[i].Name), ev.Extensions[i].Value)
 	}
 	msg.Data = ev.Data
 	return nil
 }
 
-// Set adds a header to the message of the last Encode.
+// Set adds a header to the message.
 func (e *Encoder) Set(msg *nats.Msg, key, value string) {
-	if e.used == len(e.values) {
-		// The slices of earlier headers keep the old array.
-		e.values = make([]string, max(maxHeaders, 2*len(e.values)))
-		e.used = 0
-	}
-	e.values[e.used] = value
-	msg.Header[key] = e.values[e.used : e.used+1 : e.used+1]
+	i := e.used
 	e.used++
+	if i < len(e.keys) && e.keys[i] == key {
+		e.values[i] = value
+		return
+	}
+	// Another header than in the message before: forget that one's from here.
+	e.forget(msg, i)
+	e.keys = append(e.keys, key)
+	if len(e.values) == cap(e.values) {
+		// The array moves, and with it what the map refers to.
+		e.values = append(make([]string, 0, max(16, 2*cap(e.values))), e.values...)
+		for j := range e.values {
+			msg.Header[e.keys[j]] = e.values[j : j+1 : j+1]
+		}
+	}
+	e.values = append(e.values, value)
+	msg.Header[key] = e.values[i : i+1 : i+1]
+}
+
+// Finish ends the message: the headers that only the message before had go.
+func (e *Encoder) Finish(msg *nats.Msg) { e.forget(msg, e.used) }
+
+// forget removes the headers from the i-th on.
+func (e *Encoder) forget(msg *nats.Msg, i int) {
+	for _, key := range e.keys[i:] {
+		delete(msg.Header, key)
+	}
+	e.keys, e.values = e.keys[:i], e.values[:i]
 }
 
 func (e *Encoder) attribute(msg *nats.Msg, key, value string) {
 	if value != "" {
 		e.Set(msg, key, escapeHeader(value))
 	}
+}
+
+// maxNames bounds how many names of extension attributes are remembered.
+const maxNames = 1024
+
+// extensionHeader is the header of an extension attribute.
+func (e *Encoder) extensionHeader(name string) string {
+	header, ok := e.names[name]
+	if !ok {
+		if e.names == nil || len(e.names) >= maxNames {
+			e.names = make(map[string]string)
+		}
+		header = "ce-" + name
+		e.names[header[len("ce-"):]] = header
+	}
+	return header
 }
 
 // escapeHeader percent-encodes what the binding says (section 3.1.3.2): space,

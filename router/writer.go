@@ -334,7 +334,8 @@ func (w *writer) encode(f *flight, n uint64) (reply string, err error) {
 	if err := w.enc.Encode(&w.msg, f.ev, f.target.Mode); err != nil {
 		return "", err
 	}
-	b := append(w.scratch[:0], w.subject...)
+	b := w.scratch[:0]
+	b = append(b, w.subject...)
 	endSubject := len(b)
 	b = append(b, w.prefix...)
 	b = strconv.AppendUint(b, w.epoch, 10)
@@ -357,6 +358,7 @@ func (w *writer) encode(f *flight, n uint64) (reply string, err error) {
 		w.enc.Set(&w.msg, nats.ExpectedLastSeqHdr, text[endReply:endSequence])
 		w.enc.Set(&w.msg, PositionHeader, text[endSequence:])
 	}
+	w.enc.Finish(&w.msg)
 	return text[endSubject:endReply], nil
 }
 

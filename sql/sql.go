@@ -10,6 +10,7 @@ import (
 	"embed"
 	"fmt"
 	"io/fs"
+	"slices"
 	"strconv"
 	"strings"
 	"text/template"
@@ -66,7 +67,7 @@ func Outbox(table Table) (string, error) { return render("outbox.sql", table.Ide
 // there, and adds the tables that it lacks.
 func Publication(name string, tables []Table) (string, error) {
 	const quote = "$walrelay$" // of the DO block
-	for _, table := range append(tables[:len(tables):len(tables)], Table{Name: name}) {
+	for _, table := range append(slices.Clip(tables), Table{Name: name}) {
 		if strings.Contains(table.Ident(), quote) {
 			return "", fmt.Errorf("name %q: must not contain %s", table.String(), quote)
 		}

@@ -122,7 +122,7 @@ func TestTheFileIsTheOneThatIsNamed(t *testing.T) {
 		return path
 	}
 	urls := []string{"WALRELAY_POSTGRES_URL=postgres://h/d", "WALRELAY_NATS_URL=nats://h"}
-	env := append(urls, "WALRELAY_CONFIG="+write("env"))
+	env := slices.Concat(urls, []string{"WALRELAY_CONFIG=" + write("env")})
 	for _, tt := range []struct {
 		environ, args []string
 		want          string

@@ -62,7 +62,7 @@ func drain(b *testing.B, perTransaction int) {
 	if perTransaction == 1 {
 		events /= 4
 	}
-	execSQL(b, e.postgresURL, fmt.Sprintf(`
+	execSQL(b, e.postgresURL, `
 		CREATE PROCEDURE fill(events int, per int) LANGUAGE plpgsql AS $$
 		BEGIN
 			FOR i IN 1 .. events / per LOOP
@@ -71,7 +71,7 @@ func drain(b *testing.B, perTransaction int) {
 				FROM generate_series(1, per) AS n;
 				COMMIT;
 			END LOOP;
-		END $$`))
+		END $$`)
 	execSQL(b, e.postgresURL, fmt.Sprintf("CALL fill(%d, %d)", events, perTransaction))
 	execSQL(b, e.postgresURL, "CHECKPOINT")
 

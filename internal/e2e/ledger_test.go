@@ -339,3 +339,15 @@ func queryString(t testing.TB, url, sql string, args ...any) string {
 	}
 	return *value
 }
+
+// execScript runs statements one by one, so that each that is not between
+// BEGIN and COMMIT is a transaction of its own.
+func execScript(t testing.TB, url, script string) {
+	t.Helper()
+	conn := connectSQL(t, url)
+	for statement := range strings.SplitSeq(strings.TrimSuffix(script, ";"), ";") {
+		if _, err := conn.PgConn().Exec(context.Background(), statement).ReadAll(); err != nil {
+			t.Fatalf("%s: %v", statement, err)
+		}
+	}
+}

@@ -1,0 +1,335 @@
+package e2e_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	cebinding "github.com/cloudevents/sdk-go/v2/event"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// subjectsOf lists the ce-subject of every message, in order.
+func subjectsOf(messages []stored) []string {
+	list := make([]string, len(messages))
+	for i, m := range messages {
+		list[i] = m.header.Get("ce-subject")
+	}
+	return list
+}
+
+// insertSQL inserts an event with that subject.
+func insertSQL(table, subject string) string {
+	return fmt.Sprintf("INSERT INTO %s (event_type, source, subject, data) VALUES ('order.created', '/e2e', '%s', '{}');", table, subject)
+}
+
+func TestTableChangesWhileStreaming(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t, shared)
+	e.init()
+	e.run()
+	script := insertSQL("outbox", "plain") +
+		"ALTER TABLE outbox ADD COLUMN tenant text DEFAULT 'x';" + insertSQL("outbox", "column-added") +
+		"ALTER TABLE outbox DROP COLUMN max_retries;" + insertSQL("outbox", "column-dropped") +
+		"ALTER TABLE outbox ALTER COLUMN subject TYPE varchar(100);" + insertSQL("outbox", "column-retyped") +
+		"BEGIN;" + insertSQL("outbox", "before-in-transaction") +
+		"ALTER TABLE outbox DROP COLUMN tenant; ALTER TABLE outbox ADD COLUMN first text;" +
+		insertSQL("outbox", "after-in-transaction") + "COMMIT;" +
+		"CREATE TABLE unrelated (n int PRIMARY KEY); INSERT INTO unrelated VALUES (1); UPDATE unrelated SET n = 2; DELETE FROM unrelated;" +
+		"TRUNCATE outbox;" + insertSQL("outbox", "after-truncate") +
+		"UPDATE outbox SET subject = 'changed'; DELETE FROM outbox;" +
+		"BEGIN;" + insertSQL("outbox", "inserted-and-deleted") + "DELETE FROM outbox; COMMIT;" +
+		"BEGIN;" + insertSQL("outbox", "prepared") + "PREPARE TRANSACTION 'two-phase'; " + insertSQL("outbox", "between") + "COMMIT PREPARED 'two-phase';" +
+		"ALTER TABLE outbox ALTER COLUMN data SET STORAGE EXTERNAL;" +
+		"INSERT INTO outbox (event_type, source, subject, data) VALUES ('order.created', '/e2e', 'large', to_jsonb(repeat('x', 200000)));"
+	execScript(t, e.postgresURL, script)
+	e.awaitCaughtUp()
+	want := []string{
+		"plain", "column-added", "column-dropped", "column-retyped", "before-in-transaction", "after-in-transaction",
+		"after-truncate", "inserted-and-deleted", "between", "prepared", "large",
+	}
+	if got := subjectsOf(readStream(t, e.nats(), "EVENTS")); !slices.Equal(got, want) {
+		t.Errorf("the stream has\n%q, want\n%q", got, want)
+	}
+}
+
+func TestPartitionedAndSeveralOutboxTables(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t, shared)
+	e.writeConfig("outbox: {tables: [public.outbox, sales.events]}\n")
+	execSQL(t, e.postgresURL, `
+		CREATE SCHEMA sales;
+		CREATE TABLE sales.events (
+			id uuid NOT NULL DEFAULT gen_random_uuid(), event_type text NOT NULL, source text NOT NULL, subject text,
+			data jsonb, created_at timestamptz NOT NULL DEFAULT now(), PRIMARY KEY (id, created_at)
+		) PARTITION BY RANGE (created_at);
+		CREATE TABLE sales.events_old PARTITION OF sales.events FOR VALUES FROM (MINVALUE) TO ('2020-01-01');
+		CREATE TABLE sales.events_new PARTITION OF sales.events FOR VALUES FROM ('2020-01-01') TO ('2200-01-01');`)
+	e.init()
+	e.run()
+	execScript(t, e.postgresURL, "BEGIN;"+
+		insertSQL("public.outbox", "1")+insertSQL("sales.events", "2")+insertSQL("public.outbox", "3")+
+		insertSQL("sales.events_new", "4")+"COMMIT;"+
+		"CREATE TABLE sales.events_far PARTITION OF sales.events FOR VALUES FROM ('2200-01-01') TO (MAXVALUE);"+
+		"INSERT INTO sales.events (event_type, source, subject, created_at) VALUES ('order.created', '/e2e', '5', '2300-01-01');"+
+		"ALTER TABLE sales.events DETACH PARTITION sales.events_old;"+
+		insertSQL("sales.events", "6"))
+	e.awaitCaughtUp()
+	if got, want := subjectsOf(readStream(t, e.nats(), "EVENTS")), []string{"1", "2", "3", "4", "5", "6"}; !slices.Equal(got, want) {
+		t.Errorf("the stream has %q, want %q", got, want)
+	}
+}
+
+func TestOutboxTablesOfOthers(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t, shared)
+	e.writeConfig(`
+outbox:
+  tables: [public.dbz, public.outbox_events, public.notices]
+  mappings:
+    - {table: public.dbz, preset: debezium}
+    - {table: public.outbox_events, preset: django-broadcaster}
+    - table: public.notices
+      columns: {id: notice_id, type: kind, data: body, time: at, subject: "", partition_key: "", extensions: "", data_bytes: "", datacontenttype: "", dataschema: "", scheduled_at: "", max_retries: ""}
+      values: {source: "/shop/{region}"}
+`)
+	execSQL(t, e.postgresURL, `
+		CREATE TABLE dbz (id uuid PRIMARY KEY, aggregatetype varchar(255) NOT NULL, aggregateid varchar(255) NOT NULL, type varchar(255) NOT NULL, payload jsonb);
+		CREATE TABLE outbox_events (
+			id uuid PRIMARY KEY, spec_version varchar(10) NOT NULL, event_type varchar(255) NOT NULL, source varchar(255) NOT NULL,
+			subject varchar(255) NOT NULL, data_content_type varchar(100) NOT NULL, data_schema varchar(200) NOT NULL, data jsonb,
+			status varchar(20) NOT NULL, created_at timestamptz NOT NULL, updated_at timestamptz NOT NULL, scheduled_at timestamptz NOT NULL,
+			published_at timestamptz, retry_count int NOT NULL, max_retries int NOT NULL, last_error text NOT NULL,
+			publisher_backend varchar(100) NOT NULL, publisher_config jsonb NOT NULL);
+		CREATE TABLE notices (notice_id bigint PRIMARY KEY, kind text NOT NULL, region text NOT NULL, body jsonb, at timestamptz);`)
+	e.init()
+	e.run()
+	execSQL(t, e.postgresURL, `
+		INSERT INTO dbz VALUES ('00000000-0000-0000-0000-000000000001', 'customer', '77', 'CustomerMoved', '{"to": "Rome"}');
+		INSERT INTO outbox_events VALUES ('00000000-0000-0000-0000-000000000002', '1.0', 'user.created', 'user-service', '', 'application/json', '',
+			'{"user_id": 123}', 'pending', '2026-01-02 03:04:05.5+00', now(), now(), NULL, 0, 3, '', '', '{}');
+		INSERT INTO notices VALUES (3, 'notice.sent', 'eu', '{"n": 3}', '2026-01-02 03:04:05+02');`)
+	e.awaitCaughtUp()
+	messages := readStream(t, e.nats(), "EVENTS")
+	want := []map[string]string{
+		{"ce-id": "00000000-0000-0000-0000-000000000001", "ce-type": "CustomerMoved", "ce-source": "/customer", "ce-subject": "77", "ce-partitionkey": "77"},
+		{"ce-id": "00000000-0000-0000-0000-000000000002", "ce-type": "user.created", "ce-source": "user-service", "ce-subject": "", "ce-time": "2026-01-02T03:04:05.5Z", "ce-dataschema": ""},
+		{"ce-id": "3", "ce-type": "notice.sent", "ce-source": "/shop/eu", "ce-time": "2026-01-02T01:04:05Z"},
+	}
+	if len(messages) != len(want) {
+		t.Fatalf("the stream has %d messages, want %d", len(messages), len(want))
+	}
+	for i, headers := range want {
+		for name, value := range headers {
+			if got := messages[i].header.Get(name); got != value {
+				t.Errorf("message %d has %s %q, want %q", i+1, name, got, value)
+			}
+		}
+	}
+}
+
+// A reader of CloudEvents that is not ours reads what arrives, in both modes.
+func TestTheCloudEventsSDKReadsTheMessages(t *testing.T) {
+	t.Parallel()
+	for _, mode := range []string{"binary", "structured"} {
+		t.Run(mode, func(t *testing.T) {
+			t.Parallel()
+			e := newEnv(t, shared)
+			e.writeConfig("publish: {mode: " + mode + "}\n")
+			e.init()
+			e.run()
+			execSQL(t, e.postgresURL, `INSERT INTO outbox (id, event_type, source, subject, data, data_schema, extensions, partition_key, created_at)
+				VALUES ('00000000-0000-0000-0000-00000000000a', 'order.created', '/orders', 'order-42', '{"total": 9.90, "note": "<ü & \"q\">"}',
+					'https://example.org/order.json', '{"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "attempt": 3, "late": true}', 'k1', '2026-11-23 10:11:12.25+00')`)
+			e.awaitMessages("EVENTS", 1)
+			got := readCloudEvent(t, readStream(t, e.nats(), "EVENTS")[0])
+			if err := got.Validate(); err != nil {
+				t.Errorf("the event is not valid: %v", err)
+			}
+			for what, values := range map[string][2]string{
+				"id":              {got.ID(), "00000000-0000-0000-0000-00000000000a"},
+				"type":            {got.Type(), "order.created"},
+				"source":          {got.Source(), "/orders"},
+				"subject":         {got.Subject(), "order-42"},
+				"dataschema":      {got.DataSchema(), "https://example.org/order.json"},
+				"datacontenttype": {got.DataContentType(), "application/json"},
+				"time":            {got.Time().Format(time.RFC3339Nano), "2026-11-23T10:11:12.25Z"},
+				"partitionkey":    {fmt.Sprint(got.Extensions()["partitionkey"]), "k1"},
+				"traceparent":     {fmt.Sprint(got.Extensions()["traceparent"]), "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"},
+				"attempt":         {fmt.Sprint(got.Extensions()["attempt"]), "3"},
+				"late":            {fmt.Sprint(got.Extensions()["late"]), "true"},
+			} {
+				if values[0] != values[1] {
+					t.Errorf("%s is %q, want %q", what, values[0], values[1])
+				}
+			}
+			var data struct {
+				Total json.Number `json:"total"`
+				Note  string      `json:"note"`
+			}
+			if err := json.Unmarshal(got.Data(), &data); err != nil || data.Total != "9.90" || data.Note != `<ü & "q">` {
+				t.Errorf("the payload is %s (%v)", got.Data(), err)
+			}
+		})
+	}
+}
+
+// readCloudEvent reads a message with the CloudEvents SDK: the JSON of
+// structured mode as it is, and binary mode attribute by attribute.
+func readCloudEvent(t *testing.T, m stored) cebinding.Event {
+	t.Helper()
+	got := cebinding.New()
+	if strings.HasPrefix(m.header.Get("Content-Type"), "application/cloudevents") {
+		if err := json.Unmarshal(m.data, &got); err != nil {
+			t.Fatalf("the SDK does not read %s: %v", m.data, err)
+		}
+		return got
+	}
+	for name, values := range m.header {
+		attribute, ok := strings.CutPrefix(name, "ce-")
+		if !ok {
+			continue
+		}
+		switch attribute {
+		case "id":
+			got.SetID(values[0])
+		case "type":
+			got.SetType(values[0])
+		case "source":
+			got.SetSource(values[0])
+		case "subject":
+			got.SetSubject(values[0])
+		case "dataschema":
+			got.SetDataSchema(values[0])
+		case "datacontenttype":
+			got.SetDataContentType(values[0])
+		case "specversion":
+			got.SetSpecVersion(values[0])
+		case "time":
+			at, err := time.Parse(time.RFC3339Nano, values[0])
+			if err != nil {
+				t.Errorf("ce-time: %v", err)
+			}
+			got.SetTime(at)
+		default:
+			got.SetExtension(attribute, values[0])
+		}
+	}
+	got.DataEncoded = m.data
+	return got
+}
+
+func TestDroppedPublicationStopsTheRelay(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t, shared)
+	e.init()
+	r := e.run()
+	e.insert(5)
+	e.awaitCaughtUp()
+	r.kill()
+	execSQL(t, e.postgresURL, "DROP PUBLICATION "+e.slot)
+	e.insert(5)
+	execSQL(t, e.postgresURL, "CREATE PUBLICATION "+e.slot+" FOR TABLE outbox WITH (publish = 'insert', publish_via_partition_root = true)")
+	e.insert(5)
+	r = e.start()
+	if code := r.wait(30 * time.Second); code != 1 {
+		t.Errorf("the relay ended with %d, want 1", code)
+	}
+	if logs := r.logs.String(); !strings.Contains(logs, "publication") || !strings.Contains(logs, "docs/operations.md") {
+		t.Errorf("the relay does not say what is wrong and what to do:\n%s", r.logs.tail(5))
+	}
+}
+
+func TestTableTakenOutOfThePublicationStopsTheRelay(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t, shared)
+	e.init()
+	r := e.run()
+	execSQL(t, e.postgresURL, "ALTER PUBLICATION "+e.slot+" DROP TABLE outbox")
+	if code := r.wait(60 * time.Second); code != 1 {
+		t.Errorf("the relay ended with %d, want 1", code)
+	}
+	if logs := r.logs.String(); !strings.Contains(logs, "public.outbox") {
+		t.Errorf("the relay does not name the table:\n%s", r.logs.tail(5))
+	}
+}
+
+func TestMetricsTellWhatHappened(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t, shared)
+	e.writeConfig("routes: [{type: \"debug.*\", drop: true}]\n")
+	e.init()
+	r := e.run()
+	e.insert(30)
+	execSQL(t, e.postgresURL, "INSERT INTO outbox (event_type, source) SELECT 'debug.x', '/e2e' FROM generate_series(1, 7)")
+	e.awaitCaughtUp()
+	for name, want := range map[string]float64{
+		`walrelay_events_total{outcome="published"}`: 30,
+		`walrelay_events_total{outcome="dropped"}`:   7,
+		`walrelay_publish_latency_seconds_count`:     30,
+		`walrelay_in_flight`:                         0,
+		`walrelay_lag_seconds`:                       0,
+		`walrelay_ready`:                             1,
+		`walrelay_reconnects_total{peer="postgres"}`: 0,
+	} {
+		if got, err := r.metric(name); err != nil || got != want {
+			t.Errorf("%s is %v (%v), want %v", name, got, err, want)
+		}
+	}
+	if lsn, err := r.metric("walrelay_flush_lsn"); err != nil || lsn == 0 {
+		t.Errorf("walrelay_flush_lsn is %v (%v), want where the slot is", lsn, err)
+	}
+	eventually(t, 20*time.Second, "the slot's lag is measured", func() error {
+		_, err := r.metric("walrelay_slot_retained_bytes")
+		if err != nil {
+			return err
+		}
+		if retained, _ := r.metric("walrelay_slot_retained_bytes"); retained == 0 {
+			return fmt.Errorf("walrelay_slot_retained_bytes is 0")
+		}
+		return nil
+	})
+	if status, body := r.get("/healthz"); status != http.StatusOK {
+		t.Errorf("/healthz says %d %q", status, body)
+	}
+}
+
+func TestSameIDTwiceIsStoredOnce(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t, shared)
+	e.init()
+	r := e.run()
+	execSQL(t, e.postgresURL, "ALTER TABLE outbox DROP CONSTRAINT outbox_pkey")
+	double := "INSERT INTO outbox (id, event_type, source) VALUES ('00000000-0000-0000-0000-00000000000d', 'x', '/e2e');"
+	execSQL(t, e.postgresURL, double)
+	e.insert(3)
+	execSQL(t, e.postgresURL, double+insertSQL("outbox", "after"))
+	e.insert(3)
+	e.awaitCaughtUp()
+	r.awaitLog("an event with this id is in the stream already")
+	if n := e.messages("EVENTS"); n != 8 {
+		t.Errorf("the stream has %d messages, want 8", n)
+	}
+}
+
+func TestEventThatNoStreamTakesIsHeldUntilOneDoes(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t, shared)
+	e.writeConfig("publish: {subject: \"{type}\"}\nstreams: [{name: EVENTS, subjects: [\"order.>\"]}]\n")
+	e.init()
+	r := e.run()
+	e.insert(3)
+	execSQL(t, e.postgresURL, "INSERT INTO outbox (id, event_type, source) VALUES ('00000000-0000-0000-0000-00000000000e', 'user.created', '/e2e')")
+	e.insert(3)
+	r.awaitLog("no stream takes the subject")
+	if n := e.messages("EVENTS"); n != 3 {
+		t.Errorf("the stream has %d messages, want the 3 before the event", n)
+	}
+	e.updateStream("EVENTS", func(cfg *jetstream.StreamConfig) { cfg.Subjects = append(cfg.Subjects, "user.>") })
+	e.awaitCaughtUp()
+	checkOnce(t, e, 7)
+}
