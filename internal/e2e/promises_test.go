@@ -369,6 +369,25 @@ func TestDeletedStreamStopsTheRelay(t *testing.T) {
 	}
 }
 
+func TestStreamDeletedUnderLoadStopsTheRelay(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t, shared)
+	e.init()
+	r := e.run()
+	e.insert(20)
+	e.awaitCaughtUp()
+	if err := e.jetstream().DeleteStream(t.Context(), "EVENTS"); err != nil {
+		t.Fatal(err)
+	}
+	e.insert(20)
+	if code := r.wait(40 * time.Second); code != 1 {
+		t.Errorf("the relay ended with %d, want 1", code)
+	}
+	if logs := r.logs.String(); !strings.Contains(logs, `does not exist`) || !strings.Contains(logs, "docs/operations.md") {
+		t.Errorf("the relay does not say what is wrong and what to do:\n%s", r.logs.tail(5))
+	}
+}
+
 func TestPurgedStreamGoesOn(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t, shared)

@@ -1,0 +1,143 @@
+package router
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"time"
+
+	"github.com/walrelay/walrelay/event"
+	"github.com/walrelay/walrelay/retry"
+)
+
+// open subscribes to the acknowledgements and finds out what the stream has.
+// It blocks until the stream answers. recorded is what the relay knew of the
+// stream when it last wrote that down; nil if it never did.
+func (w *writer) open(ctx context.Context, recorded *StreamState) error {
+	w.prefix = w.ledger.nc.NewInbox() + "."
+	sub, err := w.ledger.nc.Subscribe(w.prefix+"*.*", w.answer)
+	if err != nil {
+		return fmt.Errorf("subscribing to the acknowledgements of stream %q: %w", w.cfg.stream, err)
+	}
+	w.sub = sub
+	// An answer is a few dozen bytes and its number bounded by the window.
+	if err := sub.SetPendingLimits(-1, -1); err != nil {
+		return fmt.Errorf("subscribing to the acknowledgements of stream %q: %w", w.cfg.stream, err)
+	}
+	var known reached
+	if recorded != nil {
+		w.created, known.sequence = recorded.Created, recorded.LastSequence
+		if known.position, err = event.ParsePosition(recorded.Position); err != nil {
+			return fmt.Errorf("the recorded state of stream %q: %w", w.cfg.stream, err)
+		}
+	}
+	r, err := w.readLedger(ctx, known.sequence)
+	if err != nil {
+		return err
+	}
+	w.hold(nil)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.created = r.created
+	w.flows = true
+	w.reached = reached{sequence: r.last, position: known.position}
+	switch {
+	case w.cfg.shared:
+	case r.own:
+		if r.position.CommitLSN > w.cfg.origin.WAL {
+			return &ConfigurationError{
+				What: fmt.Sprintf("stream %q has an event from position %s of the write-ahead log, but the database ends at %X/%X",
+					w.cfg.stream, r.position, w.cfg.origin.WAL>>32, uint32(w.cfg.origin.WAL)),
+				Remedy: "the database went back in time: see docs/operations.md, \"A database was restored\"",
+			}
+		}
+		w.reached.position = r.position
+	case recorded != nil && r.foreign == 0:
+		// Our last message is gone, or there was none. Only we write into
+		// the stream, one message an event: what it has beyond the recorded
+		// sequence are the events that follow the recorded position.
+		w.reached.sequence = known.sequence
+		w.skip.count = r.last - known.sequence
+		if w.skip.count > 0 {
+			w.cfg.log.Info().Str("stream", w.cfg.stream).Uint64("events", w.skip.count).Stringer("position", known.position).
+				Msg("the stream's last message is gone; by its sequence, it has had this many events after the recorded position")
+		}
+	}
+	w.skip.through = w.reached.position
+	w.offset = r.last + 1
+	if w.cfg.shared {
+		w.cfg.log.Warn().Str("stream", w.cfg.stream).Dur("duplicate_window", r.window).
+			Msg("the stream is shared with other writers: only its duplicate window keeps events from being stored twice, and one that is sent again may stand after later ones")
+	} else if r.foreign > 0 {
+		w.warnForeign(r.foreign)
+	}
+	return nil
+}
+
+// readLedger reads the stream until it answers, and until its answer fits what
+// is known or has failed to for longer than a server takes to recover.
+func (w *writer) readLedger(ctx context.Context, sequence uint64) (reading, error) {
+	backoff := retry.NewBackoff(50*time.Millisecond, time.Second)
+	floor := sequence
+	if w.cfg.shared {
+		floor = math.MaxUint64 // the messages of a shared stream say nothing
+	}
+	var suspect time.Time
+	for {
+		r, err := w.ledger.read(ctx, floor)
+		if err == nil && !w.cfg.shared {
+			err = w.lostMessages(r, sequence)
+		}
+		if err == nil {
+			return r, nil
+		}
+		if isDone(ctx) {
+			return reading{}, fmt.Errorf("reading stream %q: %w", w.cfg.stream, context.Cause(ctx))
+		}
+		if !w.ledger.nc.IsConnected() {
+			err = errNotConnected
+		}
+		if isAPIError(err, codeStreamNotFound) {
+			err = &ConfigurationError{
+				What:   fmt.Sprintf("stream %q does not exist", w.cfg.stream),
+				Remedy: "run \"walrelay init\" to create it; if it existed before, see docs/operations.md, \"A stream lost messages\"",
+			}
+		}
+		if classify(err) == Configuration {
+			if suspect.IsZero() {
+				suspect = time.Now()
+			}
+			if time.Since(suspect) > patience {
+				return reading{}, err
+			}
+		} else {
+			suspect = time.Time{}
+		}
+		w.hold(err)
+		if err := backoff.Wait(ctx); err != nil {
+			return reading{}, fmt.Errorf("reading stream %q: %w", w.cfg.stream, err)
+		}
+	}
+}
+
+// lostMessages compares what the stream has with what it is known to have had.
+func (w *writer) lostMessages(r reading, sequence uint64) error {
+	const remedy = "see docs/operations.md, \"A stream lost messages\""
+	switch {
+	case w.created.IsZero():
+		return nil
+	case !r.created.Equal(w.created):
+		return &ConfigurationError{
+			What: fmt.Sprintf("stream %q was deleted and created again at %s: acknowledged events up to sequence %d are not in it",
+				w.cfg.stream, r.created.UTC().Format(time.RFC3339), sequence),
+			Remedy: remedy,
+		}
+	case r.last < sequence:
+		return &ConfigurationError{
+			What: fmt.Sprintf("stream %q lost acknowledged events: it had reached sequence %d, and is now at %d",
+				w.cfg.stream, sequence, r.last),
+			Remedy: remedy,
+		}
+	}
+	return nil
+}

@@ -1,0 +1,305 @@
+package router
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/walrelay/walrelay/retry"
+)
+
+// run repairs the window whenever it is broken, until the context ends or
+// somebody has to change something.
+func (w *writer) run(ctx context.Context) error {
+	ticker := time.NewTicker(w.cfg.ackTimeout / 4)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ticker.C:
+			w.expire()
+		case <-w.broken:
+			if err := w.repair(ctx); err != nil {
+				if isDone(ctx) {
+					return nil
+				}
+				return err
+			}
+		}
+	}
+}
+
+// expire breaks the window when its oldest message was not answered in time.
+func (w *writer) expire() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.base < w.next && w.flows && time.Since(w.ring[w.base%uint64(len(w.ring))].sent) > w.cfg.ackTimeout {
+		w.fail(fmt.Errorf("stream %q: %w", w.cfg.stream, nats.ErrTimeout))
+	}
+}
+
+// repair brings the window back in order: it waits for the answers under way,
+// reads what the stream has, sends the first event that is missing alone until
+// it is stored, and then the rest.
+func (w *writer) repair(ctx context.Context) error {
+	w.awaitAnswers(ctx)
+	w.mu.Lock()
+	cause := w.cause
+	w.mu.Unlock()
+	w.cfg.log.Debug().Str("stream", w.cfg.stream).AnErr("cause", cause).Msg("reading the stream to go on after what it has")
+	backoff := retry.NewBackoff(50*time.Millisecond, 5*time.Second)
+	for {
+		if err := w.resync(ctx); err != nil {
+			return err
+		}
+		err := w.probe(ctx)
+		if err == nil {
+			break
+		}
+		if isDone(ctx) {
+			return context.Cause(ctx)
+		}
+		if classify(err) == Configuration {
+			return err
+		}
+		if !errors.Is(err, errWrongLastSequence) {
+			w.hold(err)
+		}
+		if err := backoff.Wait(ctx); err != nil {
+			return err
+		}
+	}
+	w.hold(nil)
+	w.resume()
+	return nil
+}
+
+// awaitAnswers waits until the last message sent is answered, or the answer
+// is unlikely to come.
+func (w *writer) awaitAnswers(ctx context.Context) {
+	w.mu.Lock()
+	hopeless := errors.Is(w.cause, nats.ErrDisconnected) || errors.Is(w.cause, nats.ErrTimeout)
+	w.mu.Unlock()
+	timer := time.NewTimer(min(time.Second, w.cfg.ackTimeout))
+	defer timer.Stop()
+	for !hopeless && w.ledger.nc.IsConnected() && w.unanswered() {
+		select {
+		case <-w.drained:
+		case <-timer.C:
+			return
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (w *writer) unanswered() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.heard < w.sent
+}
+
+// resync voids every answer under way, reads what the stream has, and gives
+// the outcome to the flights that it has. The others close ranks.
+func (w *writer) resync(ctx context.Context) error {
+	w.mu.Lock()
+	w.epoch++
+	known := w.reached.sequence
+	w.mu.Unlock()
+	r, err := w.readLedger(ctx, known)
+	if err != nil {
+		return err
+	}
+	if r.foreign > 0 && !w.cfg.shared {
+		w.warnForeign(r.foreign)
+	}
+	if err := w.resolveRefused(ctx, r); err != nil {
+		return err
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	end := w.base
+	for n := w.base; n < w.next; n++ {
+		f := &w.ring[n%uint64(len(w.ring))]
+		if f.stored || !w.cfg.shared && !f.refused && w.covers(r, n) {
+			w.done(f, n+w.offset)
+			continue
+		}
+		f.stored, f.refused = false, false
+		if n != end {
+			w.ring[end%uint64(len(w.ring))] = *f
+			*f = flight{}
+		}
+		end++
+	}
+	w.next = end
+	w.sent, w.heard = w.base, w.base
+	w.offset = r.last + 1 - w.base
+	w.reached.sequence = r.last
+	signal(w.space)
+	return nil
+}
+
+// covers reports whether the stream's last message says that flight n is
+// stored, unless it was refused.
+func (w *writer) covers(r reading, n uint64) bool {
+	f := &w.ring[n%uint64(len(w.ring))]
+	switch {
+	case r.own:
+		return f.ev.Position.Compare(r.position) <= 0
+	case r.foreign > 0:
+		// Everything after what we know is of others.
+		return false
+	case time.Since(f.first) < r.window:
+		// The last message is gone already. Sent again within the duplicate
+		// window, this one is stored or called a duplicate: probe finds out,
+		// and loses nothing even if somebody else wrote.
+		return false
+	}
+	// Too late for that. Only we write into the stream, so a sequence that was
+	// predicted says whose message it was.
+	return n+w.offset <= r.last
+}
+
+// resolveRefused finds out about flights that were refused although later ones
+// are stored: either a copy of their own, late from an earlier epoch, stands
+// in their place, or a message of somebody else. In the latter case they are
+// published now, after events that they should precede: out of order, but not
+// lost.
+func (w *writer) resolveRefused(ctx context.Context, r reading) error {
+	w.mu.Lock()
+	type suspect struct {
+		f        *flight
+		sequence uint64
+	}
+	var suspects []suspect
+	for n := w.base; n < w.next && !w.cfg.shared; n++ {
+		f := &w.ring[n%uint64(len(w.ring))]
+		if f.refused && w.covers(r, n) {
+			suspects = append(suspects, suspect{f, n + w.offset})
+		}
+	}
+	w.mu.Unlock()
+	// Nobody else changes the flights while the window is under repair.
+	for _, s := range suspects {
+		position, err := w.ledger.position(ctx, s.sequence)
+		switch {
+		case err == nil && position == s.f.ev.Position:
+			s.f.stored = true
+		case err == nil || errors.Is(err, errForeign) || errors.Is(err, nats.ErrMsgNotFound):
+			w.cfg.log.Error().Str("stream", w.cfg.stream).Str("id", s.f.ev.ID).Uint64("sequence", s.sequence).
+				Msg("a message of somebody else took the place of this event, which now follows out of order")
+		default:
+			return err
+		}
+	}
+	return nil
+}
+
+func (w *writer) warnForeign(messages uint64) {
+	w.cfg.log.Warn().Str("stream", w.cfg.stream).Uint64("messages", messages).
+		Msg("somebody else writes into a stream that walrelay owns; declare it shared, or keep others out")
+}
+
+// probe sends the first flight and waits for its answer. Nil means that it is
+// stored, or that there is none.
+func (w *writer) probe(ctx context.Context) error {
+	w.mu.Lock()
+	if w.base == w.next {
+		w.mu.Unlock()
+		return nil
+	}
+	n := w.base
+	f := &w.ring[n%uint64(len(w.ring))]
+	_, err := w.encode(f, n)
+	if err != nil {
+		err = w.eventError(f, err)
+		w.mu.Unlock()
+		return err
+	}
+	f.sent = time.Now()
+	if f.first.IsZero() {
+		f.first = f.sent
+	}
+	msg := &nats.Msg{Subject: w.msg.Subject, Data: w.msg.Data, Header: nats.Header{}}
+	for k, v := range w.msg.Header {
+		msg.Header[k] = append([]string(nil), v...)
+	}
+	w.mu.Unlock()
+
+	ctx, cancel := context.WithTimeout(ctx, w.cfg.ackTimeout)
+	defer cancel()
+	answer, err := w.ledger.nc.RequestMsgWithContext(ctx, msg)
+	if errors.Is(err, nats.ErrNoResponders) {
+		err = w.explainNoResponders(ctx, msg.Subject)
+	}
+	if err != nil {
+		return w.eventError(f, fmt.Errorf("publishing to stream %q: %w", w.cfg.stream, err))
+	}
+	got, err := w.acks.read(answer)
+	if err != nil {
+		return w.eventError(f, err)
+	}
+	if got.duplicate && !w.cfg.shared {
+		return w.confirmDuplicate(ctx, n, got.sequence)
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !w.cfg.shared && got.sequence != n+w.offset {
+		return errWrongLastSequence
+	}
+	w.settle(n + 1)
+	return nil
+}
+
+func (w *writer) explainNoResponders(ctx context.Context, subject string) error {
+	if w.ledger.nc.IsConnected() {
+		if err := w.ledger.takes(ctx, subject); err != nil {
+			return err
+		}
+	}
+	return nats.ErrNoResponders
+}
+
+// confirmDuplicate handles an event that the server calls a duplicate although
+// no message of the stream has its position: another row with the same id was
+// published within the duplicate window. The event counts as published, as
+// CloudEvents identifies events by source and id, once it is sure that the
+// message named in the answer has that id or is gone.
+func (w *writer) confirmDuplicate(ctx context.Context, n, sequence uint64) error {
+	id, err := w.ledger.messageID(ctx, sequence)
+	if err != nil {
+		return err
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	f := &w.ring[n%uint64(len(w.ring))]
+	if id != "" && id != f.ev.ID {
+		return fmt.Errorf("stream %q calls event %q a duplicate of message %d, which has id %q", w.cfg.stream, f.ev.ID, sequence, id)
+	}
+	w.cfg.log.Warn().Str("stream", w.cfg.stream).Str("id", f.ev.ID).Str("table", f.ev.Schema+"."+f.ev.Table).Uint64("sequence", sequence).
+		Msg("an event with this id is in the stream already; this one is not stored again")
+	last := w.reached.sequence
+	w.settle(n + 1)
+	w.reached.sequence = last
+	w.offset = last + 1 - w.base
+	return nil
+}
+
+// resume sends every flight again and lets the window flow.
+func (w *writer) resume() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.flows, w.cause = true, nil
+	for n := w.base; n < w.next; n++ {
+		if err := w.send(n); err != nil {
+			w.fail(err)
+			break
+		}
+	}
+	signal(w.space)
+}
