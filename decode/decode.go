@@ -1,8 +1,9 @@
 package decode
 
 import (
-	"encoding/binary"
+	"errors"
 	"fmt"
+	"math"
 	"time"
 
 	"github.com/walrelay/walrelay/event"
@@ -40,7 +41,8 @@ type Config struct {
 	Tables []Table
 }
 
-// Table is an outbox table, and how its columns make an event.
+// Table is an outbox table, and how its columns make an event. The name is
+// taken as the catalog has it. The zero Mapping is the preset walrelay.
 type Table struct {
 	Schema, Name string
 	Mapping      Mapping
@@ -62,16 +64,29 @@ type Decoder struct {
 
 type tableName struct{ schema, name string }
 
-// New returns a decoder. Two configurations of one table are an error.
+// New returns a decoder. A table without a name and two configurations of one
+// table are errors; all of them are returned at once.
 func New(cfg Config) (*Decoder, error) {
 	d := &Decoder{tables: make(map[tableName]*Mapping, len(cfg.Tables)), validator: newValidator()}
-	for i := range cfg.Tables {
-		table := &cfg.Tables[i]
+	var errs []error
+	for _, table := range cfg.Tables {
 		name := tableName{table.Schema, table.Name}
-		if _, ok := d.tables[name]; ok {
-			return nil, fmt.Errorf("outbox table %s.%s is configured twice", table.Schema, table.Name)
+		if table.Schema == "" || table.Name == "" {
+			errs = append(errs, fmt.Errorf("outbox table %q.%q: a table needs a schema and a name", table.Schema, table.Name))
+			continue
 		}
-		d.tables[name] = &table.Mapping
+		if _, ok := d.tables[name]; ok {
+			errs = append(errs, fmt.Errorf("outbox table %s.%s is configured twice", table.Schema, table.Name))
+			continue
+		}
+		mapping := table.Mapping
+		if mapping == (Mapping{}) {
+			mapping = walrelayPreset()
+		}
+		d.tables[name] = &mapping
+	}
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
 	}
 	d.Reset()
 	return d, nil
@@ -102,9 +117,14 @@ const (
 	byteTruncate = 'T'
 )
 
-// Decode decodes one message. The data is read during the call only. The error
-// is a *RowError when the row cannot become an event, and a *ProtocolError
-// when the stream cannot be understood and must not be confirmed.
+// Decode decodes one message: the bytes after the XLogData header. The data is
+// read during the call only, and nothing that is returned points into it.
+//
+// The error is a *RowError when this row alone cannot become an event; the
+// change is then an Insert without an event, and decoding may go on. It is a
+// *TableError when the table lacks what its mapping needs, and a
+// *ProtocolError when the stream cannot be understood: then nothing more may
+// be confirmed to the slot.
 func (d *Decoder) Decode(data []byte) (Change, error) {
 	r := reader{data: data}
 	kind := r.byte()
@@ -131,8 +151,8 @@ func (d *Decoder) begin(r *reader) (Change, error) {
 	commitLSN, at := r.uint64(), r.time()
 	r.uint32() // transaction ID
 	switch {
-	case r.short:
-		return Change{}, truncated("Begin", r)
+	case !r.ended():
+		return Change{}, misfit("Begin", r)
 	case d.open:
 		return Change{}, &ProtocolError{Message: "a transaction began before the last one ended"}
 	}
@@ -144,8 +164,8 @@ func (d *Decoder) commit(r *reader) (Change, error) {
 	r.byte() // flags, unused
 	c := Change{Kind: Commit, CommitLSN: r.uint64(), EndLSN: r.uint64(), CommittedAt: r.time()}
 	switch {
-	case r.short:
-		return Change{}, truncated("Commit", r)
+	case !r.ended():
+		return Change{}, misfit("Commit", r)
 	case !d.open:
 		return Change{}, &ProtocolError{Message: "a transaction ended that had not begun"}
 	case c.CommitLSN != d.commitLSN:
@@ -170,8 +190,8 @@ func (d *Decoder) relation(r *reader) error {
 		r.uint32() // type modifier
 		rel.columns = append(rel.columns, columnType{name: name, oid: typ})
 	}
-	if r.short {
-		return truncated("Relation", r)
+	if !r.ended() {
+		return misfit("Relation", r)
 	}
 	if rel.schema == "" {
 		rel.schema = "pg_catalog" // how the protocol abbreviates it
@@ -183,16 +203,14 @@ func (d *Decoder) relation(r *reader) error {
 	return nil
 }
 
-// column is a value of a row: a part of the message.
-type column struct {
-	kind byte // n null, u unchanged, t text, b binary
-	data []byte
-}
+// column is a value of a row, as text and a part of the message. Nil is null,
+// or a column that makes no part of an event.
+type column []byte
 
 func (d *Decoder) insert(r *reader) (Change, error) {
 	oid := r.uint32()
 	if r.short {
-		return Change{}, truncated("Insert", r)
+		return Change{}, misfit("Insert", r)
 	}
 	if !d.open {
 		return Change{}, &ProtocolError{Message: "an insert outside of a transaction"}
@@ -203,6 +221,9 @@ func (d *Decoder) insert(r *reader) (Change, error) {
 	}
 	// Inserts of every relation count, so that positions do not depend on
 	// which tables are configured.
+	if d.index == math.MaxUint32 {
+		return Change{}, &ProtocolError{Message: "more inserts in a transaction than a position can count"}
+	}
 	position := event.Position{CommitLSN: d.commitLSN, Index: d.index}
 	d.index++
 	if rel.mapping == nil {
@@ -231,96 +252,40 @@ func (d *Decoder) tuple(r *reader, rel *relation) error {
 	}
 	count := int(r.uint16())
 	if r.short {
-		return truncated("Insert", r)
+		return misfit("Insert", r)
 	}
 	if count != len(rel.columns) {
 		return &ProtocolError{Message: fmt.Sprintf("a row of %s.%s with %d columns, but the table was described with %d",
 			rel.schema, rel.name, count, len(rel.columns))}
 	}
 	d.columns = d.columns[:0]
-	for range count {
-		c := column{kind: r.byte()}
-		switch c.kind {
+	for i := range rel.columns {
+		kind := r.byte()
+		var value column
+		switch kind {
 		case 'n', 'u':
 		case 't', 'b':
-			c.data = r.bytes(int(r.uint32()))
+			value = r.bytes(r.uint32())
 		default:
 			if r.short {
-				return truncated("Insert", r)
+				return misfit("Insert", r)
 			}
-			return &ProtocolError{Message: fmt.Sprintf("a column of kind %q in table %s.%s", c.kind, rel.schema, rel.name)}
+			return &ProtocolError{Message: fmt.Sprintf("a column of kind %q in table %s.%s", kind, rel.schema, rel.name)}
 		}
-		if r.short {
-			return truncated("Insert", r)
+		switch {
+		case !rel.columns[i].needed:
+			value = nil
+		case kind == 'u' || kind == 'b':
+			// Never so in an insert that is sent as text: something between
+			// the row and here has gone wrong, and no other row would do
+			// better.
+			return &ProtocolError{Message: fmt.Sprintf("a row of %s.%s whose column %s is of kind %q, where the value as text was asked for",
+				rel.schema, rel.name, rel.columns[i].name, kind)}
 		}
-		d.columns = append(d.columns, c)
+		d.columns = append(d.columns, value)
+	}
+	if !r.ended() {
+		return misfit("Insert", r)
 	}
 	return nil
-}
-
-// reader reads a message. Past the end it returns zeros and is short.
-type reader struct {
-	data  []byte
-	at    int
-	short bool
-}
-
-func (r *reader) bytes(n int) []byte {
-	if n < 0 || n > len(r.data)-r.at {
-		r.short = true
-		r.at = len(r.data)
-		return nil
-	}
-	b := r.data[r.at : r.at+n]
-	r.at += n
-	return b
-}
-
-func (r *reader) byte() byte {
-	if b := r.bytes(1); b != nil {
-		return b[0]
-	}
-	return 0
-}
-
-func (r *reader) uint16() uint16 {
-	if b := r.bytes(2); b != nil {
-		return binary.BigEndian.Uint16(b)
-	}
-	return 0
-}
-
-func (r *reader) uint32() uint32 {
-	if b := r.bytes(4); b != nil {
-		return binary.BigEndian.Uint32(b)
-	}
-	return 0
-}
-
-func (r *reader) uint64() uint64 {
-	if b := r.bytes(8); b != nil {
-		return binary.BigEndian.Uint64(b)
-	}
-	return 0
-}
-
-// postgresEpoch is 2000-01-01 in microseconds of Unix time.
-const postgresEpoch = 946_684_800_000_000
-
-func (r *reader) time() time.Time {
-	return time.UnixMicro(int64(r.uint64()) + postgresEpoch).UTC()
-}
-
-// string reads up to a zero byte.
-func (r *reader) string() string {
-	for i := r.at; i < len(r.data); i++ {
-		if r.data[i] == 0 {
-			s := string(r.data[r.at:i])
-			r.at = i + 1
-			return s
-		}
-	}
-	r.short = true
-	r.at = len(r.data)
-	return ""
 }

@@ -2,37 +2,29 @@ package decode
 
 import (
 	"fmt"
+	"unicode/utf8"
 
 	"github.com/walrelay/walrelay/event"
 )
 
-// RowError says why a row cannot become an event.
+// RowError says why a row cannot become an event. Other rows of the table may.
 type RowError struct {
 	Position      event.Position
 	Schema, Table string
 	// ID is the row's id as far as it has one.
 	ID string
-	// Column whose value is at fault.
+	// Column whose value is at fault; several, separated by commas, when a
+	// text is made of them; the attribute's name when no column makes it.
 	Column string
-	Err    error
+	// Err is what is wrong with the value, and what to write instead.
+	Err error
 }
 
 func (e *RowError) Error() string {
-	return fmt.Sprintf("table %s.%s, id %q, column %s: %v", e.Schema, e.Table, e.ID, e.Column, e.Err)
+	return fmt.Sprintf("table %s.%s, id %q, column %s: %v", e.Schema, e.Table, clip(e.ID), e.Column, e.Err)
 }
 
 func (e *RowError) Unwrap() error { return e.Err }
-
-// ProtocolError says that the stream cannot be understood.
-type ProtocolError struct {
-	Message string
-}
-
-func (e *ProtocolError) Error() string { return "the replication stream has " + e.Message }
-
-func truncated(what string, r *reader) error {
-	return &ProtocolError{Message: fmt.Sprintf("a message %s that ends after %d bytes, too early", what, len(r.data))}
-}
 
 // TableError says that a table lacks a column that its mapping needs.
 type TableError struct {
@@ -44,4 +36,34 @@ type TableError struct {
 func (e *TableError) Error() string {
 	return fmt.Sprintf("outbox table %s.%s has no column %q, which makes the event's %s; add the column, or map %s to another one in outbox.mappings",
 		e.Schema, e.Table, e.Column, e.Attribute, e.Attribute)
+}
+
+// ProtocolError says that the stream cannot be understood.
+type ProtocolError struct {
+	Message string
+}
+
+func (e *ProtocolError) Error() string { return "the replication stream has " + e.Message }
+
+// misfit says that a message is shorter or longer than its kind.
+func misfit(what string, r *reader) error {
+	if r.short {
+		return &ProtocolError{Message: fmt.Sprintf("a message %s that ends after %d bytes, too early", what, len(r.data))}
+	}
+	return &ProtocolError{Message: fmt.Sprintf("a message %s with %d bytes too many", what, len(r.data)-r.at)}
+}
+
+// clipLength is how many bytes of a value an error shows.
+const clipLength = 100
+
+// clip shortens a value for an error: a row may have hundreds of megabytes.
+func clip[T ~string | ~[]byte](value T) string {
+	if len(value) <= clipLength {
+		return string(value)
+	}
+	end := clipLength
+	for end > clipLength-utf8.UTFMax && !utf8.RuneStart(value[end]) {
+		end--
+	}
+	return string(value[:end]) + "…"
 }

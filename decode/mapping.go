@@ -67,11 +67,7 @@ type source struct {
 func Preset(name string) (Mapping, error) {
 	switch name {
 	case "", "walrelay":
-		return mapping(map[attribute]string{
-			attrID: "id", attrType: "event_type", attrSource: "source", attrSubject: "subject", attrTime: "created_at",
-			attrData: "data", attrDataBytes: "data_bytes", attrDataContentType: "content_type", attrDataSchema: "data_schema",
-			attrExtensions: "extensions", attrPartitionKey: "partition_key", attrScheduledAt: "scheduled_at", attrMaxRetries: "max_retries",
-		}), nil
+		return walrelayPreset(), nil
 	case "debezium":
 		m := mapping(map[attribute]string{
 			attrID: "id", attrType: "type", attrSubject: "aggregateid", attrPartitionKey: "aggregateid", attrData: "payload",
@@ -88,6 +84,14 @@ func Preset(name string) (Mapping, error) {
 	return Mapping{}, fmt.Errorf("no preset is called %q; there are walrelay, debezium and django-broadcaster", name)
 }
 
+func walrelayPreset() Mapping {
+	return mapping(map[attribute]string{
+		attrID: "id", attrType: "event_type", attrSource: "source", attrSubject: "subject", attrTime: "created_at",
+		attrData: "data", attrDataBytes: "data_bytes", attrDataContentType: "content_type", attrDataSchema: "data_schema",
+		attrExtensions: "extensions", attrPartitionKey: "partition_key", attrScheduledAt: "scheduled_at", attrMaxRetries: "max_retries",
+	})
+}
+
 func mapping(columns map[attribute]string) Mapping {
 	var m Mapping
 	for a, name := range columns {
@@ -96,38 +100,67 @@ func mapping(columns map[attribute]string) Mapping {
 	return m
 }
 
+// columns names the columns that make an attribute, or the attribute when none
+// does.
+func (s source) columns(a attribute) string {
+	if s.column != "" {
+		return s.column
+	}
+	var names []string
+	if s.template != nil {
+		for _, part := range s.template.parts {
+			if part.column != "" {
+				names = append(names, part.column)
+			}
+		}
+	}
+	if len(names) == 0 {
+		return a.String()
+	}
+	return strings.Join(names, ", ")
+}
+
 // With returns a copy in which some attributes come from other columns, or
 // from texts in which {column} is a column's value. An empty column name takes
-// the attribute away.
+// the attribute away. Columns that are named here must exist in the table.
+// All faults are returned at once, a line for each.
 func (m Mapping) With(columns, values map[string]string) (Mapping, error) {
 	var errs []error
 	for _, name := range slices.Sorted(maps.Keys(columns)) {
 		a, err := parseAttribute(name)
-		switch {
+		_, replaced := values[name]
+		switch column := columns[name]; {
 		case err != nil:
 			errs = append(errs, err)
-		case columns[name] == "" && a.required():
-			errs = append(errs, fmt.Errorf("the attribute %s cannot be without a column", name))
+		case column == "" && a.required() && !replaced:
+			errs = append(errs, fmt.Errorf("the attribute %s is required: it must come from a column or a text", name))
+		case column != "" && replaced:
+			errs = append(errs, fmt.Errorf("the attribute %s comes from the column %s and from a text; keep one of them", name, column))
 		default:
-			m.sources[a] = source{column: columns[name], explicit: columns[name] != ""}
+			m.sources[a] = source{column: column, explicit: column != ""}
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(values)) {
 		a, err := parseAttribute(name)
 		if err == nil && !a.constant() {
-			err = fmt.Errorf("the attribute %s comes from a column, not from a text", name)
+			err = fmt.Errorf("the attribute %s comes from a column, never from a text", name)
 		}
 		var t *template
 		if err == nil {
-			t, err = parseTemplate(values[name])
+			if t, err = parseTemplate(a, values[name]); err != nil {
+				err = fmt.Errorf("the attribute %s: %w", name, err)
+			}
 		}
 		if err != nil {
 			errs = append(errs, err)
 			continue
 		}
-		m.sources[a] = source{template: t, explicit: true}
+		m.sources[a] = source{template: t}
 	}
-	return m, errors.Join(errs...)
+	if err := errors.Join(errs...); err != nil {
+		return Mapping{}, err
+	}
+	return m, nil
 }
 
 func parseAttribute(name string) (attribute, error) {
@@ -150,8 +183,11 @@ type templatePart struct {
 	index  int // of the column, once compiled
 }
 
-func parseTemplate(text string) (*template, error) {
+// parseTemplate reads the text for an attribute. A text without columns is
+// checked here, once for all rows.
+func parseTemplate(a attribute, text string) (*template, error) {
 	t := &template{}
+	constant := true
 	for rest := text; rest != ""; {
 		before, after, found := strings.Cut(rest, "{")
 		if before != "" {
@@ -161,14 +197,21 @@ func parseTemplate(text string) (*template, error) {
 			break
 		}
 		name, tail, closed := strings.Cut(after, "}")
-		if !closed || name == "" {
+		if !closed || name == "" || strings.Contains(name, "{") {
 			return nil, fmt.Errorf("the text %q has a { without a column name and a }", text)
 		}
 		t.parts = append(t.parts, templatePart{column: name})
+		constant = false
 		rest = tail
 	}
-	if len(t.parts) == 0 {
+	if strings.TrimSpace(text) == "" {
 		return nil, errors.New("the text is empty")
+	}
+	if err := checkText(text); err != nil {
+		return nil, err
+	}
+	if constant {
+		return t, checkBySDK(a, text)
 	}
 	return t, nil
 }

@@ -1,144 +1,182 @@
 package decode
 
 import (
-	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"slices"
-	"strconv"
 	"strings"
 	"time"
-
-	"github.com/walrelay/walrelay/event"
 )
 
-// appendUTC appends RFC 3339 of a timestamptz as a session in UTC writes it,
-// "2026-11-23 14:30:18.5+00", which differs in two characters only. It appends
-// nothing to dst for anything else.
-func appendUTC(dst, b []byte) []byte {
-	const shape = "0000-00-00 00:00:00"
-	seconds, ok := bytes.CutSuffix(b, []byte("+00"))
-	if !ok || len(seconds) < len(shape) {
-		return dst
+// Content types of payloads that come without one.
+const (
+	contentTypeJSON  = "application/json"
+	contentTypeBytes = "application/octet-stream"
+)
+
+// isJSON reports whether a content type says JSON (CloudEvents JSON format
+// 1.0.2, section 3.1): its subtype is json, or ends with +json.
+func isJSON(contentType string) bool {
+	if contentType == contentTypeJSON {
+		return true
 	}
-	for i, c := range seconds {
-		switch {
-		case i == len(shape):
-			ok = c == '.'
-		case i > len(shape) || shape[i] == '0':
-			ok = c >= '0' && c <= '9'
-		default:
-			ok = c == shape[i]
-		}
-		if !ok {
-			return dst
-		}
-	}
-	dst = append(dst, seconds[:10]...)
-	dst = append(dst, 'T')
-	dst = append(dst, seconds[11:]...)
-	return append(dst, 'Z')
+	media, _, _ := strings.Cut(contentType, ";")
+	_, subtype, _ := strings.Cut(strings.ToLower(strings.TrimSpace(media)), "/")
+	return subtype == "json" || strings.HasSuffix(subtype, "+json")
 }
+
+var (
+	errTooEarly    = errors.New("it is before the year 1, which RFC 3339 cannot say; write a later time, or null")
+	errTooLate     = errors.New("it is after the year 9999, which RFC 3339 cannot say; write an earlier time, or null")
+	errNoTimestamp = errors.New("it is no timestamp in ISO style; the column must be a timestamptz or a timestamp")
+)
 
 // parseTimestamp reads a timestamp or timestamptz in ISO style, as the
-// replication session writes it: without a zone it is UTC.
+// replication session writes it, such as 2026-11-23 14:30:18.123456+00. Without
+// an offset it is UTC. The result is in UTC, from the year 1 to 9999.
 func parseTimestamp(b []byte) (time.Time, error) {
-	s := string(b)
 	switch {
-	case s == "infinity" || s == "-infinity":
-		return time.Time{}, fmt.Errorf("%s is no point in time", s)
-	case strings.HasSuffix(s, "BC"):
-		return time.Time{}, fmt.Errorf("%s is before the year 1, which RFC 3339 cannot say", s)
-	case strings.IndexByte(s, '-') > 4:
-		return time.Time{}, fmt.Errorf("%s is after the year 9999, which RFC 3339 cannot say", s)
+	case string(b) == "infinity":
+		return time.Time{}, errTooLate
+	case string(b) == "-infinity":
+		return time.Time{}, errTooEarly
 	}
-	for _, layout := range [...]string{"2006-01-02 15:04:05.999999999Z07", "2006-01-02 15:04:05.999999999", "2006-01-02 15:04:05.999999999Z07:00", "2006-01-02 15:04:05.999999999Z07:00:00"} {
-		if t, err := time.Parse(layout, s); err == nil {
-			return t.UTC(), nil
-		}
+	s := scanner{rest: b}
+	year := s.year()
+	month := s.after('-')
+	day := s.after('-')
+	if !s.skip('T') {
+		s.need(' ')
 	}
-	return time.Time{}, fmt.Errorf("%q is no timestamp in ISO style", s)
+	hour := s.number(2)
+	minute := s.after(':')
+	second := s.after(':')
+	nanosecond := s.fraction()
+	offset := s.offset()
+	isBC := string(s.rest) == " BC"
+	switch {
+	case s.failed || len(s.rest) > 0 && !isBC || hour > 23 || minute > 59 || second > 59:
+		return time.Time{}, fmt.Errorf("%q: %w", clip(b), errNoTimestamp)
+	case isBC:
+		return time.Time{}, fmt.Errorf("%s: %w", clip(b), errTooEarly)
+	case year > 9999:
+		return time.Time{}, fmt.Errorf("%s: %w", clip(b), errTooLate)
+	}
+	t := time.Date(year, time.Month(month), day, hour, minute, second, nanosecond, time.UTC)
+	if t.Month() != time.Month(month) || t.Day() != day {
+		return time.Time{}, fmt.Errorf("%q: %w", clip(b), errNoTimestamp) // the 30th of February
+	}
+	t = t.Add(-offset)
+	switch {
+	case t.Year() < 1:
+		return time.Time{}, fmt.Errorf("%s: %w", clip(b), errTooEarly)
+	case t.Year() > 9999:
+		return time.Time{}, fmt.Errorf("%s: %w", clip(b), errTooLate)
+	}
+	return t, nil
 }
 
-// isJSONType reports whether a content type says JSON (RFC 6839, section 3.1).
-func isJSONType(contentType string) bool {
-	media, _, _ := strings.Cut(contentType, ";")
-	media = strings.ToLower(strings.TrimSpace(media))
-	return media == "application/json" || media == "text/json" || strings.HasSuffix(media, "+json")
+// scanner reads the parts of a timestamp. After the first that is missing it
+// has failed, and what it returns means nothing.
+type scanner struct {
+	rest   []byte
+	failed bool
 }
 
-// extensions reads the JSON object of extension attributes.
-func (r *row) extensions() error {
-	value, err := r.value(attrExtensions)
-	if err != nil || len(value) == 0 || string(value) == "{}" || string(value) == "null" {
-		return err
+// skip passes a byte, if it comes next.
+func (s *scanner) skip(c byte) bool {
+	if len(s.rest) > 0 && s.rest[0] == c {
+		s.rest = s.rest[1:]
+		return true
 	}
-	decoder := json.NewDecoder(bytes.NewReader(value))
-	decoder.UseNumber()
-	var object map[string]any
-	if err := decoder.Decode(&object); err != nil {
-		return fmt.Errorf("it is not a JSON object: %w", err)
-	}
-	for name, v := range object {
-		if v == nil {
-			continue
-		}
-		text, err := extensionValue(v)
-		if err == nil {
-			err = extensionName(name)
-		}
-		if err != nil {
-			return fmt.Errorf("extension %q: %w", name, err)
-		}
-		if name == "partitionkey" {
-			if r.ev.PartitionKey != "" && r.ev.PartitionKey != text {
-				return fmt.Errorf("extension %q: it differs from the partition key %q", name, r.ev.PartitionKey)
-			}
-			r.ev.PartitionKey = text
-			continue
-		}
-		if text == "" {
-			return fmt.Errorf("extension %q: it is empty", name)
-		}
-		r.ev.Extensions = append(r.ev.Extensions, event.Attribute{Name: name, Value: text})
-	}
-	slices.SortFunc(r.ev.Extensions, func(a, b event.Attribute) int { return strings.Compare(a.Name, b.Name) })
-	return nil
+	return false
 }
 
-// extensionValue returns the canonical text of a value (CloudEvents 1.0.2,
-// "Type System").
-func extensionValue(v any) (string, error) {
-	switch v := v.(type) {
-	case string:
-		return v, nil
-	case bool:
-		return strconv.FormatBool(v), nil
-	case json.Number:
-		n, err := strconv.ParseInt(v.String(), 10, 32)
-		if err != nil {
-			return "", fmt.Errorf("%s is no 32-bit integer; write it as a string", v)
-		}
-		return strconv.FormatInt(n, 10), nil
+func (s *scanner) need(c byte) {
+	if !s.skip(c) {
+		s.failed = true
 	}
-	return "", errors.New("it is neither a string nor a number nor a boolean")
 }
 
-// extensionName checks a name against the naming rules and the names that
-// CloudEvents itself uses (1.0.2, "Naming Conventions").
-func extensionName(name string) error {
-	if name == "" {
-		return errors.New("the name is empty")
+// number reads a number of just so many digits.
+func (s *scanner) number(width int) int {
+	if len(s.rest) < width {
+		s.failed = true
+		return 0
 	}
-	for _, c := range []byte(name) {
-		if (c < 'a' || c > 'z') && (c < '0' || c > '9') {
-			return errors.New("a name consists of lower-case letters and digits only")
+	n := 0
+	for _, c := range s.rest[:width] {
+		if c < '0' || c > '9' {
+			s.failed = true
+			return 0
+		}
+		n = 10*n + int(c-'0')
+	}
+	s.rest = s.rest[width:]
+	return n
+}
+
+// after reads a number of two digits after a separator.
+func (s *scanner) after(separator byte) int {
+	s.need(separator)
+	return s.number(2)
+}
+
+// digits counts the digits that come next.
+func (s *scanner) digits() int {
+	n := 0
+	for n < len(s.rest) && s.rest[n] >= '0' && s.rest[n] <= '9' {
+		n++
+	}
+	return n
+}
+
+// year reads four digits or more; Postgres' last year is 294276.
+func (s *scanner) year() int {
+	width := s.digits()
+	if width < 4 || width > 6 {
+		s.failed = true
+		return 0
+	}
+	return s.number(width)
+}
+
+// fraction reads the optional fraction of a second, in nanoseconds.
+func (s *scanner) fraction() int {
+	if !s.skip('.') {
+		return 0
+	}
+	width := s.digits()
+	if width < 1 || width > 9 {
+		s.failed = true
+		return 0
+	}
+	n := s.number(width)
+	for ; width < 9; width++ {
+		n *= 10
+	}
+	return n
+}
+
+// offset reads the optional offset from UTC: Z, +02, +05:30, or with seconds,
+// as of local mean times.
+func (s *scanner) offset() time.Duration {
+	if s.skip('Z') {
+		return 0
+	}
+	sign := time.Duration(1)
+	switch {
+	case s.skip('+'):
+	case s.skip('-'):
+		sign = -1
+	default:
+		return 0
+	}
+	d := time.Duration(s.number(2)) * time.Hour
+	if s.skip(':') {
+		d += time.Duration(s.number(2)) * time.Minute
+		if s.skip(':') {
+			d += time.Duration(s.number(2)) * time.Second
 		}
 	}
-	switch name {
-	case "id", "source", "type", "specversion", "subject", "time", "datacontenttype", "dataschema", "data", "database64":
-		return errors.New("the name belongs to CloudEvents itself")
-	}
-	return nil
+	return sign * d
 }
