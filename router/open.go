@@ -85,33 +85,35 @@ func (w *writer) readLedger(ctx context.Context, sequence uint64) (reading, erro
 	var suspect time.Time
 	for {
 		r, err := w.ledger.read(ctx, floor)
+		var doubt *ConfigurationError
 		if err == nil && !w.cfg.shared {
-			err = w.lostMessages(r, sequence)
+			doubt = w.lostMessages(r, sequence)
 		}
-		if err == nil {
+		switch {
+		case err == nil && doubt == nil:
 			return r, nil
-		}
-		if isDone(ctx) {
+		case isDone(ctx):
 			return reading{}, fmt.Errorf("reading stream %q: %w", w.cfg.stream, context.Cause(ctx))
-		}
-		if !w.ledger.nc.IsConnected() {
-			err = errNotConnected
-		}
-		if isAPIError(err, codeStreamNotFound) {
-			err = &ConfigurationError{
+		case !w.ledger.nc.IsConnected():
+			err, doubt = errNotConnected, nil
+		case isAPIError(err, codeStreamNotFound):
+			doubt = &ConfigurationError{
 				What:   fmt.Sprintf("stream %q does not exist", w.cfg.stream),
 				Remedy: "run \"walrelay init\" to create it; if it existed before, see docs/operations.md, \"A stream lost messages\"",
 			}
+		case doubt == nil && classify(err) == Configuration:
+			return reading{}, err
 		}
-		if classify(err) == Configuration {
-			if suspect.IsZero() {
-				suspect = time.Now()
-			}
-			if time.Since(suspect) > patience {
-				return reading{}, err
-			}
-		} else {
+		switch {
+		case doubt == nil:
 			suspect = time.Time{}
+		case suspect.IsZero():
+			suspect = time.Now()
+			err = doubt
+		case time.Since(suspect) > patience:
+			return reading{}, doubt
+		default:
+			err = doubt
 		}
 		w.hold(err)
 		if err := backoff.Wait(ctx); err != nil {
@@ -121,7 +123,7 @@ func (w *writer) readLedger(ctx context.Context, sequence uint64) (reading, erro
 }
 
 // lostMessages compares what the stream has with what it is known to have had.
-func (w *writer) lostMessages(r reading, sequence uint64) error {
+func (w *writer) lostMessages(r reading, sequence uint64) *ConfigurationError {
 	const remedy = "see docs/operations.md, \"A stream lost messages\""
 	switch {
 	case w.created.IsZero():

@@ -1,0 +1,448 @@
+package router
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+	"github.com/rs/zerolog"
+	"go.uber.org/goleak"
+
+	"github.com/walrelay/walrelay/event"
+	"github.com/walrelay/walrelay/internal/localnats/natstest"
+)
+
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m,
+		// The client's pending timers end with their connection, a little later.
+		goleak.IgnoreAnyFunction("github.com/nats-io/nats%2ego.(*Conn).waitForMsgs"),
+		goleak.IgnoreAnyFunction("github.com/nats-io/nats-server/v2/server.(*Server).reloadConfig"),
+	)
+}
+
+// outcomes is a sink that remembers what it hears.
+type outcomes struct {
+	mu   sync.Mutex
+	done map[uint64][]Outcome
+	held []string
+}
+
+func (o *outcomes) Done(ticket uint64, outcome Outcome, _ *event.Event, _ time.Duration) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.done[ticket] = append(o.done[ticket], outcome)
+}
+
+func (o *outcomes) Held(_ string, reason error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if reason != nil {
+		o.held = append(o.held, reason.Error())
+	}
+}
+
+func (o *outcomes) count() int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return len(o.done)
+}
+
+func (o *outcomes) heldBecause(text string) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return strings.Contains(strings.Join(o.held, "\n"), text)
+}
+
+// rig is a router on a nats-server of its own.
+type rig struct {
+	t        *testing.T
+	nc       *nats.Conn
+	js       nats.JetStreamContext
+	origin   Origin
+	stream   Stream
+	outcomes *outcomes
+	router   *Router
+	stop     func()
+}
+
+func newRig(t *testing.T, cfg nats.StreamConfig, configure ...func(*server.Options)) *rig {
+	t.Helper()
+	s := natstest.Start(t, configure...)
+	nc, err := nats.Connect(s.URL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(nc.Close)
+	js, err := nc.JetStream()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg.Name, cfg.Subjects = "EVENTS", []string{"events.>"}
+	if _, err := js.AddStream(&cfg); err != nil {
+		t.Fatal(err)
+	}
+	r := &rig{
+		t: t, nc: nc, js: js, stream: Stream{Name: "EVENTS"},
+		origin: Origin{SystemID: "7", Slot: "s", Timeline: 1, WAL: 1 << 40},
+	}
+	t.Cleanup(func() { r.end() })
+	return r
+}
+
+// prepare makes a router that has no events yet.
+func (r *rig) prepare() {
+	r.t.Helper()
+	rules, err := NewRules(nil, Rule{Stream: "EVENTS", Subject: "events.{type}"})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.outcomes = &outcomes{done: map[uint64][]Outcome{}}
+	r.router, err = New(r.nc, Config{
+		Streams: []Stream{r.stream}, Rules: rules, Origin: r.origin, MaxInFlight: 64, MaxInFlightBytes: 1 << 24,
+		AckTimeout: 2 * time.Second, Sink: r.outcomes, Log: zerolog.Nop(),
+	})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+// start opens a router and runs it.
+func (r *rig) start(recorded map[string]StreamState) {
+	r.t.Helper()
+	r.prepare()
+	if err := r.router.Open(r.t.Context(), recorded); err != nil {
+		r.t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- r.router.Run(ctx) }()
+	r.stop = func() {
+		cancel()
+		if err := <-ended; err != nil {
+			r.t.Errorf("the router ended: %v", err)
+		}
+		if err := r.router.Close(); err != nil {
+			r.t.Error(err)
+		}
+	}
+}
+
+func (r *rig) end() {
+	if r.stop != nil {
+		r.stop()
+		r.stop = nil
+	}
+}
+
+// at makes the event of a position.
+func at(lsn uint64, index uint32) *event.Event {
+	return &event.Event{
+		Position: event.Position{CommitLSN: lsn, Index: index},
+		ID:       fmt.Sprintf("id-%d-%d", lsn, index), Type: "order.created", Source: "/test",
+		Schema: "public", Table: "outbox", Data: []byte("{}"), DataContentType: "application/json", MaxRetries: -1,
+	}
+}
+
+// publish publishes events with their place in the list as tickets.
+func (r *rig) publish(events ...*event.Event) {
+	r.t.Helper()
+	ctx, cancel := context.WithTimeout(r.t.Context(), 20*time.Second)
+	defer cancel()
+	for i, ev := range events {
+		if err := r.router.Publish(ctx, ev, uint64(i)); err != nil {
+			r.t.Fatalf("publishing event %d: %v", i, err)
+		}
+	}
+}
+
+func (r *rig) await(what string, check func() bool) {
+	r.t.Helper()
+	deadline := time.Now().Add(20 * time.Second)
+	for !check() {
+		if time.Now().After(deadline) {
+			r.t.Fatalf("waited 20s until %s", what)
+		}
+		time.Sleep(2 * time.Millisecond)
+	}
+}
+
+func (r *rig) awaitOutcomes(n int) {
+	r.t.Helper()
+	r.await(fmt.Sprintf("%d events have an outcome", n), func() bool { return r.outcomes.count() >= n })
+	r.outcomes.mu.Lock()
+	defer r.outcomes.mu.Unlock()
+	for ticket, list := range r.outcomes.done {
+		if len(list) != 1 {
+			r.t.Errorf("event %d has the outcomes %v, want one", ticket, list)
+		}
+	}
+}
+
+// ids lists the message IDs of the stream, in its order.
+func (r *rig) ids() []string {
+	r.t.Helper()
+	info, err := r.js.StreamInfo("EVENTS")
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	var ids []string
+	for seq := info.State.FirstSeq; seq <= info.State.LastSeq; seq++ {
+		msg, err := r.js.GetMsg("EVENTS", seq)
+		if errors.Is(err, nats.ErrMsgNotFound) {
+			continue
+		}
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		ids = append(ids, msg.Header.Get(nats.MsgIdHdr))
+	}
+	return ids
+}
+
+func (r *rig) wantIDs(want ...string) {
+	r.t.Helper()
+	if got := strings.Join(r.ids(), " "); got != strings.Join(want, " ") {
+		r.t.Errorf("the stream has %s, want %s", got, strings.Join(want, " "))
+	}
+}
+
+func TestEventsAreStoredInOrderWithTheirPositions(t *testing.T) {
+	r := newRig(t, nats.StreamConfig{})
+	r.start(nil)
+	r.publish(at(100, 0), at(100, 1), at(200, 0))
+	r.awaitOutcomes(3)
+	r.wantIDs("id-100-0", "id-100-1", "id-200-0")
+	msg, err := r.js.GetMsg("EVENTS", 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := msg.Header.Get(PositionHeader), "0000000000000064.00000001 1 7/s"; got != want {
+		t.Errorf("the second message has %s %q, want %q", PositionHeader, got, want)
+	}
+	if got := r.router.Progress()["EVENTS"]; got.LastSequence != 3 || got.Position != at(200, 0).Position.String() {
+		t.Errorf("the progress is %+v, want sequence 3 and the last position", got)
+	}
+}
+
+func TestReplayIsSkippedHoweverLongAgoItWasStored(t *testing.T) {
+	r := newRig(t, nats.StreamConfig{Duplicates: 100 * time.Millisecond})
+	r.start(nil)
+	r.publish(at(100, 0), at(100, 1))
+	r.awaitOutcomes(2)
+	r.end()
+	stored := time.Now()
+	r.await("the duplicate window is long over", func() bool { return time.Since(stored) > 400*time.Millisecond })
+	r.start(map[string]StreamState{"EVENTS": {Created: r.created(), LastSequence: 2, Position: at(100, 1).Position.String()}})
+	r.publish(at(100, 0), at(100, 1), at(200, 0))
+	r.awaitOutcomes(3)
+	if got := r.outcomes.done[0][0]; got != AlreadyStored {
+		t.Errorf("the first event of the replay is %s, want already_stored", got)
+	}
+	if got := r.outcomes.done[2][0]; got != Published {
+		t.Errorf("the event after the replay is %s, want published", got)
+	}
+}
+
+func (r *rig) created() time.Time {
+	info, err := r.js.StreamInfo("EVENTS")
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return info.Created
+}
+
+// Where consumers remove what they have read, the last message is gone: the
+// sequences since the recorded one say how many events the stream has had.
+func TestEventsThatConsumersRemovedAreCounted(t *testing.T) {
+	r := newRig(t, nats.StreamConfig{})
+	r.start(nil)
+	r.publish(at(100, 0), at(100, 1), at(200, 0))
+	r.awaitOutcomes(3)
+	r.end()
+	if err := r.js.PurgeStream("EVENTS"); err != nil {
+		t.Fatal(err)
+	}
+	r.start(map[string]StreamState{"EVENTS": {Created: r.created(), LastSequence: 1, Position: at(100, 0).Position.String()}})
+	r.publish(at(100, 0), at(100, 1), at(200, 0), at(300, 0))
+	r.awaitOutcomes(4)
+	r.wantIDs("id-300-0")
+}
+
+// The refused event's prediction comes true for the next one, because a message
+// of somebody else stands in its place.
+func TestEventWhosePlaceSomebodyElseTookIsNotLost(t *testing.T) {
+	r := newRig(t, nats.StreamConfig{})
+	r.start(nil)
+	if _, err := r.js.Publish("events.foreign", nil, nats.MsgId("foreign")); err != nil {
+		t.Fatal(err)
+	}
+	var events []*event.Event
+	for i := range uint32(20) {
+		events = append(events, at(100, i))
+	}
+	r.publish(events...)
+	r.awaitOutcomes(20)
+	times := map[string]int{}
+	for _, id := range r.ids() {
+		times[id]++
+	}
+	for _, ev := range events {
+		if times[ev.ID] != 1 {
+			t.Errorf("event %s is in the stream %d times, want once", ev.ID, times[ev.ID])
+		}
+	}
+}
+
+func TestPoisonHoldsItsStreamAndLosesNothing(t *testing.T) {
+	for name, poison := range map[string]struct {
+		stream nats.StreamConfig
+		server func(*server.Options)
+		spoil  func(*event.Event)
+		says   string
+		mend   func(*rig)
+	}{
+		"larger than the stream takes": {
+			stream: nats.StreamConfig{MaxMsgSize: 1000},
+			spoil:  func(ev *event.Event) { ev.Data = []byte(`"` + strings.Repeat("x", 2000) + `"`) },
+			says:   "message size exceeds maximum allowed",
+			mend:   func(r *rig) { r.update(func(cfg *nats.StreamConfig) { cfg.MaxMsgSize = -1 }) },
+		},
+		"one too many of its subject": {
+			stream: nats.StreamConfig{MaxMsgsPerSubject: 3, Discard: nats.DiscardNew, DiscardNewPerSubject: true},
+			spoil:  func(*event.Event) {},
+			says:   "maximum messages per subject exceeded",
+			mend: func(r *rig) {
+				r.update(func(cfg *nats.StreamConfig) { cfg.MaxMsgsPerSubject = -1; cfg.DiscardNewPerSubject = false })
+			},
+		},
+		"more headers than a message may have": {
+			server: func(o *server.Options) { o.MaxPayload = 8 << 20 },
+			spoil: func(ev *event.Event) {
+				ev.Extensions = []event.Attribute{{Name: "long", Value: strings.Repeat("x", 70_000)}}
+			},
+			says: "header size exceeds maximum allowed",
+		},
+		"more than the server takes": {
+			spoil: func(ev *event.Event) { ev.Data = make([]byte, 2<<20) },
+			says:  "maximum payload exceeded",
+		},
+		"a subject that is too long": {
+			spoil: func(ev *event.Event) { ev.Type = strings.Repeat("x", 5000) },
+			says:  "its subject would be 5007 bytes long",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var configure []func(*server.Options)
+			if poison.server != nil {
+				configure = append(configure, poison.server)
+			}
+			r := newRig(t, poison.stream, configure...)
+			r.start(nil)
+			bad := at(100, 3)
+			poison.spoil(bad)
+			r.publish(at(100, 0), at(100, 1), at(100, 2), bad)
+			r.await("the stream is held because "+poison.says, func() bool { return r.outcomes.heldBecause(poison.says) })
+			r.awaitOutcomes(3)
+			r.wantIDs("id-100-0", "id-100-1", "id-100-2")
+			if !r.outcomes.heldBecause("id-100-3") || !r.outcomes.heldBecause("public.outbox") {
+				t.Errorf("the reason names neither the event nor its table: %q", r.outcomes.held)
+			}
+			if poison.mend == nil {
+				return
+			}
+			poison.mend(r)
+			r.awaitOutcomes(4)
+			r.wantIDs("id-100-0", "id-100-1", "id-100-2", "id-100-3")
+		})
+	}
+}
+
+func (r *rig) update(change func(*nats.StreamConfig)) {
+	r.t.Helper()
+	info, err := r.js.StreamInfo("EVENTS")
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	cfg := info.Config
+	change(&cfg)
+	if _, err := r.js.UpdateStream(&cfg); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+func TestStreamOfAnotherRelayIsRefused(t *testing.T) {
+	r := newRig(t, nats.StreamConfig{})
+	r.start(nil)
+	r.publish(at(100, 0))
+	r.awaitOutcomes(1)
+	r.end()
+	for what, change := range map[string]struct {
+		origin Origin
+		says   string
+	}{
+		"of another slot":              {Origin{SystemID: "7", Slot: "other", Timeline: 1, WAL: 1 << 40}, "belongs to another relay"},
+		"of another database":          {Origin{SystemID: "8", Slot: "s", Timeline: 1, WAL: 1 << 40}, "belongs to another relay"},
+		"of a database that went back": {Origin{SystemID: "7", Slot: "s", Timeline: 1, WAL: 50}, "went back in time"},
+		"of a timeline that never was": {Origin{SystemID: "7", Slot: "s", Timeline: 3, Ended: map[int32]uint64{2: 500}, WAL: 1 << 40}, "is not in the history"},
+	} {
+		t.Run(what, func(t *testing.T) {
+			r.origin = change.origin
+			r.prepare()
+			ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+			defer cancel()
+			err := r.router.Open(ctx, nil)
+			if _, ok := errors.AsType[*ConfigurationError](err); !ok || !strings.Contains(err.Error(), change.says) {
+				t.Errorf("opening it gives %v, want a configuration error with %q", err, change.says)
+			}
+			if err := r.router.Close(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// After a failover, positions past the end of the old timeline are other
+// events.
+func TestEventsOfANewTimelineAreNotTakenForOldOnes(t *testing.T) {
+	r := newRig(t, nats.StreamConfig{})
+	r.start(nil)
+	r.publish(at(100, 0), at(200, 0), at(300, 0))
+	r.awaitOutcomes(3)
+	r.end()
+	r.origin.Timeline, r.origin.Ended = 2, map[int32]uint64{1: 250}
+	r.start(nil)
+	renewed := at(280, 0)
+	r.publish(at(200, 0), renewed)
+	r.awaitOutcomes(2)
+	r.wantIDs("id-100-0", "id-200-0", "id-300-0", "id-280-0")
+}
+
+func BenchmarkEncodeAndSend(b *testing.B) {
+	s := natstest.Start(b)
+	nc, err := nats.Connect(s.URL())
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer nc.Close()
+	subject, err := ParseSubject("events.{type}")
+	if err != nil {
+		b.Fatal(err)
+	}
+	w := newWriter(nc, nil, writerConfig{stream: "EVENTS", origin: Origin{SystemID: "7412345678901234567", Slot: "walrelay"}, maxInFlight: 1})
+	w.prefix = nc.NewInbox() + "."
+	ev := at(100, 0)
+	ev.Time, ev.Data = "2026-11-23T14:30:18.123456Z", make([]byte, 300)
+	w.ring[0] = flight{ev: ev, target: &Target{Stream: "EVENTS", Subject: &subject}}
+	b.ReportAllocs()
+	for b.Loop() {
+		if err := w.send(0); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
