@@ -53,7 +53,7 @@ func checkBySDK(a attribute, value string) error {
 	sample.SetID("id")
 	sample.SetType("type")
 	sample.SetSource("/source")
-	want := ""
+	var want string
 	switch a {
 	case attrSource:
 		sample.SetSource(value)
@@ -73,7 +73,8 @@ func checkBySDK(a attribute, value string) error {
 	}
 	// The SDK's text repeats the value, of whatever length.
 	if all, ok := errors.AsType[ce.ValidationError](err); ok {
-		for _, err = range all {
+		for _, fault := range all { // one value was set, so one is at fault
+			err = fault
 		}
 	}
 	if fault, ok := errors.AsType[*url.Error](err); ok {

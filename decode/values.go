@@ -163,12 +163,8 @@ func (s *scanner) offset() time.Duration {
 	if s.skip('Z') {
 		return 0
 	}
-	sign := time.Duration(1)
-	switch {
-	case s.skip('+'):
-	case s.skip('-'):
-		sign = -1
-	default:
+	west := s.skip('-')
+	if !west && !s.skip('+') {
 		return 0
 	}
 	d := time.Duration(s.number(2)) * time.Hour
@@ -178,5 +174,8 @@ func (s *scanner) offset() time.Duration {
 			d += time.Duration(s.number(2)) * time.Second
 		}
 	}
-	return sign * d
+	if west {
+		return -d
+	}
+	return d
 }

@@ -93,8 +93,9 @@ func unreadable(stream string, seq uint64, err error) error {
 }
 
 const (
-	// apiTimeout bounds one request to the JetStream API.
-	apiTimeout = 5 * time.Second
+	// apiTimeout bounds one request to the JetStream API, which is asked again:
+	// while a stream has no leader, nobody answers.
+	apiTimeout = 2 * time.Second
 	// patience is how long a stream may be missing, or seem to have lost
 	// messages, before that is believed: servers that start, and leaders that
 	// have just been elected, may not know better yet.
