@@ -55,6 +55,7 @@ type writer struct {
 	epoch   uint64     // answers to earlier epochs are void
 	sent    uint64     // the number after the last flight sent in this epoch
 	heard   uint64     // the number after the last flight answered in it
+	full    bool       // the window was full, and has not drained by a quarter
 	flows   bool       // false while the window is under repair
 	cause   error      // why it is
 	held    error      // what was last said about that
@@ -136,13 +137,18 @@ func (w *writer) publish(ctx context.Context, ev *event.Event, target *Target, t
 	return nil
 }
 
+// hasRoom reports whether an event may be appended. Once the window was full, it
+// must have drained by a quarter first: otherwise each acknowledgement would
+// wake the sender for one event, and each event cost a write of its own.
 func (w *writer) hasRoom(size int) bool {
-	if !w.flows {
-		return false
+	events, bytes := len(w.ring), w.cfg.maxInFlightBytes
+	if w.full {
+		events, bytes = events-events/4, bytes-bytes/4
 	}
-	inFlight := w.next - w.base
-	return inFlight == 0 ||
-		inFlight < uint64(len(w.ring)) && w.bytes+size <= w.cfg.maxInFlightBytes
+	inFlight := int(w.next - w.base)
+	room := inFlight == 0 || inFlight < events && w.bytes+size <= bytes
+	w.full = !room
+	return room && w.flows
 }
 
 // has reports whether the stream already has the event, from a run before, and
@@ -274,7 +280,9 @@ func (w *writer) settle(end uint64) {
 	for ; w.base < end; w.base++ {
 		w.done(&w.ring[w.base%uint64(len(w.ring))], w.base+w.offset)
 	}
-	signal(w.space)
+	if !w.full || w.hasRoom(0) {
+		signal(w.space)
+	}
 }
 
 // done gives a flight its outcome: it is stored with the sequence.

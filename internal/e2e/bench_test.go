@@ -27,10 +27,10 @@ func newBench(b *testing.B) *env {
 	return e
 }
 
-// benchEvents is how many events a backlog has; WALRELAY_BENCH_EVENTS changes it.
+// benchEvents is how many events a backlog has; WALRELAY_TEST_BENCH_EVENTS changes it.
 func benchEvents(b *testing.B) int {
 	b.Helper()
-	text := os.Getenv("WALRELAY_BENCH_EVENTS")
+	text := os.Getenv("WALRELAY_TEST_BENCH_EVENTS")
 	if text == "" {
 		return 400_000
 	}
