@@ -63,6 +63,8 @@ func (c NATSConfig) options() ([]nats.Option, error) {
 		nats.Name(applicationName),
 		nats.Timeout(natsDialTimeout),
 		nats.ReconnectBufSize(-1),
+		// Subjects are made valid by the router, and nobody else publishes.
+		nats.SkipSubjectValidation(),
 		nats.WriteBufferSize(natsWriteBuffer),
 		nats.MaxReconnects(-1),
 		nats.PingInterval(natsPingInterval),

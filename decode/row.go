@@ -233,12 +233,14 @@ func (r *row) time() error {
 	if len(value) == 0 {
 		return nil
 	}
-	t, err := parseTimestamp(value)
-	if err != nil {
-		return err
-	}
 	start := len(r.buf)
-	r.buf = t.AppendFormat(r.buf, time.RFC3339Nano)
+	if r.buf = appendUTC(r.buf, value); len(r.buf) == start {
+		t, err := parseTimestamp(value)
+		if err != nil {
+			return err
+		}
+		r.buf = t.AppendFormat(r.buf, time.RFC3339Nano)
+	}
 	r.ev.Time = view(r.buf[start:])
 	return nil
 }

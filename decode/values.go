@@ -1,6 +1,7 @@
 package decode
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"strings"
@@ -29,6 +30,34 @@ var (
 	errTooLate     = errors.New("it is after the year 9999, which RFC 3339 cannot say; write an earlier time, or null")
 	errNoTimestamp = errors.New("it is no timestamp in ISO style; the column must be a timestamptz or a timestamp")
 )
+
+// appendUTC appends RFC 3339 of a timestamptz as a session in UTC writes it,
+// "2026-11-23 14:30:18.5+00", which differs in two characters only. For
+// anything else it appends nothing.
+func appendUTC(dst, b []byte) []byte {
+	const shape = "0000-00-00 00:00:00"
+	seconds, ok := bytes.CutSuffix(b, []byte("+00"))
+	if !ok || len(seconds) < len(shape) || len(seconds) > len(shape)+10 {
+		return dst
+	}
+	for i, c := range seconds {
+		switch {
+		case i == len(shape):
+			ok = c == '.'
+		case i > len(shape) || shape[i] == '0':
+			ok = c >= '0' && c <= '9'
+		default:
+			ok = c == shape[i]
+		}
+		if !ok {
+			return dst
+		}
+	}
+	dst = append(dst, seconds[:10]...)
+	dst = append(dst, 'T')
+	dst = append(dst, seconds[11:]...)
+	return append(dst, 'Z')
+}
 
 // parseTimestamp reads a timestamp or timestamptz in ISO style, as the
 // replication session writes it, such as 2026-11-23 14:30:18.123456+00. Without

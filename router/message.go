@@ -106,13 +106,14 @@ func (e *Encoder) extensionHeader(name string) string {
 	return header
 }
 
+func plainInHeader(c byte) bool { return c > ' ' && c < 0x7F && c != '"' && c != '%' }
+
 // escapeHeader percent-encodes what the binding says (section 3.1.3.2): space,
 // quotes, percent signs, and everything outside of printable ASCII.
 func escapeHeader(value string) string {
 	const digits = "0123456789ABCDEF"
-	plain := func(c byte) bool { return c > ' ' && c < 0x7F && c != '"' && c != '%' }
 	first := 0
-	for first < len(value) && plain(value[first]) {
+	for first < len(value) && plainInHeader(value[first]) {
 		first++
 	}
 	if first == len(value) {
@@ -123,7 +124,7 @@ func escapeHeader(value string) string {
 	b.WriteString(value[:first])
 	for i := first; i < len(value); i++ {
 		c := value[i]
-		if plain(c) {
+		if plainInHeader(c) {
 			b.WriteByte(c)
 			continue
 		}
