@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -27,6 +28,8 @@ type Relay struct {
 	metrics *metrics
 	health  health
 
+	// streamed says that a session has streamed before; Run only.
+	streamed bool
 	// inspected says that the checks at the start have passed; Run only.
 	inspected bool
 	// current is the session that streams; nil between sessions.
@@ -93,6 +96,7 @@ func (r *Relay) supervise(ctx context.Context) error {
 	}
 	defer func() { nc.Close() }()
 	backoff := retry.NewBackoff(100*time.Millisecond, 5*time.Second)
+	said, saidAt := "", time.Time{}
 	for {
 		if nc.IsClosed() {
 			// The client gives up for good on some protocol errors.
@@ -111,17 +115,24 @@ func (r *Relay) supervise(ctx context.Context) error {
 		case err == nil:
 			err = errors.New("it ended without a reason")
 		}
-		r.health.setPhase("waiting to reconnect: " + err.Error())
+		text := oneLine(err)
+		r.health.setPhase("not streaming: " + text)
 		if time.Since(started) > 10*time.Second {
 			backoff.Reset()
 		}
-		r.log.Warn().Err(err).Msg("the stream from Postgres ended; connecting again")
-		r.metrics.reconnects.WithLabelValues("postgres").Inc()
+		// An outage may last: what was said once is said again each minute.
+		if text != said || time.Since(saidAt) > time.Minute {
+			said, saidAt = text, time.Now()
+			r.log.Warn().Str("error", text).Msg("not streaming; trying again")
+		}
 		if backoff.Wait(ctx) != nil {
 			return nil
 		}
 	}
 }
+
+// oneLine puts the text of an error that lists several attempts on one line.
+func oneLine(err error) string { return strings.Join(strings.Fields(err.Error()), " ") }
 
 // isConfiguration reports whether only a person can mend the cause of err.
 func isConfiguration(err error) bool {

@@ -195,6 +195,10 @@ func (s *session) closeRouter() {
 // streams in order, one reports to the slot.
 func (s *session) run(ctx, work context.Context, cancel context.CancelCauseFunc) error {
 	r := s.relay
+	if r.streamed {
+		r.metrics.reconnects.WithLabelValues("postgres").Inc()
+	}
+	r.streamed = true
 	r.current.Store(s)
 	defer r.current.Store(nil)
 	r.health.setPhase("")
