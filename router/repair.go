@@ -114,11 +114,12 @@ func (w *writer) resync(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if r.foreign > 0 && !w.cfg.shared {
-		w.warnForeign(r.foreign)
-	}
-	if err := w.resolveRefused(ctx, r); err != nil {
+	inPlace, err := w.resolveRefused(ctx, r)
+	if err != nil {
 		return err
+	}
+	if foreign := r.foreign + inPlace; foreign > 0 && !w.cfg.shared {
+		w.warnForeign(foreign)
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -169,8 +170,8 @@ func (w *writer) covers(r reading, n uint64) bool {
 // are stored: either a copy of their own, late from an earlier epoch, stands
 // in their place, or a message of somebody else. In the latter case they are
 // published now, after events that they should precede: out of order, but not
-// lost.
-func (w *writer) resolveRefused(ctx context.Context, r reading) error {
+// lost. It returns the number of such messages of somebody else.
+func (w *writer) resolveRefused(ctx context.Context, r reading) (foreign uint64, err error) {
 	w.mu.Lock()
 	type suspect struct {
 		f        *flight
@@ -191,13 +192,14 @@ func (w *writer) resolveRefused(ctx context.Context, r reading) error {
 		case err == nil && position == s.f.ev.Position:
 			s.f.stored = true
 		case err == nil || errors.Is(err, errForeign) || errors.Is(err, nats.ErrMsgNotFound):
+			foreign++
 			w.cfg.log.Error().Str("stream", w.cfg.stream).Str("id", s.f.ev.ID).Uint64("sequence", s.sequence).
 				Msg("a message of somebody else took the place of this event, which now follows out of order")
 		default:
-			return err
+			return foreign, err
 		}
 	}
-	return nil
+	return foreign, nil
 }
 
 func (w *writer) warnForeign(messages uint64) {
