@@ -47,7 +47,7 @@ fuzz: ## a short run of every fuzz test
 
 bench: ## throughput and latency on this machine, beside a bare reader of the slot
 	scripts/ensure-postgres.sh
-	$(GO) test -run '^$$' -bench . -benchtime 1x -timeout 30m ./internal/e2e
+	$(GO) test -run '^$$' -bench . -benchtime 1x -count 3 -timeout 30m ./internal/e2e
 
 demo: ## see it work: throw-away Postgres and nats-server, relay, producer, consumer
 	@test -n "$(POSTGRES_URL)" || scripts/ensure-postgres.sh

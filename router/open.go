@@ -39,6 +39,7 @@ func (w *writer) open(ctx context.Context, recorded *StreamState) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.created = r.created
+	w.begin()
 	w.flows = true
 	w.reached = reached{sequence: r.last, position: known.position}
 	switch {

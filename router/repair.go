@@ -107,30 +107,36 @@ func (w *writer) unanswered() bool {
 // the outcome to the flights that it has. The others close ranks.
 func (w *writer) resync(ctx context.Context) error {
 	w.mu.Lock()
-	w.epoch++
-	known := w.reached.sequence
+	known, refused := w.reached.sequence, w.refused
+	w.begin()
 	w.mu.Unlock()
 	r, err := w.readLedger(ctx, known)
 	if err != nil {
 		return err
 	}
-	inPlace, err := w.resolveRefused(ctx, r)
-	if err != nil {
-		return err
+	if w.cfg.shared {
+		r.foreign = 0
 	}
-	if foreign := r.foreign + inPlace; foreign > 0 && !w.cfg.shared {
-		w.warnForeign(foreign)
+	if refused {
+		inPlace, err := w.confirm(ctx, r)
+		if err != nil {
+			return err
+		}
+		r.foreign += inPlace
+	}
+	if r.foreign > 0 {
+		w.warnForeign(r.foreign)
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	end := w.base
 	for n := w.base; n < w.next; n++ {
 		f := &w.ring[n%uint64(len(w.ring))]
-		if f.stored || !w.cfg.shared && !f.refused && w.covers(r, n) {
+		if f.stored || !refused && w.covers(r, n) {
 			w.done(f, n+w.offset)
 			continue
 		}
-		f.stored, f.refused = false, false
+		f.stored = false
 		if n != end {
 			w.ring[end%uint64(len(w.ring))] = *f
 			*f = flight{}
@@ -138,7 +144,6 @@ func (w *writer) resync(ctx context.Context) error {
 		end++
 	}
 	w.next = end
-	w.sent, w.heard = w.base, w.base
 	w.offset = r.last + 1 - w.base
 	w.reached.sequence = r.last
 	signal(w.space)
@@ -146,10 +151,12 @@ func (w *writer) resync(ctx context.Context) error {
 }
 
 // covers reports whether the stream's last message says that flight n is
-// stored, unless it was refused.
+// stored, if nothing was refused.
 func (w *writer) covers(r reading, n uint64) bool {
 	f := &w.ring[n%uint64(len(w.ring))]
 	switch {
+	case w.cfg.shared:
+		return false
 	case r.own:
 		return f.ev.Position.Compare(r.position) <= 0
 	case r.foreign > 0:
@@ -166,21 +173,21 @@ func (w *writer) covers(r reading, n uint64) bool {
 	return n+w.offset <= r.last
 }
 
-// resolveRefused finds out about flights that were refused although later ones
-// are stored: either a copy of their own, late from an earlier epoch, stands
-// in their place, or a message of somebody else. In the latter case they are
-// published now, after events that they should precede: out of order, but not
-// lost. It returns the number of such messages of somebody else.
-func (w *writer) resolveRefused(ctx context.Context, r reading) (foreign uint64, err error) {
+// confirm finds out, after a refusal, about flights that were not acknowledged
+// although later ones are stored: either they are stored too, and the answer
+// was lost, or a message of somebody else stands in their place. In the latter
+// case they are published now, after events that they should precede: out of
+// order, but not lost. It returns the number of such messages.
+func (w *writer) confirm(ctx context.Context, r reading) (foreign uint64, err error) {
 	w.mu.Lock()
 	type suspect struct {
 		f        *flight
 		sequence uint64
 	}
 	var suspects []suspect
-	for n := w.base; n < w.next && !w.cfg.shared; n++ {
+	for n := w.base; n < w.next; n++ {
 		f := &w.ring[n%uint64(len(w.ring))]
-		if f.refused && w.covers(r, n) {
+		if !f.stored && w.covers(r, n) {
 			suspects = append(suspects, suspect{f, n + w.offset})
 		}
 	}
@@ -191,7 +198,10 @@ func (w *writer) resolveRefused(ctx context.Context, r reading) (foreign uint64,
 		switch {
 		case err == nil && position == s.f.ev.Position:
 			s.f.stored = true
-		case err == nil || errors.Is(err, errForeign) || errors.Is(err, nats.ErrMsgNotFound):
+		case errors.Is(err, nats.ErrMsgNotFound):
+			// Removed already, whoever's it was. It was sent a moment ago:
+			// sent again, it is stored, or called a duplicate.
+		case err == nil || errors.Is(err, errForeign):
 			foreign++
 			w.cfg.log.Error().Str("stream", w.cfg.stream).Str("id", s.f.ev.ID).Uint64("sequence", s.sequence).
 				Msg("a message of somebody else took the place of this event, which now follows out of order")
@@ -217,8 +227,7 @@ func (w *writer) probe(ctx context.Context) error {
 	}
 	n := w.base
 	f := &w.ring[n%uint64(len(w.ring))]
-	_, err := w.encode(f, n)
-	if err != nil {
+	if err := w.encode(f, n); err != nil {
 		err = w.eventError(f, err)
 		w.mu.Unlock()
 		return err

@@ -23,9 +23,9 @@ type flight struct {
 	size   int
 	first  time.Time // when it was first sent
 	sent   time.Time // when it was last sent
-	// What the server answered in this epoch: that it is stored, although
-	// earlier ones may not be, or that it is refused.
-	stored, refused bool
+	// stored says that the server acknowledged it in this epoch, although
+	// earlier ones may not be stored.
+	stored bool
 }
 
 // writer publishes to one stream. Publish appends to the window and sends;
@@ -33,13 +33,15 @@ type flight struct {
 // writer starts, puts things right when one is missing.
 //
 // Flights are numbered from 0 without gaps. In an owned stream flight n is
-// sent so that it can only be stored with sequence n + offset.
+// sent so that it can only be stored with sequence n + offset: so the sequence
+// in an acknowledgement names its flight, and all flights of an epoch share one
+// reply subject, which costs the server less than one for each.
 type writer struct {
 	cfg    writerConfig
 	ledger ledger
 	acks   ackReader
 	sub    *nats.Subscription
-	prefix string // of the reply subjects; epoch and number follow
+	prefix string // of the reply subjects; the epoch follows and, in a shared stream, the number
 
 	// broken tells run that the window needs repair; space tells Publish that
 	// the window moved or flows again; drained tells a repair that the last
@@ -53,8 +55,10 @@ type writer struct {
 	bytes   int        // the sizes of the flights between
 	offset  uint64     // sequence of flight n, minus n
 	epoch   uint64     // answers to earlier epochs are void
-	sent    uint64     // the number after the last flight sent in this epoch
-	heard   uint64     // the number after the last flight answered in it
+	reply   string     // the reply subject of this epoch
+	sent    int        // how many messages were sent in this epoch
+	heard   int        // how many answers to them came in
+	refused bool       // one of them was no acknowledgement
 	full    bool       // the window was full, and has not drained by a quarter
 	flows   bool       // false while the window is under repair
 	cause   error      // why it is
@@ -173,11 +177,9 @@ func (w *writer) has(ev *event.Event) bool {
 // most, never for an answer.
 func (w *writer) send(n uint64) error {
 	f := &w.ring[n%uint64(len(w.ring))]
-	reply, err := w.encode(f, n)
-	if err != nil {
+	if err := w.encode(f, n); err != nil {
 		return &EventError{Class: classify(err), Schema: f.ev.Schema, Table: f.ev.Table, ID: f.ev.ID, Err: err}
 	}
-	w.msg.Reply = reply
 	f.sent = time.Now()
 	if f.first.IsZero() {
 		f.first = f.sent
@@ -185,7 +187,7 @@ func (w *writer) send(n uint64) error {
 	if err := w.ledger.nc.PublishMsg(&w.msg); err != nil {
 		return w.eventError(f, err)
 	}
-	w.sent = n + 1
+	w.sent++
 	return nil
 }
 
@@ -197,77 +199,87 @@ func (w *writer) eventError(f *flight, err error) error {
 	return &EventError{Class: class, Schema: f.ev.Schema, Table: f.ev.Table, ID: f.ev.ID, Err: err}
 }
 
-// encode makes the message of flight n and returns its reply subject. The
-// texts of one message are parts of one string.
-func (w *writer) encode(f *flight, n uint64) (reply string, err error) {
+// encode makes the message of flight n. Its texts are parts of one string.
+func (w *writer) encode(f *flight, n uint64) (err error) {
 	if w.subject, err = f.target.Subject.Append(w.subject[:0], f.ev); err != nil {
-		return "", err
+		return err
 	}
 	if err := w.enc.Encode(&w.msg, f.ev, f.target.Mode); err != nil {
-		return "", err
+		return err
 	}
-	b := w.scratch[:0]
-	b = append(b, w.subject...)
-	endSubject := len(b)
-	b = append(b, w.prefix...)
-	b = strconv.AppendUint(b, w.epoch, 10)
-	b = append(b, '.')
-	b = strconv.AppendUint(b, n, 10)
-	endReply := len(b)
-	if !w.cfg.shared {
-		b = strconv.AppendUint(b, n+w.offset-1, 10)
-	}
-	endSequence := len(b)
-	if !w.cfg.shared {
-		b = w.cfg.origin.appendPosition(b, f.ev.Position)
-	}
-	w.scratch = b
-	text := string(b)
-	w.msg.Subject = text[:endSubject]
 	w.enc.Set(&w.msg, nats.MsgIdHdr, f.ev.ID)
 	w.enc.Set(&w.msg, nats.ExpectedStreamHdr, w.cfg.stream)
-	if !w.cfg.shared {
-		w.enc.Set(&w.msg, nats.ExpectedLastSeqHdr, text[endReply:endSequence])
+	b := append(w.scratch[:0], w.subject...)
+	if w.cfg.shared {
+		end := len(b)
+		b = append(b, w.reply...)
+		b = strconv.AppendUint(b, n, 10)
+		text := string(b)
+		w.msg.Subject, w.msg.Reply = text[:end], text[end:]
+	} else {
+		endSubject := len(b)
+		b = strconv.AppendUint(b, n+w.offset-1, 10)
+		endSequence := len(b)
+		b = w.cfg.origin.appendPosition(b, f.ev.Position)
+		text := string(b)
+		w.msg.Subject, w.msg.Reply = text[:endSubject], w.reply
+		w.enc.Set(&w.msg, nats.ExpectedLastSeqHdr, text[endSubject:endSequence])
 		w.enc.Set(&w.msg, PositionHeader, text[endSequence:])
 	}
+	w.scratch = b
 	w.enc.Finish(&w.msg)
-	return text[endSubject:endReply], nil
+	return nil
+}
+
+// begin starts an epoch: the answers to what was sent before are void.
+func (w *writer) begin() {
+	w.epoch++
+	w.reply = w.prefix + strconv.FormatUint(w.epoch, 10) + "."
+	if !w.cfg.shared {
+		w.reply += "0"
+	}
+	w.sent, w.heard, w.refused = 0, 0, false
 }
 
 // answer takes the server's answer to one message. The NATS client calls it
 // from one goroutine.
 func (w *writer) answer(msg *nats.Msg) {
-	epoch, n, ok := parseReply(msg.Subject, w.prefix)
-	if !ok {
-		return
-	}
 	got, err := w.acks.read(msg)
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if epoch != w.epoch || n < w.base || n >= w.next {
+	number, ok := strings.CutPrefix(msg.Subject, w.reply)
+	if !ok {
 		return // of a message that was given up; reading the stream decides
 	}
-	if w.heard = max(w.heard, n+1); w.heard == w.sent {
+	if w.heard++; w.heard == w.sent {
 		signal(w.drained)
 	}
-	f := &w.ring[n%uint64(len(w.ring))]
-	switch {
-	case err != nil:
-		f.refused = true
-		w.fail(w.eventError(f, err))
+	if err != nil || got.duplicate && !w.cfg.shared {
+		if err == nil {
+			err = errWrongLastSequence
+		}
+		w.refused = true
+		w.fail(err)
+		return
+	}
+	n := got.sequence - w.offset
+	if w.cfg.shared {
+		if n, err = strconv.ParseUint(number, 10, 64); err != nil {
+			return
+		}
+	}
+	switch f := &w.ring[n%uint64(len(w.ring))]; {
+	case n < w.base || n >= w.next:
 	case w.cfg.shared:
 		f.stored = true
 		w.settleStored()
-	case got.duplicate || got.sequence != n+w.offset:
-		f.refused = true
-		w.fail(errWrongLastSequence)
 	case w.flows:
 		// Stored with the predicted sequence, and nothing was refused: so is
 		// all that was sent before.
 		w.settle(n + 1)
 	default:
-		// Something before it was refused, and yet its prediction came true:
-		// another message took the refused one's place.
+		// Something was refused, and yet this prediction came true: it is of
+		// before that, or another message took the refused one's place.
 		f.stored = true
 	}
 }
@@ -359,24 +371,6 @@ func (w *writer) close() error {
 		return fmt.Errorf("ending the subscription to the acknowledgements of stream %q: %w", w.cfg.stream, err)
 	}
 	return nil
-}
-
-// parseReply reads epoch and number from a reply subject.
-func parseReply(subject, prefix string) (epoch, n uint64, ok bool) {
-	rest, ok := strings.CutPrefix(subject, prefix)
-	if !ok {
-		return 0, 0, false
-	}
-	first, second, ok := strings.Cut(rest, ".")
-	if !ok {
-		return 0, 0, false
-	}
-	epoch, err := strconv.ParseUint(first, 10, 64)
-	if err != nil {
-		return 0, 0, false
-	}
-	n, err = strconv.ParseUint(second, 10, 64)
-	return epoch, n, err == nil
 }
 
 func signal(c chan struct{}) {

@@ -436,6 +436,7 @@ func BenchmarkEncodeAndSend(b *testing.B) {
 	}
 	w := newWriter(nc, nil, writerConfig{stream: "EVENTS", origin: Origin{SystemID: "7412345678901234567", Slot: "walrelay"}, maxInFlight: 1})
 	w.prefix = nc.NewInbox() + "."
+	w.begin()
 	ev := at(100, 0)
 	ev.Time, ev.Data = "2026-11-23T14:30:18.123456Z", make([]byte, 300)
 	w.ring[0] = flight{ev: ev, target: &Target{Stream: "EVENTS", Subject: &subject}}
