@@ -209,7 +209,8 @@ func (w *writer) encode(f *flight, n uint64) (err error) {
 	}
 	w.enc.Set(&w.msg, nats.MsgIdHdr, f.ev.ID)
 	w.enc.Set(&w.msg, nats.ExpectedStreamHdr, w.cfg.stream)
-	b := append(w.scratch[:0], w.subject...)
+	b := w.scratch[:0]
+	b = append(b, w.subject...)
 	if w.cfg.shared {
 		end := len(b)
 		b = append(b, w.reply...)

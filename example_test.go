@@ -1,0 +1,65 @@
+package walrelay_test
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/rs/zerolog"
+
+	"github.com/walrelay/walrelay"
+)
+
+// A program that embeds the relay: it makes what is missing, as "walrelay
+// init" does, and streams until it is told to stop.
+func Example() {
+	cfg := walrelay.Config{
+		Postgres: walrelay.PostgresConfig{URL: os.Getenv("WALRELAY_POSTGRES_URL")},
+		NATS:     walrelay.NATSConfig{URL: os.Getenv("WALRELAY_NATS_URL")},
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+
+	if _, err := walrelay.Setup(ctx, cfg); err != nil {
+		fmt.Println(err)
+		return
+	}
+	relay, err := walrelay.New(cfg, zerolog.New(os.Stderr))
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	if err := relay.Run(ctx); err != nil {
+		fmt.Println(err)
+	}
+}
+
+// All faults of a configuration are told at once, each with its key.
+func ExampleConfig_Validate() {
+	cfg := walrelay.Config{
+		Postgres: walrelay.PostgresConfig{URL: "postgres://localhost/shop"},
+		NATS:     walrelay.NATSConfig{URL: "nats://localhost:4222"},
+		Slot:     "Orders",
+		Publish:  walrelay.PublishConfig{MaxInFlight: -1},
+	}
+	fmt.Println(cfg.WithDefaults().Validate())
+	// Output:
+	// slot: "Orders" is no slot name: 1 to 63 lower-case letters, digits and underscores
+	// publish.max_in_flight: must be greater than zero
+}
+
+// What a DBA runs in place of "walrelay init".
+func ExamplePrintSQL() {
+	sql, err := walrelay.PrintSQL(walrelay.Config{
+		Postgres: walrelay.PostgresConfig{URL: "postgres://localhost/shop"},
+		NATS:     walrelay.NATSConfig{URL: "nats://localhost:4222"},
+	})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	fmt.Println(len(sql) > 0)
+	// Output: true
+}
