@@ -12,8 +12,8 @@ import (
 
 func TestDelaysDoubleUpToTheLimitLessHalfAtMost(t *testing.T) {
 	b := retry.NewBackoff(100*time.Millisecond, time.Second)
-	for i, full := range []time.Duration{100, 200, 400, 800, 1000, 1000, 1000} {
-		full *= time.Millisecond
+	for i, ms := range []int{100, 200, 400, 800, 1000, 1000, 1000} {
+		full := time.Duration(ms) * time.Millisecond
 		if d := b.Next(); d < full/2 || d > full {
 			t.Errorf("delay %d is %v, want between %v and %v", i, d, full/2, full)
 		}
