@@ -233,6 +233,14 @@ func writeTransaction(ctx context.Context, conn *pgx.Conn, random *rand.Rand, wr
 	return err == nil, err
 }
 
+// awaitLedger waits until everything is published, and checks that the stream
+// has what was committed.
+func (e *env) awaitLedger() {
+	e.t.Helper()
+	e.awaitCaughtUp()
+	checkLedger(e.t, e.postgresURL, readStream(e.t, e.nats(), "EVENTS"))
+}
+
 // checkLedger compares what a stream has with what the outbox table has: each
 // committed event once, nothing else, transactions whole and in commit order.
 func checkLedger(t testing.TB, url string, messages []stored) {

@@ -21,8 +21,7 @@ func TestEightWritersArriveExactlyAsCommitted(t *testing.T) {
 	w := startWriters(t, e.postgresURL, 8, 0)
 	e.awaitMessages("EVENTS", 3000)
 	w.end()
-	e.awaitCaughtUp()
-	checkLedger(t, e.postgresURL, readStream(t, e.nats(), "EVENTS"))
+	e.awaitLedger()
 }
 
 func TestKillingTheRelayEveryHalfSecondLosesAndDoublesNothing(t *testing.T) {
@@ -40,8 +39,7 @@ func TestKillingTheRelayEveryHalfSecondLosesAndDoublesNothing(t *testing.T) {
 	}
 	e.run()
 	w.end()
-	e.awaitCaughtUp()
-	checkLedger(t, e.postgresURL, readStream(t, e.nats(), "EVENTS"))
+	e.awaitLedger()
 }
 
 func TestNATSStoppedThreeTimesUnderLoad(t *testing.T) {
@@ -63,8 +61,7 @@ func TestNATSStoppedThreeTimesUnderLoad(t *testing.T) {
 	}
 	e.awaitMore("EVENTS", 200)
 	w.end()
-	e.awaitCaughtUp()
-	checkLedger(t, e.postgresURL, readStream(t, e.nats(), "EVENTS"))
+	e.awaitLedger()
 }
 
 func TestPostgresCrashedThreeTimesUnderLoad(t *testing.T) {
@@ -81,8 +78,7 @@ func TestPostgresCrashedThreeTimesUnderLoad(t *testing.T) {
 	}
 	e.awaitMore("EVENTS", 200)
 	w.end()
-	e.awaitCaughtUp()
-	checkLedger(t, e.postgresURL, readStream(t, e.nats(), "EVENTS"))
+	e.awaitLedger()
 }
 
 // Postgres up to 16 forgets at a clean restart what the slot had confirmed
@@ -152,8 +148,7 @@ func TestStandbyTakesOverWithinFiveSeconds(t *testing.T) {
 	}
 	e.awaitMore("EVENTS", 200)
 	w.end()
-	e.awaitCaughtUp()
-	checkLedger(t, e.postgresURL, readStream(t, e.nats(), "EVENTS"))
+	e.awaitLedger()
 }
 
 // A relay that was frozen with messages under way wakes up after another has
@@ -182,8 +177,7 @@ func TestRelayThatLostItsSlotStoresNothing(t *testing.T) {
 	}
 	w.end()
 	e.run()
-	e.awaitCaughtUp()
-	checkLedger(t, e.postgresURL, readStream(t, e.nats(), "EVENTS"))
+	e.awaitLedger()
 }
 
 func TestSIGTERMUnderLoadDrainsAndEndsWithZero(t *testing.T) {
@@ -208,8 +202,7 @@ func TestSIGTERMUnderLoadDrainsAndEndsWithZero(t *testing.T) {
 	}
 	w.end()
 	e.run()
-	e.awaitCaughtUp()
-	checkLedger(t, e.postgresURL, readStream(t, e.nats(), "EVENTS"))
+	e.awaitLedger()
 }
 
 func TestPostgresStopsAlthoughNATSIsAway(t *testing.T) {
@@ -446,8 +439,7 @@ func TestR3LeaderKilledUnderLoad(t *testing.T) {
 	}
 	e.awaitMore("EVENTS", 500)
 	w.end()
-	e.awaitCaughtUp()
-	checkLedger(t, e.postgresURL, readStream(t, e.nats(), "EVENTS"))
+	e.awaitLedger()
 }
 
 func TestFullStreamHoldsAndGoesOnWhenThereIsRoom(t *testing.T) {
@@ -623,8 +615,7 @@ func TestCutNATSConnectionsUnderLoad(t *testing.T) {
 	}
 	e.awaitMore("EVENTS", 300)
 	w.end()
-	e.awaitCaughtUp()
-	checkLedger(t, e.postgresURL, readStream(t, e.nats(), "EVENTS"))
+	e.awaitLedger()
 }
 
 // checkOnce checks that the stream has each of the inserted events once, in
