@@ -3,7 +3,6 @@ package decode
 import (
 	"errors"
 	"fmt"
-	"math"
 	"time"
 
 	"github.com/walrelay/walrelay/event"
@@ -14,14 +13,16 @@ type Kind uint8
 
 const (
 	// Other is nothing to hand on: a relation, a type, an origin, a logical
-	// message, and whatever happens to tables that are no outbox.
+	// message of others, and whatever happens to tables that are no outbox.
 	Other Kind = iota
 	// Begin starts a transaction.
 	Begin
 	// Commit ends it.
 	Commit
-	// Insert is an event.
+	// Insert is an event: a row, or a logical message of walrelay.
 	Insert
+	// Marker is a logical message of walrelay to itself.
+	Marker
 )
 
 // Change is what one message means.
@@ -32,13 +33,20 @@ type Change struct {
 	CommitLSN, EndLSN uint64
 	// CommittedAt is the database's clock at the commit (Begin and Commit).
 	CommittedAt time.Time
-	// Event is the inserted event (Insert).
+	// Event is the inserted event (Insert). With a *RowError it is what could
+	// be read of it: enough to tell a person which one it is.
 	Event *event.Event
+	// Raw is, with a *RowError, what the event would be made of.
+	Raw *Raw
+	// Marker is the text of a Marker.
+	Marker string
 }
 
 // Config says which tables are outboxes.
 type Config struct {
 	Tables []Table
+	// Prefix of the logical messages that are for us; none are if it is empty.
+	Prefix string
 }
 
 // Table is an outbox table, and how its columns make an event. The name is
@@ -53,6 +61,7 @@ type Decoder struct {
 	tables    map[tableName]*Mapping
 	relations map[uint32]*relation
 	validator *validator
+	prefix    string
 
 	open        bool // between Begin and Commit
 	commitLSN   uint64
@@ -67,7 +76,7 @@ type tableName struct{ schema, name string }
 // New returns a decoder. A table without a name and two configurations of one
 // table are errors; all of them are returned at once.
 func New(cfg Config) (*Decoder, error) {
-	d := &Decoder{tables: make(map[tableName]*Mapping, len(cfg.Tables)), validator: newValidator()}
+	d := &Decoder{tables: make(map[tableName]*Mapping, len(cfg.Tables)), validator: newValidator(), prefix: cfg.Prefix}
 	var errs []error
 	for _, table := range cfg.Tables {
 		name := tableName{table.Schema, table.Name}
@@ -121,7 +130,7 @@ const (
 // read during the call only, and nothing that is returned points into it.
 //
 // The error is a *RowError when this row alone cannot become an event; the
-// change is then an Insert without an event, and decoding may go on. It is a
+// change is then an Insert with Raw, and decoding may go on. It is a
 // *TableError when the table lacks what its mapping needs, and a
 // *ProtocolError when the stream cannot be understood: then nothing more may
 // be confirmed to the slot.
@@ -137,7 +146,9 @@ func (d *Decoder) Decode(data []byte) (Change, error) {
 		return d.commit(&r)
 	case byteRelation:
 		return Change{}, d.relation(&r)
-	case byteType, byteOrigin, byteMessage, byteUpdate, byteDelete, byteTruncate:
+	case byteMessage:
+		return d.message(&r)
+	case byteType, byteOrigin, byteUpdate, byteDelete, byteTruncate:
 		// The publication has inserts only; what else arrives is not an event.
 		return Change{}, nil
 	}
@@ -221,11 +232,10 @@ func (d *Decoder) insert(r *reader) (Change, error) {
 	}
 	// Inserts of every relation count, so that positions do not depend on
 	// which tables are configured.
-	if d.index == math.MaxUint32 {
-		return Change{}, &ProtocolError{Message: "more inserts in a transaction than a position can count"}
+	position, err := d.position()
+	if err != nil {
+		return Change{}, err
 	}
-	position := event.Position{CommitLSN: d.commitLSN, Index: d.index}
-	d.index++
 	if rel.mapping == nil {
 		return Change{}, nil
 	}
@@ -235,13 +245,13 @@ func (d *Decoder) insert(r *reader) (Change, error) {
 	if err := d.tuple(r, rel); err != nil {
 		return Change{}, err
 	}
-	ev, err := rel.event(d.columns, d.validator)
-	if err != nil {
-		err.Position = position
-		return Change{Kind: Insert}, err
-	}
+	ev, rowErr := rel.event(d.columns, d.validator)
 	ev.Position = position
 	ev.CommittedAt = d.committedAt
+	if rowErr != nil {
+		rowErr.Position = position
+		return Change{Kind: Insert, Event: ev, Raw: d.raw(rel)}, rowErr
+	}
 	return Change{Kind: Insert, Event: ev}, nil
 }
 

@@ -25,16 +25,20 @@ func (r *row) extensions() error {
 		}
 		return errors.New(`it is no JSON object; write one, such as {"traceparent": "00-…"}`)
 	}
+	return appendExtensions(r.ev, object)
+}
+
+func appendExtensions(ev *event.Event, object map[string]json.RawMessage) error {
 	for _, name := range slices.Sorted(maps.Keys(object)) {
-		if err := r.extension(name, object[name]); err != nil {
+		if err := appendExtension(ev, name, object[name]); err != nil {
 			return fmt.Errorf("extension %q: %w", clip(name), err)
 		}
 	}
 	return nil
 }
 
-// extension takes one extension attribute. Null and empty ones are absent.
-func (r *row) extension(name string, value json.RawMessage) error {
+// appendExtension takes one extension attribute. Null and empty ones are absent.
+func appendExtension(ev *event.Event, name string, value json.RawMessage) error {
 	if err := checkExtensionName(name); err != nil {
 		return err
 	}
@@ -46,13 +50,13 @@ func (r *row) extension(name string, value json.RawMessage) error {
 		return err
 	}
 	if name != "partitionkey" {
-		r.ev.Extensions = append(r.ev.Extensions, event.Attribute{Name: name, Value: text})
+		ev.Extensions = append(ev.Extensions, event.Attribute{Name: name, Value: text})
 		return nil
 	}
-	if r.ev.PartitionKey != "" && r.ev.PartitionKey != text {
-		return fmt.Errorf("it is %q, but the row's partition key is %q; give one of them", clip(text), clip(r.ev.PartitionKey))
+	if ev.PartitionKey != "" && ev.PartitionKey != text {
+		return fmt.Errorf("it is %q, but the row's partition key is %q; give one of them", clip(text), clip(ev.PartitionKey))
 	}
-	r.ev.PartitionKey = text
+	ev.PartitionKey = text
 	return nil
 }
 

@@ -26,12 +26,12 @@ type row struct {
 // maxTime is the length of the longest time, 2006-01-02T15:04:05.999999999Z.
 const maxTime = 30
 
-// event makes an event of a row.
+// event makes an event of a row; with an error, as much of it as is good.
 func (rel *relation) event(columns []column, v *validator) (*event.Event, *RowError) {
 	r := row{rel: rel, columns: columns, ev: &event.Event{Schema: rel.schema, Table: rel.name, MaxRetries: -1}}
 	r.buf = make([]byte, 0, r.size())
 	if a, err := r.fill(v); err != nil {
-		return nil, &RowError{
+		return r.ev, &RowError{
 			Schema: rel.schema, Table: rel.name,
 			// A copy: the error must not keep a large row alive.
 			ID:     strings.Clone(r.ev.ID),
@@ -218,7 +218,7 @@ func (r *row) payload() (attribute, error) {
 			r.ev.DataContentType = contentTypeBytes
 		}
 	}
-	if isJSON(r.ev.DataContentType) && !json.Valid(r.ev.Data) {
+	if event.IsJSON(r.ev.DataContentType) && !json.Valid(r.ev.Data) {
 		return a, fmt.Errorf("it is not valid JSON, but the content type is %s (the default, unless the row says otherwise); correct it, or give the row the right datacontenttype",
 			clip(r.ev.DataContentType))
 	}

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 )
 
@@ -13,17 +12,6 @@ const (
 	contentTypeJSON  = "application/json"
 	contentTypeBytes = "application/octet-stream"
 )
-
-// isJSON reports whether a content type says JSON (CloudEvents JSON format
-// 1.0.2, section 3.1): its subtype is json, or ends with +json.
-func isJSON(contentType string) bool {
-	if contentType == contentTypeJSON {
-		return true
-	}
-	media, _, _ := strings.Cut(contentType, ";")
-	_, subtype, _ := strings.Cut(strings.ToLower(strings.TrimSpace(media)), "/")
-	return subtype == "json" || strings.HasSuffix(subtype, "+json")
-}
 
 var (
 	errTooEarly    = errors.New("it is before the year 1, which RFC 3339 cannot say; write a later time, or null")

@@ -60,6 +60,38 @@ type Event struct {
 	// MaxRetries overrides the configured number of retries when it is not
 	// negative.
 	MaxRetries int
+
+	// Delay is what the delay table knew of an event that it gave back; nil for
+	// any other.
+	Delay *Delay
+}
+
+// Delay is an event's past in the delay table.
+type Delay struct {
+	// Origin is where the event first stood in the write-ahead log: the order
+	// of the events of one key.
+	Origin Position
+	// Attempts is how often publishing has failed, and Failures how, the last
+	// one at the end.
+	Attempts int
+	Failures []Failure
+	// Released says that the event's key was held for it, so that it passes
+	// although the key is held.
+	Released bool
+}
+
+// Failure is an attempt to publish an event.
+type Failure struct {
+	At    time.Time `json:"at"`
+	Error string    `json:"error"`
+}
+
+// Origin returns where the event first stood in the write-ahead log.
+func (e *Event) Origin() Position {
+	if e.Delay != nil && !e.Delay.Origin.IsZero() {
+		return e.Delay.Origin
+	}
+	return e.Position
 }
 
 // Attribute is a CloudEvents extension attribute in its canonical string form

@@ -3,7 +3,6 @@ package router
 import (
 	"encoding/json"
 	"fmt"
-	"mime"
 	"strings"
 	"time"
 
@@ -165,7 +164,7 @@ func (e *Encoder) structured(msg *nats.Msg, ev *event.Event) error {
 	}
 	if ev.Data != nil {
 		var data any = ev.Data
-		if isJSON(ev.DataContentType) {
+		if event.IsJSON(ev.DataContentType) {
 			data = json.RawMessage(ev.Data)
 		}
 		if err := out.SetData(ev.DataContentType, data); err != nil {
@@ -179,9 +178,4 @@ func (e *Encoder) structured(msg *nats.Msg, ev *event.Event) error {
 	msg.Data = body
 	e.Set(msg, "Content-Type", ce.ApplicationCloudEventsJSON)
 	return nil
-}
-
-func isJSON(contentType string) bool {
-	media, _, err := mime.ParseMediaType(contentType)
-	return err == nil && (media == "application/json" || media == "text/json" || strings.HasSuffix(media, "+json"))
 }

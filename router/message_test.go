@@ -124,7 +124,7 @@ func TestStructuredModeIsReadByTheSDK(t *testing.T) {
 					t.Errorf("extension %s is %v, want %q", x.Name, got.Extensions()[x.Name], x.Value)
 				}
 			}
-			if isJSON(ev.DataContentType) {
+			if event.IsJSON(ev.DataContentType) {
 				var a, b any
 				if json.Unmarshal(got.Data(), &a) != nil || json.Unmarshal(ev.Data, &b) != nil || fmt.Sprint(a) != fmt.Sprint(b) || !strings.Contains(string(msg.Data), `"data":{`) {
 					t.Errorf("the payload reads as %s in %s", got.Data(), msg.Data)
