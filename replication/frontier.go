@@ -33,8 +33,9 @@ type Frontier struct {
 	lsn      LSN // the frontier
 	received LSN // the highest LSN that this connection has ended something with
 
-	// space tells a waiting Add that low has moved. Capacity 1, never closed.
-	space chan struct{}
+	// space tells a waiting Add that low has moved, and moved whoever waits for
+	// it that lsn has. Capacity 1, never closed.
+	space, moved chan struct{}
 }
 
 // mark says: when every ticket below through has an outcome, everything before
@@ -54,6 +55,7 @@ func NewFrontier(start LSN, window int) *Frontier {
 		lsn:      start,
 		received: start,
 		space:    make(chan struct{}, 1),
+		moved:    make(chan struct{}, 1),
 	}
 }
 
@@ -119,6 +121,7 @@ func (f *Frontier) slot(t Ticket) (word int, bit uint64) {
 
 // reach moves the frontier over every mark whose tickets are done.
 func (f *Frontier) reach() {
+	before := f.lsn
 	for f.first < len(f.marks) && f.marks[f.first].through <= f.low {
 		f.lsn = f.marks[f.first].lsn
 		f.first++
@@ -129,7 +132,17 @@ func (f *Frontier) reach() {
 		n := copy(f.marks, f.marks[f.first:])
 		f.marks, f.first = f.marks[:n], 0
 	}
+	if f.lsn != before {
+		select {
+		case f.moved <- struct{}{}:
+		default:
+		}
+	}
 }
+
+// Moved returns a channel that has a value when LSN has moved since the last
+// one was taken from it.
+func (f *Frontier) Moved() <-chan struct{} { return f.moved }
 
 // Commit says that a transaction ended at end (the end LSN of the Commit
 // message, not its commit LSN: the server sends a transaction again unless the

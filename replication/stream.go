@@ -45,6 +45,14 @@ type Config struct {
 	// Slot and Publication exist and belong to the database.
 	Slot        string
 	Publication string
+	// Messages asks for logical messages too, of every prefix (Postgres manual,
+	// "Logical Streaming Replication Parameters").
+	Messages bool
+	// Start, if set, returns the LSN up to which everything has an outcome, as
+	// the caller has written it down in the same database: what the slot forgot
+	// of it after a crash is not sent again. It is asked each time before the
+	// slot is; an error ends Open.
+	Start func(context.Context, System) (LSN, error)
 	// Window is how many events may be without an outcome; default 65536.
 	Window int
 	// OnBusy, if set, is called from Open when the slot is held by another
@@ -58,7 +66,8 @@ type System struct {
 	Timeline int32
 	// Ended says at which LSN each of the earlier timelines ended.
 	Ended map[int32]LSN
-	// ConfirmedFlush is what the slot had confirmed when it was opened.
+	// ConfirmedFlush is where the stream starts: what the slot had confirmed
+	// when it was opened, or Config.Start if that is later.
 	ConfirmedFlush LSN
 }
 
@@ -90,6 +99,7 @@ type Stream struct {
 	conn     net.Conn // read by Receive only, written by the status goroutine only
 	frontend *pgproto3.Frontend
 	reader   *deadlineReader
+	buffer   *bufio.Reader
 
 	interval time.Duration
 	reported atomic.Uint64 // the LSN of the status updates
@@ -117,7 +127,7 @@ func Open(ctx context.Context, cfg Config) (*Stream, error) {
 		quit:   make(chan struct{}),
 		ended:  make(chan struct{}),
 	}
-	conn, err := connect(ctx, cfg.ConnString, s.reader)
+	conn, err := s.connect(ctx)
 	if err != nil {
 		return nil, classify(cfg.Slot, cfg.Publication, fmt.Errorf("connecting to Postgres for replication: %w", err))
 	}
@@ -139,8 +149,8 @@ func Open(ctx context.Context, cfg Config) (*Stream, error) {
 
 // connect opens a replication connection whose session writes values in the
 // one way that the decoder reads, whatever the role's or database's settings.
-func connect(ctx context.Context, connString string, reader *deadlineReader) (*pgconn.PgConn, error) {
-	config, err := pgconn.ParseConfig(connString)
+func (s *Stream) connect(ctx context.Context) (*pgconn.PgConn, error) {
+	config, err := pgconn.ParseConfig(s.cfg.ConnString)
 	if err != nil {
 		return nil, &ConfigurationError{What: "postgres.url cannot be read", Remedy: "correct postgres.url", Err: err}
 	}
@@ -160,8 +170,9 @@ func connect(ctx context.Context, connString string, reader *deadlineReader) (*p
 		"statement_timeout":  "0",
 	})
 	config.BuildFrontend = func(r io.Reader, w io.Writer) *pgproto3.Frontend {
-		reader.r = r
-		return pgproto3.NewFrontend(bufio.NewReaderSize(reader, readBuffer), w)
+		s.reader.r = r
+		s.buffer = bufio.NewReaderSize(s.reader, readBuffer)
+		return pgproto3.NewFrontend(s.buffer, w)
 	}
 	return pgconn.ConnectConfig(ctx, config)
 }
@@ -181,15 +192,25 @@ func (s *Stream) start(ctx context.Context, conn *pgconn.PgConn) error {
 	}
 	s.interval = statusInterval(timeout)
 
-	// Start from 0/0: the server then begins at what the slot has confirmed.
-	// Any LSN of ours above that would skip what lies between, silently.
 	args := []string{"proto_version '1'", "publication_names '" + quotePublication(s.cfg.Publication) + "'"}
+	if s.cfg.Messages {
+		args = append(args, "messages 'true'")
+	}
 	holder := ""
 	for {
 		if s.system.ConfirmedFlush, err = confirmedFlush(ctx, conn, s.cfg.Slot); err != nil {
 			return err
 		}
-		err := pglogrepl.StartReplication(ctx, conn, s.cfg.Slot, 0,
+		// From 0/0 the server begins at what the slot has confirmed. Any LSN of
+		// ours above what has an outcome would skip what lies between, silently.
+		var start LSN
+		if s.cfg.Start != nil {
+			if start, err = s.cfg.Start(ctx, s.system); err != nil {
+				return err
+			}
+			s.system.ConfirmedFlush = max(s.system.ConfirmedFlush, start)
+		}
+		err := pglogrepl.StartReplication(ctx, conn, s.cfg.Slot, start,
 			pglogrepl.StartReplicationOptions{Mode: pglogrepl.LogicalReplication, PluginArgs: args})
 		if err == nil {
 			break
@@ -216,6 +237,10 @@ func (s *Stream) start(ctx context.Context, conn *pgconn.PgConn) error {
 	}
 	return nil
 }
+
+// Buffered reports whether something of the next message was read already, so
+// that Receive will not wait for long. For the goroutine of Receive only.
+func (s *Stream) Buffered() bool { return s.frontend.ReadBufferLen() > 0 || s.buffer.Buffered() > 0 }
 
 // System returns what the server said of itself when the stream was opened.
 func (s *Stream) System() System { return s.system }
