@@ -24,12 +24,12 @@ test-unit: ## tests of the packages, with the race detector
 	$(GO) test -race -timeout 5m $$($(GO) list ./... | grep -v /internal/e2e)
 
 test-e2e: ## tests of the binary against the installed Postgres
-	$(GO) test -timeout 10m ./internal/e2e
+	$(GO) test -count 1 -timeout 10m ./internal/e2e
 
 test-majors: ## the same against Postgres 14 and 18
 	for major in 14 18; do \
 		dir=$$(scripts/fetch-postgres.sh $$major $(PG_CACHE)) || exit 1; \
-		WALRELAY_TEST_PG_BIN=$$dir $(GO) test -short -timeout 10m ./internal/e2e || exit 1; \
+		WALRELAY_TEST_PG_BIN=$$dir $(GO) test -count 1 -short -timeout 10m ./internal/e2e || exit 1; \
 	done
 
 vet: ## go vet

@@ -18,6 +18,7 @@ type Config struct {
 	Outbox   OutboxConfig   `koanf:"outbox"`
 	Streams  []StreamConfig `koanf:"streams"`
 	Publish  PublishConfig  `koanf:"publish"`
+	Retry    RetryConfig    `koanf:"retry"`
 	Routes   []RouteConfig  `koanf:"routes"`
 	HTTP     HTTPConfig     `koanf:"http"`
 	Log      LogConfig      `koanf:"log"`
@@ -62,6 +63,30 @@ type OutboxConfig struct {
 	Tables []string `koanf:"tables"`
 	// Mappings override, for some of the tables, which column is what.
 	Mappings []MappingConfig `koanf:"mappings"`
+	// AfterPublish says what becomes of rows whose event has an outcome:
+	// "delete" (default), once RepairWindow has passed since they were written;
+	// "mark", in the column published_at; or "keep".
+	AfterPublish string `koanf:"after_publish"`
+	// RepairWindow is how long rows are kept before they are deleted, marked or
+	// not; default 1h. Discarded events stay visible for as long.
+	RepairWindow time.Duration `koanf:"repair_window"`
+}
+
+// RetryConfig says when an event that could not be published, for a reason of
+// its own, is tried again. In a route, what is not set is as for all.
+type RetryConfig struct {
+	// Initial is the delay after the first attempt; default 5s.
+	Initial time.Duration `koanf:"initial"`
+	// Factor is by how much each delay is longer than the one before; default 2.
+	Factor int `koanf:"factor"`
+	// Max is the longest delay; default 1h.
+	Max time.Duration `koanf:"max"`
+	// MaxRetries is how often an event is tried again, unless its row says
+	// otherwise; default 15, -1 for never.
+	MaxRetries int `koanf:"max_retries"`
+	// FailedHoldsKey says that an event out of retries goes on holding the later
+	// events of its key, until somebody redrives or discards it. Not in a route.
+	FailedHoldsKey bool `koanf:"failed_holds_key"`
 }
 
 // MappingConfig says which columns of one table make an event.
@@ -130,6 +155,8 @@ type RouteConfig struct {
 	Mode string `koanf:"mode"`
 	// Drop says that the event is not published at all.
 	Drop bool `koanf:"drop"`
+	// Retry overrides retry.
+	Retry RetryConfig `koanf:"retry"`
 }
 
 // HTTPConfig says where health and metrics are served.

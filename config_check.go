@@ -3,6 +3,7 @@ package walrelay
 import (
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"net/url"
 	"regexp"
@@ -60,6 +61,20 @@ func (c Config) WithDefaults() Config {
 	defaults(&c.Publish.MaxInFlight, 8192)
 	defaults(&c.Publish.MaxInFlightBytes, 16<<20)
 	defaults(&c.Publish.AckTimeout, 5*time.Second)
+	defaults(&c.Outbox.AfterPublish, "delete")
+	defaults(&c.Outbox.RepairWindow, time.Hour)
+	defaults(&c.Retry.Initial, 5*time.Second)
+	defaults(&c.Retry.Factor, 2)
+	defaults(&c.Retry.Max, time.Hour)
+	defaults(&c.Retry.MaxRetries, 15)
+	c.Routes = slices.Clone(c.Routes)
+	for i := range c.Routes {
+		r := &c.Routes[i].Retry
+		defaults(&r.Initial, c.Retry.Initial)
+		defaults(&r.Factor, c.Retry.Factor)
+		defaults(&r.Max, c.Retry.Max)
+		defaults(&r.MaxRetries, c.Retry.MaxRetries)
+	}
 	defaults(&c.HTTP.Addr, "127.0.0.1:8080")
 	defaults(&c.Log.Level, "info")
 	defaults(&c.Log.Format, "auto")
@@ -85,6 +100,7 @@ func (c Config) Validate() error {
 	v.database(c)
 	v.streams(c.Streams)
 	v.publish(c.Publish)
+	v.retry("retry", c.Retry)
 	for i, route := range c.Routes {
 		v.route(fmt.Sprintf("routes[%d]", i), route, c)
 	}
@@ -185,6 +201,10 @@ func (v *validator) database(c Config) {
 	if problem := identifierProblem(c.Publication); problem != "" {
 		v.fault("publication", "%q %s", c.Publication, problem)
 	}
+	if !slices.Contains([]string{"delete", "mark", "keep"}, c.Outbox.AfterPublish) {
+		v.fault("outbox.after_publish", "%q is unknown; there are delete, mark and keep", c.Outbox.AfterPublish)
+	}
+	v.positive("outbox.repair_window", int64(c.Outbox.RepairWindow))
 	for i, text := range c.Outbox.Tables {
 		key := fmt.Sprintf("outbox.tables[%d]", i)
 		table, err := parseTable(text)
@@ -269,7 +289,20 @@ func (v *validator) publish(c PublishConfig) {
 	v.positive("publish.ack_timeout", int64(c.AckTimeout))
 }
 
+func (v *validator) retry(key string, c RetryConfig) {
+	v.positive(key+".initial", int64(c.Initial))
+	v.positive(key+".factor", int64(c.Factor))
+	v.positive(key+".max", int64(c.Max))
+	if c.MaxRetries < -1 || c.MaxRetries > math.MaxInt32 {
+		v.fault(key+".max_retries", "%d is no number of retries; -1 means none", c.MaxRetries)
+	}
+}
+
 func (v *validator) route(key string, r RouteConfig, c Config) {
+	v.retry(key+".retry", r.Retry)
+	if r.Retry.FailedHoldsKey {
+		v.fault(key+".retry.failed_holds_key", "holds for all events; set it in retry")
+	}
 	if r.Table != "" && !slices.Contains(c.Outbox.Tables, r.Table) {
 		v.fault(key+".table", "%q is not one of outbox.tables", r.Table)
 	}

@@ -6,6 +6,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
+	"github.com/walrelay/walrelay/retry"
 	"github.com/walrelay/walrelay/router"
 )
 
@@ -14,7 +15,13 @@ import (
 type metrics struct {
 	registry *prometheus.Registry
 
-	outcomes       [router.Dropped + 1]prometheus.Counter
+	events         *prometheus.CounterVec
+	outcomes       [router.Dropped + 1]prometheus.Counter // of events, for the hot path
+	failures       *prometheus.CounterVec
+	delayed        *prometheus.GaugeVec
+	heldKeys       prometheus.Gauge
+	oldestDue      prometheus.Gauge
+	lateness       prometheus.Histogram
 	publishLatency prometheus.Histogram
 	commitLatency  prometheus.Histogram
 	lagBytes       prometheus.Gauge
@@ -64,13 +71,41 @@ func newMetrics(inFlight func() float64, lagSeconds func() float64, ready func()
 			Name: "walrelay_stream_held",
 			Help: "1 while a stream is held in place, 0 while it flows.",
 		}, []string{"stream"}),
+		events: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "walrelay_events_total",
+			Help: "Events by outcome: published; scheduled, retrying, held or failed (in the delay table); dropped (by a route); already_stored or already_delayed (by a run before).",
+		}, []string{"outcome"}),
+		failures: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "walrelay_failures_total",
+			Help: "Attempts to publish an event that failed for a reason of its own, by class: malformed (it cannot become an event) or refused (by NATS, or by what a subject may be).",
+		}, []string{"class"}),
+		delayed: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "walrelay_delayed",
+			Help: "Events in the delay table, by state; counted every ten seconds.",
+		}, []string{"state"}),
+		heldKeys: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "walrelay_held_keys",
+			Help: "Keys whose later events are held.",
+		}),
+		oldestDue: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "walrelay_delayed_oldest_due_seconds",
+			Help: "For how long the oldest event in the delay table that is due has been due; 0 when none is.",
+		}),
+		lateness: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name:    "walrelay_delay_lateness_seconds",
+			Help:    "Time from when an event in the delay table was due until it was emitted.",
+			Buckets: prometheus.ExponentialBuckets(0.001, 2, 18),
+		}),
 	}
-	outcomes := prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "walrelay_events_total",
-		Help: "Events by outcome: published, already_stored (by a run before), dropped (by a route).",
-	}, []string{"outcome"})
 	for o := range m.outcomes {
-		m.outcomes[o] = outcomes.WithLabelValues(router.Outcome(o).String())
+		m.outcomes[o] = m.events.WithLabelValues(router.Outcome(o).String())
+	}
+	for _, state := range delayStates() {
+		m.events.WithLabelValues(string(state))
+		m.delayed.WithLabelValues(string(state))
+	}
+	for _, class := range []string{"malformed", "refused"} {
+		m.failures.WithLabelValues(class)
 	}
 	for _, peer := range []string{"postgres", "nats"} {
 		m.reconnects.WithLabelValues(peer)
@@ -80,7 +115,7 @@ func newMetrics(inFlight func() float64, lagSeconds func() float64, ready func()
 	}
 	m.registry.MustRegister(
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
-		outcomes, m.publishLatency, m.commitLatency, m.lagBytes, m.retainedBytes, m.safeBytes, m.flushLSN, m.reconnects, m.held,
+		m.events, m.failures, m.delayed, m.heldKeys, m.oldestDue, m.lateness, m.publishLatency, m.commitLatency, m.lagBytes, m.retainedBytes, m.safeBytes, m.flushLSN, m.reconnects, m.held,
 		gauge("walrelay_in_flight", "Events that are sent and have no outcome.", inFlight),
 		gauge("walrelay_lag_seconds", "Age of the last published event while others wait; 0 when none does.", lagSeconds),
 		gauge("walrelay_ready", "1 while the relay streams, is connected to NATS and holds no stream.", ready),
@@ -93,4 +128,24 @@ func (m *metrics) published(took time.Duration, committed time.Time) {
 	if !committed.IsZero() {
 		m.commitLatency.Observe(max(0, time.Since(committed)).Seconds())
 	}
+}
+
+func delayStates() []retry.State {
+	return []retry.State{retry.Scheduled, retry.Retrying, retry.Held, retry.Failed, retry.Discarded}
+}
+
+// Emitted implements [retry.Observer].
+func (m *metrics) Emitted(late []float64) {
+	for _, seconds := range late {
+		m.lateness.Observe(max(0, seconds))
+	}
+}
+
+// Counted implements [retry.Observer].
+func (m *metrics) Counted(states map[retry.State]int64, keys int, oldest float64) {
+	for _, state := range delayStates() {
+		m.delayed.WithLabelValues(string(state)).Set(float64(states[state]))
+	}
+	m.heldKeys.Set(float64(keys))
+	m.oldestDue.Set(oldest)
 }

@@ -5,7 +5,9 @@ import (
 	"strings"
 
 	"github.com/walrelay/walrelay/decode"
+	"github.com/walrelay/walrelay/retry"
 	"github.com/walrelay/walrelay/router"
+	"github.com/walrelay/walrelay/sql"
 )
 
 // plan is the configuration in the form that the parts take.
@@ -13,11 +15,14 @@ type plan struct {
 	decode  decode.Config
 	streams []router.Stream
 	rules   *router.Rules
+	// outboxes says where the tables have what walrelay.event_status needs.
+	outboxes []outboxColumns
 }
 
 // newPlan compiles a valid configuration.
 func newPlan(cfg Config) (plan, error) {
 	var p plan
+	p.decode.Prefix = retry.Prefix(cfg.Slot)
 	mappings := make(map[string]MappingConfig, len(cfg.Outbox.Mappings))
 	for _, m := range cfg.Outbox.Mappings {
 		mappings[m.Table] = m
@@ -32,6 +37,9 @@ func newPlan(cfg Config) (plan, error) {
 		if err != nil {
 			return plan{}, fmt.Errorf("the mapping of table %s: %w", name, err)
 		}
+		p.outboxes = append(p.outboxes, outboxColumns{
+			Table: sql.Table{Schema: schema, Name: table}.Ident(), ID: mapping.Column("id"), Xact: xactColumn(m),
+		})
 		p.decode.Tables = append(p.decode.Tables, decode.Table{Schema: schema, Name: table, Mapping: mapping})
 	}
 	for _, s := range cfg.Streams {
@@ -41,15 +49,28 @@ func newPlan(cfg Config) (plan, error) {
 	for _, r := range cfg.Routes {
 		rules = append(rules, router.Rule{
 			Type: r.Type, Source: r.Source, Table: r.Table,
-			Stream: r.Stream, Subject: r.Subject, Mode: r.Mode, Drop: r.Drop,
+			Stream: r.Stream, Subject: r.Subject, Mode: r.Mode, Drop: r.Drop, Retry: policy(r.Retry),
 		})
 	}
 	var err error
 	p.rules, err = router.NewRules(rules, router.Rule{
-		Stream: cfg.Streams[0].Name, Subject: cfg.Publish.Subject, Mode: cfg.Publish.Mode,
+		Stream: cfg.Streams[0].Name, Subject: cfg.Publish.Subject, Mode: cfg.Publish.Mode, Retry: policy(cfg.Retry),
 	})
 	if err != nil {
 		return plan{}, err
 	}
 	return p, nil
+}
+
+func policy(c RetryConfig) retry.Policy {
+	return retry.Policy{Initial: c.Initial, Factor: float64(c.Factor), Max: c.Max, MaxRetries: max(0, c.MaxRetries)}
+}
+
+// xactColumn is the column of the inserting transaction: walrelay's own form of
+// an outbox has it.
+func xactColumn(m MappingConfig) string {
+	if m.Preset == "" || m.Preset == "walrelay" {
+		return "xact_id"
+	}
+	return ""
 }

@@ -9,8 +9,10 @@ import (
 
 	"github.com/jackc/pglogrepl"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/walrelay/walrelay/replication"
+	"github.com/walrelay/walrelay/retry"
 	"github.com/walrelay/walrelay/router"
 )
 
@@ -18,14 +20,30 @@ import (
 // of itself and of its streams, for the next run. It is written before the
 // slot is told of the same LSN, so that it is never behind the slot.
 type progress struct {
+	session  int64
 	systemID string
 	timeline int32
 	flushLSN replication.LSN
 	streams  map[string]router.StreamState
+	// published is a snapshot: every event of a transaction that it sees has an
+	// outcome. Empty before the first.
+	published string
+	// outboxes describes the outbox tables, for walrelay.event_status.
+	outboxes []outboxColumns
 }
 
-// errSuperseded says that another relay has written further progress.
-var errSuperseded = errors.New("another relay has taken over the slot")
+// outboxColumns says where an outbox table has what.
+type outboxColumns struct {
+	Table string `json:"table"`
+	ID    string `json:"id"`
+	// Xact is the column of the inserting transaction; empty without one.
+	Xact string `json:"xact,omitempty"`
+}
+
+// execer is a connection or a transaction.
+type execer interface {
+	Exec(ctx context.Context, sql string, arguments ...any) (pgconn.CommandTag, error)
+}
 
 // loadProgress reads the row of the slot; nil when there is none.
 func loadProgress(ctx context.Context, conn *pgx.Conn, slot string) (*progress, error) {
@@ -33,8 +51,8 @@ func loadProgress(ctx context.Context, conn *pgx.Conn, slot string) (*progress, 
 	var lsn string
 	var streams []byte
 	err := conn.QueryRow(ctx,
-		"SELECT system_identifier, timeline, flush_lsn::text, streams FROM walrelay.progress WHERE slot = $1", slot).
-		Scan(&p.systemID, &p.timeline, &lsn, &streams)
+		"SELECT session, system_identifier, timeline, flush_lsn::text, streams, coalesce(published::text, '') FROM walrelay.progress WHERE slot = $1", slot).
+		Scan(&p.session, &p.systemID, &p.timeline, &lsn, &streams, &p.published)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil, nil //nolint:nilnil // no row is no error
 	}
@@ -84,28 +102,47 @@ func (p *progress) fits(slot string, system replication.System, wal replication.
 	return nil
 }
 
-// save writes the row, unless another relay has written a later one.
-func (p *progress) save(ctx context.Context, conn *pgx.Conn, slot string) error {
+// takeOver begins a session of the slot and returns its number. What an earlier
+// session has not committed by then, it never will.
+func takeOver(ctx context.Context, conn *pgx.Conn, slot string, system replication.System) (session int64, err error) {
+	err = conn.QueryRow(ctx, `
+		INSERT INTO walrelay.progress AS p (slot, system_identifier, timeline, flush_lsn, session)
+		VALUES ($1, $2, $3, '0/0', 1)
+		ON CONFLICT (slot) DO UPDATE
+		SET session = p.session + 1
+		RETURNING session`, slot, system.ID, system.Timeline).Scan(&session)
+	if err != nil {
+		return 0, fmt.Errorf("writing walrelay.progress: %w", err)
+	}
+	return session, nil
+}
+
+// save writes the row, unless the slot has a later session.
+func (p *progress) save(ctx context.Context, conn execer, slot string) error {
 	streams, err := json.Marshal(p.streams)
 	if err != nil {
 		return fmt.Errorf("writing walrelay.progress: %w", err)
 	}
+	outboxes, err := json.Marshal(p.outboxes)
+	if err != nil {
+		return fmt.Errorf("writing walrelay.progress: %w", err)
+	}
 	tag, err := conn.Exec(ctx, `
-		INSERT INTO walrelay.progress AS p (slot, system_identifier, timeline, flush_lsn, streams, updated_at)
-		VALUES ($1, $2, $3, $4::text::pg_lsn, $5, now())
-		ON CONFLICT (slot) DO UPDATE
-		SET system_identifier = excluded.system_identifier,
-		    timeline = excluded.timeline,
-		    flush_lsn = excluded.flush_lsn,
-		    streams = excluded.streams,
-		    updated_at = excluded.updated_at
-		WHERE p.flush_lsn <= excluded.flush_lsn`,
-		slot, p.systemID, p.timeline, p.flushLSN.String(), streams)
+		UPDATE walrelay.progress
+		SET system_identifier = $3,
+		    timeline = $4,
+		    flush_lsn = $5::text::pg_lsn,
+		    streams = $6,
+		    published = nullif($7, '')::pg_snapshot,
+		    outboxes = $8,
+		    updated_at = now()
+		WHERE slot = $1 AND session = $2`,
+		slot, p.session, p.systemID, p.timeline, p.flushLSN.String(), streams, p.published, outboxes)
 	if err != nil {
 		return fmt.Errorf("writing walrelay.progress: %w", err)
 	}
 	if tag.RowsAffected() == 0 {
-		return fmt.Errorf("writing walrelay.progress: %w", errSuperseded)
+		return fmt.Errorf("writing walrelay.progress: %w", retry.ErrSuperseded)
 	}
 	return nil
 }

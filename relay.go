@@ -186,6 +186,22 @@ func (s *session) Done(ticket uint64, outcome router.Outcome, ev *event.Event, t
 	if outcome == router.Published {
 		m.published(took, ev.CommittedAt)
 	}
+	s.done(ticket, ev)
+}
+
+// Outcomes that the router does not know.
+const (
+	outcomeAlreadyStored  = "already_stored"
+	outcomeAlreadyDelayed = "already_delayed"
+)
+
+// outcome gives an event that the router does not get its outcome.
+func (s *session) outcome(ticket uint64, outcome string, ev *event.Event) {
+	s.relay.metrics.events.WithLabelValues(outcome).Inc()
+	s.done(ticket, ev)
+}
+
+func (s *session) done(ticket uint64, ev *event.Event) {
 	s.relay.lastCommit.Store(ev.CommittedAt.UnixNano())
 	s.stream.Frontier().Done(replication.Ticket(ticket))
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/walrelay/walrelay/decode"
 	"github.com/walrelay/walrelay/replication"
+	"github.com/walrelay/walrelay/retry"
 	"github.com/walrelay/walrelay/router"
 )
 
@@ -45,15 +47,20 @@ type session struct {
 	decoder *decode.Decoder
 	router  *router.Router
 
-	control  *pgx.Conn // used by the reporter only; nil while it is lost
-	recorded progress  // what was last written; used by the reporter only
-	poke     chan struct{}
+	control *pgx.Conn // used by the reporter only; nil while it is lost
+	delay   delay
+	poke    chan struct{}
+
+	saving   sync.Mutex // guards recorded, also while it is being written
+	recorded progress   // what was last written
 }
 
 // session streams until the context ends, which it does in order, or until
 // something fails.
 func (r *Relay) session(ctx context.Context, nc *nats.Conn) (err error) {
 	s := &session{relay: r, poke: make(chan struct{}, 1)}
+	s.delay.session = s
+	defer s.delay.close()
 	if s.decoder, err = decode.New(r.plan.decode); err != nil {
 		return fmt.Errorf("preparing the decoder: %w", err)
 	}
@@ -73,6 +80,7 @@ func (r *Relay) session(ctx context.Context, nc *nats.Conn) (err error) {
 		ConnString:  r.cfg.Postgres.URL,
 		Slot:        r.cfg.Slot,
 		Publication: r.cfg.Publication,
+		Messages:    true,
 		OnBusy: func(pid string) {
 			r.health.setPhase("standby: another session holds the slot")
 			r.log.Info().Str("slot", r.cfg.Slot).Str("pid", pid).
@@ -134,12 +142,22 @@ func (s *session) openRouter(ctx context.Context, nc *nats.Conn) error {
 	if err != nil {
 		return err
 	}
-	var states map[string]router.StreamState
 	if recorded != nil {
 		if err := recorded.fits(r.cfg.Slot, system, wal); err != nil {
 			return err
 		}
-		states = recorded.streams
+	}
+	// From here on, an earlier session writes nothing any more. What it wrote
+	// until now counts.
+	if s.delay.number, err = takeOver(ctx, s.control, r.cfg.Slot, system); err != nil {
+		return err
+	}
+	if recorded, err = loadProgress(ctx, s.control, r.cfg.Slot); err != nil {
+		return err
+	}
+	passed := max(system.ConfirmedFlush, recorded.flushLSN)
+	if err := s.delay.open(ctx, s.control, passed); err != nil {
+		return err
 	}
 	ended := make(map[int32]uint64, len(system.Ended))
 	for timeline, lsn := range system.Ended {
@@ -156,33 +174,30 @@ func (s *session) openRouter(ctx context.Context, nc *nats.Conn) error {
 		AckTimeout:       r.cfg.Publish.AckTimeout,
 		Domain:           r.cfg.NATS.Domain,
 		Sink:             s,
+		Delay:            &s.delay,
 		Log:              r.log,
 	})
 	if err != nil {
 		return fmt.Errorf("preparing to publish: %w", err)
 	}
-	if err := s.router.Open(ctx, states); err != nil {
+	if err := s.router.Open(ctx, recorded.streams); err != nil {
 		s.closeRouter()
 		return err
 	}
 	s.recorded = progress{
-		systemID: system.ID,
-		timeline: system.Timeline,
-		flushLSN: max(system.ConfirmedFlush, recordedLSN(recorded)),
-		streams:  s.router.Progress(),
+		session:   s.delay.number,
+		systemID:  system.ID,
+		timeline:  system.Timeline,
+		flushLSN:  passed,
+		streams:   s.router.Progress(),
+		published: recorded.published,
+		outboxes:  r.plan.outboxes,
 	}
 	if err := s.recorded.save(ctx, s.control, r.cfg.Slot); err != nil {
 		s.closeRouter()
 		return err
 	}
 	return nil
-}
-
-func recordedLSN(p *progress) replication.LSN {
-	if p == nil {
-		return 0
-	}
-	return p.flushLSN
 }
 
 func (s *session) closeRouter() {
@@ -214,6 +229,7 @@ func (s *session) run(ctx, work context.Context, cancel context.CancelCauseFunc)
 	defer interrupt()
 
 	group.Go(func() error { return s.router.Run(work) })
+	group.Go(func() error { return s.delay.timer(work) })
 	reported := make(chan struct{})
 	finish := make(chan struct{})
 	group.Go(func() error {
@@ -247,7 +263,7 @@ func (s *session) run(ctx, work context.Context, cancel context.CancelCauseFunc)
 	err := group.Wait()
 	if ctx.Err() != nil {
 		r.log.Info().Stringer("flush_lsn", s.stream.Reported()).Int("in_flight", s.router.InFlight()).Msg("stopped")
-		if isConfiguration(err) || errors.Is(err, errSuperseded) {
+		if isConfiguration(err) || errors.Is(err, retry.ErrSuperseded) {
 			return err
 		}
 		return nil
@@ -275,7 +291,11 @@ func (s *session) drain(ctx context.Context, grace time.Duration) {
 func (s *session) read(ctx context.Context) error {
 	frontier := s.stream.Frontier()
 	inTransaction := false
+	var commitLSN uint64
 	for {
+		if err := s.delay.settle(ctx, !s.stream.Buffered()); err != nil {
+			return err
+		}
 		msg, err := s.stream.Receive()
 		if err != nil {
 			return err
@@ -295,18 +315,23 @@ func (s *session) read(ctx context.Context) error {
 			continue
 		}
 		change, err := s.decoder.Decode(msg.Data)
-		if err != nil {
-			return s.undecodable(ctx, err)
+		fault, isRow := errors.AsType[*decode.RowError](err)
+		if err != nil && !isRow {
+			return undecodable(err)
 		}
 		switch change.Kind {
 		case decode.Begin:
-			inTransaction = true
+			inTransaction, commitLSN = true, change.CommitLSN
+		case decode.Marker:
+			if change.Marker == retry.Marker(s.delay.number) {
+				s.delay.keys.Marked(commitLSN)
+			}
 		case decode.Insert:
-			ticket, err := frontier.Add(ctx)
+			ticket, err := s.ticket(ctx)
 			if err != nil {
 				return err
 			}
-			if err := s.router.Publish(ctx, change.Event, uint64(ticket)); err != nil {
+			if err := s.delay.take(ctx, change, uint64(ticket), fault); err != nil {
 				return err
 			}
 		case decode.Commit:
@@ -319,23 +344,26 @@ func (s *session) read(ctx context.Context) error {
 	}
 }
 
-// undecodable handles what cannot be decoded. A row that cannot become an
-// event is held in place: skipping it would lose it, and giving up would not
-// help. Anything else ends the relay, without a word to the slot.
-func (s *session) undecodable(ctx context.Context, err error) error {
-	row, ok := errors.AsType[*decode.RowError](err)
-	if !ok {
-		return &replication.ConfigurationError{
-			What:   "what Postgres sent cannot be decoded, and nothing of it is confirmed",
-			Remedy: "correct the outbox table or its mapping; if that is not it, please report it",
-			Err:    err,
+// ticket takes the ticket of the next event. It does not wait for those that
+// are in the stage: nobody else gives them their outcome.
+func (s *session) ticket(ctx context.Context) (replication.Ticket, error) {
+	frontier := s.stream.Frontier()
+	if frontier.Full() {
+		if err := s.delay.settle(ctx, true); err != nil {
+			return 0, err
 		}
 	}
-	s.relay.health.setHeld("*", row)
-	s.relay.log.Error().Err(row).Str("table", row.Schema+"."+row.Table).Str("id", row.ID).Str("column", row.Column).
-		Msg("a row cannot become an event; everything after it is held, nothing is lost")
-	<-ctx.Done()
-	return context.Cause(ctx)
+	return frontier.Add(ctx)
+}
+
+// undecodable says why the relay ends, without a word to the slot: nobody could
+// tell what is lost.
+func undecodable(err error) error {
+	return &replication.ConfigurationError{
+		What:   "what Postgres sent cannot be decoded, and nothing of it is confirmed",
+		Remedy: "correct the outbox table or its mapping; if that is not it, please report it",
+		Err:    err,
+	}
 }
 
 func (s *session) pokeReporter() {
@@ -392,27 +420,54 @@ func (s *session) reportOnce(ctx context.Context) error {
 	if lsn <= s.stream.Reported() {
 		return nil
 	}
-	streams := s.router.Progress()
-	if !s.recorded.sameStreams(streams) {
-		next := s.recorded
-		next.flushLSN, next.streams = max(lsn, next.flushLSN), streams
+	if s.progressed() {
 		err := s.withControl(ctx, func(ctx context.Context, conn *pgx.Conn) error {
-			return next.save(ctx, conn, s.relay.cfg.Slot)
+			_, done, err := s.save(ctx, conn)
+			if err == nil {
+				done(true)
+			}
+			return err
 		})
 		switch {
-		case errors.Is(err, errSuperseded) || errors.Is(err, replication.ErrServerStopping):
+		case errors.Is(err, retry.ErrSuperseded) || errors.Is(err, replication.ErrServerStopping):
 			return err
 		case err != nil:
 			s.relay.log.Warn().Err(err).Msg("progress is not written down, so the slot is not advanced; trying again")
 			return nil
 		}
-		s.recorded = next
 	}
 	if err := s.stream.Report(lsn); err != nil {
 		return err
 	}
 	s.relay.metrics.flushLSN.Set(float64(lsn))
 	return nil
+}
+
+// progressed reports whether there is anything to write down.
+func (s *session) progressed() bool {
+	s.saving.Lock()
+	defer s.saving.Unlock()
+	return !s.recorded.sameStreams(s.router.Progress())
+}
+
+// save writes progress down and returns up to which LSN. Until done is called,
+// which says whether that is committed, nobody else does.
+func (s *session) save(ctx context.Context, conn execer) (lsn replication.LSN, done func(committed bool), err error) {
+	s.saving.Lock()
+	next := s.recorded
+	// In this order: what the streams are said to have must not be behind.
+	next.flushLSN = max(next.flushLSN, s.stream.Frontier().LSN())
+	next.streams = s.router.Progress()
+	if err := next.save(ctx, conn, s.relay.cfg.Slot); err != nil {
+		s.saving.Unlock()
+		return 0, nil, err
+	}
+	return next.flushLSN, func(committed bool) {
+		if committed {
+			s.recorded = next
+		}
+		s.saving.Unlock()
+	}, nil
 }
 
 // watchSlot measures how much write-ahead log the slot holds back.
@@ -484,7 +539,7 @@ func (s *session) withControl(ctx context.Context, f func(context.Context, *pgx.
 }
 
 func (s *session) connectControl(ctx context.Context) error {
-	conn, err := connectPostgres(ctx, s.relay.cfg)
+	conn, err := connectDurably(ctx, s.relay.cfg)
 	if err != nil {
 		if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok && pgErr.Code == codeCannotConnectNow && s.stream != nil {
 			return replication.ErrServerStopping

@@ -120,6 +120,15 @@ func (s source) columns(a attribute) string {
 	return strings.Join(names, ", ")
 }
 
+// Column returns the column that makes an attribute; "" if none does.
+func (m Mapping) Column(attribute string) string {
+	a, err := parseAttribute(attribute)
+	if err != nil {
+		return ""
+	}
+	return m.sources[a].column
+}
+
 // With returns a copy in which some attributes come from other columns, or
 // from texts in which {column} is a column's value. An empty column name takes
 // the attribute away. Columns that are named here must exist in the table.

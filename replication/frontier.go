@@ -114,6 +114,13 @@ func (f *Frontier) Done(t Ticket) {
 	}
 }
 
+// Full reports whether Add would block.
+func (f *Frontier) Full() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.next-f.low >= f.capacity()
+}
+
 func (f *Frontier) slot(t Ticket) (word int, bit uint64) {
 	i := uint64(t % f.capacity())
 	return int(i / 64), 1 << (i % 64)

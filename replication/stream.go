@@ -48,11 +48,6 @@ type Config struct {
 	// Messages asks for logical messages too, of every prefix (Postgres manual,
 	// "Logical Streaming Replication Parameters").
 	Messages bool
-	// Start, if set, returns the LSN up to which everything has an outcome, as
-	// the caller has written it down in the same database: what the slot forgot
-	// of it after a crash is not sent again. It is asked each time before the
-	// slot is; an error ends Open.
-	Start func(context.Context, System) (LSN, error)
 	// Window is how many events may be without an outcome; default 65536.
 	Window int
 	// OnBusy, if set, is called from Open when the slot is held by another
@@ -66,8 +61,7 @@ type System struct {
 	Timeline int32
 	// Ended says at which LSN each of the earlier timelines ended.
 	Ended map[int32]LSN
-	// ConfirmedFlush is where the stream starts: what the slot had confirmed
-	// when it was opened, or Config.Start if that is later.
+	// ConfirmedFlush is what the slot had confirmed when it was opened.
 	ConfirmedFlush LSN
 }
 
@@ -202,15 +196,8 @@ func (s *Stream) start(ctx context.Context, conn *pgconn.PgConn) error {
 			return err
 		}
 		// From 0/0 the server begins at what the slot has confirmed. Any LSN of
-		// ours above what has an outcome would skip what lies between, silently.
-		var start LSN
-		if s.cfg.Start != nil {
-			if start, err = s.cfg.Start(ctx, s.system); err != nil {
-				return err
-			}
-			s.system.ConfirmedFlush = max(s.system.ConfirmedFlush, start)
-		}
-		err := pglogrepl.StartReplication(ctx, conn, s.cfg.Slot, start,
+		// ours above that would skip what lies between, silently.
+		err := pglogrepl.StartReplication(ctx, conn, s.cfg.Slot, 0,
 			pglogrepl.StartReplicationOptions{Mode: pglogrepl.LogicalReplication, PluginArgs: args})
 		if err == nil {
 			break

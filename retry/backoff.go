@@ -1,4 +1,3 @@
-// Package retry decides when something is tried again.
 package retry
 
 import (

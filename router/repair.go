@@ -63,8 +63,15 @@ func (w *writer) repair(ctx context.Context) error {
 		if isDone(ctx) {
 			return context.Cause(ctx)
 		}
-		if classify(err) == Configuration {
+		switch class := classify(err); {
+		case class == Configuration:
 			return err
+		case class == Poison:
+			if err := w.expel(ctx, err); err != nil {
+				return err
+			}
+			backoff.Reset()
+			continue
 		}
 		if !errors.Is(err, errWrongLastSequence) {
 			w.hold(err)
@@ -76,6 +83,35 @@ func (w *writer) repair(ctx context.Context) error {
 	w.hold(nil)
 	w.resume()
 	return nil
+}
+
+// expel gives the first flight, which cannot be published, to the delay, and
+// with it the later ones of its key.
+func (w *writer) expel(ctx context.Context, reason error) error {
+	w.mu.Lock()
+	f := &w.ring[w.base%uint64(len(w.ring))]
+	failed := Flight{Event: f.ev, Ticket: f.ticket}
+	var behind []Flight
+	end := w.base
+	for n := w.base; n < w.next; n++ {
+		f := &w.ring[n%uint64(len(w.ring))]
+		if n == w.base || failed.Event.PartitionKey != "" && f.ev.PartitionKey == failed.Event.PartitionKey {
+			if n > w.base {
+				behind = append(behind, Flight{Event: f.ev, Ticket: f.ticket})
+			}
+			w.bytes -= f.size
+			*f = flight{}
+			continue
+		}
+		if n != end {
+			w.ring[end%uint64(len(w.ring))] = *f
+			*f = flight{}
+		}
+		end++
+	}
+	w.next = end
+	w.mu.Unlock()
+	return w.cfg.delay.Fail(ctx, failed, reason, behind)
 }
 
 // awaitAnswers waits until the last message sent is answered, or the answer

@@ -47,6 +47,28 @@ type Sink interface {
 	Held(stream string, reason error)
 }
 
+// Flight is an event on its way, without an outcome.
+type Flight struct {
+	Event  *event.Event
+	Ticket uint64
+}
+
+// Delay takes events out of the streams' way.
+type Delay interface {
+	// Holds reports whether an event has to wait behind an earlier one of its
+	// key. It must not block.
+	Holds(ev *event.Event) bool
+	// Fail records that an event could not be published, for a reason of its
+	// own, and with it the events of its key that were taken after it. It
+	// blocks until that cannot be lost any more, and gives them their outcome;
+	// until then nothing more is stored in the stream.
+	Fail(ctx context.Context, failed Flight, reason error, behind []Flight) error
+}
+
+// ErrHeld says that an event was not taken because it has to wait behind an
+// earlier one of its key.
+var ErrHeld = errors.New("an earlier event of the key is not published yet")
+
 // Config of a [Router].
 type Config struct {
 	// Streams to publish to; the rules may name no others.
@@ -62,6 +84,7 @@ type Config struct {
 	// read to find out.
 	AckTimeout time.Duration
 	Sink       Sink
+	Delay      Delay
 	Log        zerolog.Logger
 	// Domain is the JetStream domain; empty for the connection's own.
 	Domain string
@@ -101,6 +124,7 @@ func New(nc *nats.Conn, cfg Config) (*Router, error) {
 			maxInFlightBytes: cfg.MaxInFlightBytes,
 			ackTimeout:       cfg.AckTimeout,
 			sink:             cfg.Sink,
+			delay:            cfg.Delay,
 			log:              cfg.Log,
 		})
 		r.writers[stream.Name] = w
@@ -150,45 +174,48 @@ func (r *Router) Run(ctx context.Context) error {
 
 // Publish takes an event. It returns when the event is sent or has its
 // outcome, and blocks while the window of its stream is full or the stream is
-// held, until the context ends. Not safe for concurrent use with itself.
+// held, until the context ends. It does not take the event when it has to wait
+// behind another ([ErrHeld]), or cannot be published for a reason of its own
+// (*[EventError] of class [Poison]): nothing that comes after it may be
+// published then before it has another outcome. Not safe for concurrent use
+// with itself.
 func (r *Router) Publish(ctx context.Context, ev *event.Event, ticket uint64) error {
-	target := r.cfg.Rules.Match(ev)
-	if target.Drop {
+	w, target, err := r.route(ev)
+	if err != nil {
+		return err
+	}
+	if w == nil {
 		r.cfg.Sink.Done(ticket, Dropped, ev, 0)
 		return nil
-	}
-	w := r.writers[target.Stream]
-	if w == nil {
-		return &ConfigurationError{
-			What:   fmt.Sprintf("a route sends events of type %q to stream %q, which is not configured", ev.Type, target.Stream),
-			Remedy: "add it to streams",
-		}
-	}
-	if err := w.awaitSchedule(ctx, ev); err != nil {
-		return err
 	}
 	return w.publish(ctx, ev, target, ticket)
 }
 
-// awaitSchedule holds the stream until a scheduled event is due.
-func (w *writer) awaitSchedule(ctx context.Context, ev *event.Event) error {
-	if ev.ScheduledAt.IsZero() {
-		return nil
+// Holds reports whether Publish would not take the event at this moment,
+// because it has to wait behind another.
+func (r *Router) Holds(ev *event.Event) bool {
+	if !r.cfg.Delay.Holds(ev) {
+		return false
 	}
-	wait := time.Until(ev.ScheduledAt)
-	if wait <= 0 {
-		return nil
+	w, _, err := r.route(ev)
+	return err == nil && w != nil && !w.mayHave(ev)
+}
+
+// route returns the writer and the target of an event; no writer if it is
+// dropped.
+func (r *Router) route(ev *event.Event) (*writer, *Target, error) {
+	target := r.cfg.Rules.Match(ev)
+	if target.Drop {
+		return nil, target, nil
 	}
-	w.cfg.sink.Held(w.cfg.stream, fmt.Errorf("event %q of table %s.%s is scheduled for %s", ev.ID, ev.Schema, ev.Table, ev.ScheduledAt.Format(time.RFC3339)))
-	timer := time.NewTimer(wait)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		w.cfg.sink.Held(w.cfg.stream, nil)
-		return nil
-	case <-ctx.Done():
-		return fmt.Errorf("waiting for a scheduled event: %w", context.Cause(ctx))
+	w := r.writers[target.Stream]
+	if w == nil {
+		return nil, nil, &ConfigurationError{
+			What:   fmt.Sprintf("a route sends events of type %q to stream %q, which is not configured", ev.Type, target.Stream),
+			Remedy: "add it to streams",
+		}
 	}
+	return w, target, nil
 }
 
 // InFlight returns how many events are sent and have no outcome.

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/walrelay/walrelay/event"
+	"github.com/walrelay/walrelay/retry"
 )
 
 // Mode is a CloudEvents content mode.
@@ -39,6 +40,8 @@ type Rule struct {
 	Stream, Subject, Mode string
 	// Drop says that the event is not published.
 	Drop bool
+	// Retry says when an event that could not be published is tried again.
+	Retry retry.Policy
 }
 
 // Target is where an event goes.
@@ -47,6 +50,7 @@ type Target struct {
 	Subject *SubjectTemplate
 	Mode    Mode
 	Drop    bool
+	Retry   retry.Policy
 }
 
 // Rules decide where events go. Safe for concurrent use.
@@ -104,7 +108,7 @@ func compileTarget(rule, fallback Rule) (Target, error) {
 	if err != nil {
 		return Target{}, err
 	}
-	return Target{Stream: or(rule.Stream, fallback.Stream), Subject: &subject, Mode: mode, Drop: rule.Drop}, nil
+	return Target{Stream: or(rule.Stream, fallback.Stream), Subject: &subject, Mode: mode, Drop: rule.Drop, Retry: rule.Retry}, nil
 }
 
 // Match returns the target of the first rule that matches the event.

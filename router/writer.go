@@ -95,6 +95,7 @@ type writerConfig struct {
 	maxInFlightBytes int
 	ackTimeout       time.Duration
 	sink             Sink
+	delay            Delay
 	log              zerolog.Logger
 }
 
@@ -130,15 +131,35 @@ func (w *writer) publish(ctx context.Context, ev *event.Event, target *Target, t
 		w.cfg.sink.Done(ticket, AlreadyStored, ev, 0)
 		return nil
 	}
+	if w.cfg.delay.Holds(ev) {
+		w.mu.Unlock()
+		return ErrHeld
+	}
 	n := w.next
 	w.ring[n%uint64(len(w.ring))] = flight{ev: ev, target: target, ticket: ticket, size: size}
 	w.next++
 	w.bytes += size
-	if err := w.send(n); err != nil {
+	err := w.send(n)
+	if poison, ok := errors.AsType[*EventError](err); ok && poison.Class == Poison {
+		// Nothing was sent.
+		w.next--
+		w.bytes -= size
+		w.ring[n%uint64(len(w.ring))] = flight{}
+		w.mu.Unlock()
+		return err
+	}
+	if err != nil {
 		w.fail(err)
 	}
 	w.mu.Unlock()
 	return nil
+}
+
+// mayHave reports whether the stream may have the event from a run before.
+func (w *writer) mayHave(ev *event.Event) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return !w.cfg.shared && (w.skip.count > 0 || ev.Position.Compare(w.skip.through) <= 0)
 }
 
 // hasRoom reports whether an event may be appended. Once the window was full, it

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -67,6 +68,7 @@ type rig struct {
 	origin   Origin
 	stream   Stream
 	outcomes *outcomes
+	delays   *delays
 	router   *Router
 	stop     func()
 }
@@ -103,9 +105,10 @@ func (r *rig) prepare() {
 		r.t.Fatal(err)
 	}
 	r.outcomes = &outcomes{done: map[uint64][]Outcome{}}
+	r.delays = &delays{}
 	r.router, err = New(r.nc, Config{
 		Streams: []Stream{r.stream}, Rules: rules, Origin: r.origin, MaxInFlight: 64, MaxInFlightBytes: 1 << 24,
-		AckTimeout: 2 * time.Second, Sink: r.outcomes, Log: zerolog.Nop(),
+		AckTimeout: 2 * time.Second, Sink: r.outcomes, Delay: r.delays, Log: zerolog.Nop(),
 	})
 	if err != nil {
 		r.t.Fatal(err)
@@ -192,6 +195,9 @@ func (r *rig) ids() []string {
 		r.t.Fatal(err)
 	}
 	var ids []string
+	if info.State.Msgs == 0 {
+		return nil
+	}
 	for seq := info.State.FirstSeq; seq <= info.State.LastSeq; seq++ {
 		msg, err := r.js.GetMsg("EVENTS", seq)
 		if errors.Is(err, nats.ErrMsgNotFound) {
@@ -299,27 +305,58 @@ func TestEventWhosePlaceSomebodyElseTookIsNotLost(t *testing.T) {
 	}
 }
 
-func TestPoisonHoldsItsStreamAndLosesNothing(t *testing.T) {
+// delays stands for the delay table: it remembers what it was given.
+type delays struct {
+	mu     sync.Mutex
+	failed []string // ID of an event, and why
+	behind []string // IDs
+	held   map[string]bool
+	fail   error
+}
+
+func (d *delays) Holds(ev *event.Event) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.held[ev.PartitionKey]
+}
+
+func (d *delays) Fail(_ context.Context, failed Flight, reason error, behind []Flight) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.fail != nil {
+		return d.fail
+	}
+	d.failed = append(d.failed, failed.Event.ID+" "+reason.Error())
+	for _, f := range behind {
+		d.behind = append(d.behind, f.Event.ID)
+	}
+	return nil
+}
+
+func (d *delays) failures() string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return strings.Join(d.failed, "\n")
+}
+
+// What the servers refuse goes to the delay table with the later events of its
+// key, and the rest flows on in order.
+func TestPoisonLeavesTheStreamWithItsKey(t *testing.T) {
 	for name, poison := range map[string]struct {
 		stream nats.StreamConfig
 		server func(*server.Options)
 		spoil  func(*event.Event)
 		says   string
-		mend   func(*rig)
 	}{
 		"larger than the stream takes": {
 			stream: nats.StreamConfig{MaxMsgSize: 1000},
 			spoil:  func(ev *event.Event) { ev.Data = []byte(`"` + strings.Repeat("x", 2000) + `"`) },
 			says:   "message size exceeds maximum allowed",
-			mend:   func(r *rig) { r.update(func(cfg *nats.StreamConfig) { cfg.MaxMsgSize = -1 }) },
 		},
 		"one too many of its subject": {
-			stream: nats.StreamConfig{MaxMsgsPerSubject: 3, Discard: nats.DiscardNew, DiscardNewPerSubject: true},
-			spoil:  func(*event.Event) {},
+			stream: nats.StreamConfig{MaxMsgsPerSubject: 2, Discard: nats.DiscardNew, DiscardNewPerSubject: true},
+			spoil:  func(ev *event.Event) { ev.Type = "order.first" },
 			says:   "maximum messages per subject exceeded",
-			mend: func(r *rig) {
-				r.update(func(cfg *nats.StreamConfig) { cfg.MaxMsgsPerSubject = -1; cfg.DiscardNewPerSubject = false })
-			},
 		},
 		"more headers than a message may have": {
 			server: func(o *server.Options) { o.MaxPayload = 8 << 20 },
@@ -327,14 +364,6 @@ func TestPoisonHoldsItsStreamAndLosesNothing(t *testing.T) {
 				ev.Extensions = []event.Attribute{{Name: "long", Value: strings.Repeat("x", 70_000)}}
 			},
 			says: "header size exceeds maximum allowed",
-		},
-		"more than the server takes": {
-			spoil: func(ev *event.Event) { ev.Data = make([]byte, 2<<20) },
-			says:  "maximum payload exceeded",
-		},
-		"a subject that is too long": {
-			spoil: func(ev *event.Event) { ev.Type = strings.Repeat("x", 5000) },
-			says:  "its subject would be 5007 bytes long",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -344,23 +373,66 @@ func TestPoisonHoldsItsStreamAndLosesNothing(t *testing.T) {
 			}
 			r := newRig(t, poison.stream, configure...)
 			r.start(nil)
-			bad := at(100, 3)
-			poison.spoil(bad)
-			r.publish(at(100, 0), at(100, 1), at(100, 2), bad)
-			r.await("the stream is held because "+poison.says, func() bool { return r.outcomes.heldBecause(poison.says) })
-			r.awaitOutcomes(3)
-			r.wantIDs("id-100-0", "id-100-1", "id-100-2")
-			if !r.outcomes.heldBecause("id-100-3") || !r.outcomes.heldBecause("public.outbox") {
-				t.Errorf("the reason names neither the event nor its table: %q", r.outcomes.held)
+			events := make([]*event.Event, 9)
+			for i := range events {
+				events[i] = at(100, uint32(i))
+				events[i].Type = fmt.Sprintf("order.n%d", i)
+				events[i].PartitionKey = strconv.Itoa(i % 3)
 			}
-			if poison.mend == nil {
-				return
+			events[0].Type, events[1].Type = "order.first", "order.first"
+			poison.spoil(events[3])
+			r.publish(events...)
+			r.awaitOutcomes(6)
+			r.await("the event has failed because "+poison.says, func() bool {
+				return strings.Contains(r.delays.failures(), "id-100-3") && strings.Contains(r.delays.failures(), poison.says)
+			})
+			if got := strings.Join(r.delays.behind, " "); got != "id-100-6" {
+				t.Errorf("behind it there are %q, want id-100-6, which has its key", got)
 			}
-			poison.mend(r)
-			r.awaitOutcomes(4)
-			r.wantIDs("id-100-0", "id-100-1", "id-100-2", "id-100-3")
+			r.wantIDs("id-100-0", "id-100-1", "id-100-2", "id-100-4", "id-100-5", "id-100-7", "id-100-8")
 		})
 	}
+}
+
+// What cannot even be sent is not taken, and what comes after it is.
+func TestPoisonThatCannotBeSentIsNotTaken(t *testing.T) {
+	for says, spoil := range map[string]func(*event.Event){
+		"maximum payload exceeded":             func(ev *event.Event) { ev.Data = make([]byte, 2<<20) },
+		"its subject would be 5007 bytes long": func(ev *event.Event) { ev.Type = strings.Repeat("x", 5000) },
+	} {
+		t.Run(says, func(t *testing.T) {
+			r := newRig(t, nats.StreamConfig{})
+			r.start(nil)
+			bad := at(100, 1)
+			spoil(bad)
+			r.publish(at(100, 0))
+			err := r.router.Publish(t.Context(), bad, 1)
+			if poison, ok := errors.AsType[*EventError](err); !ok || poison.Class != Poison || !strings.Contains(err.Error(), says) ||
+				!strings.Contains(err.Error(), "id-100-1") || !strings.Contains(err.Error(), "public.outbox") {
+				t.Errorf("want poison that names the event, its table and %q, got %v", says, err)
+			}
+			r.publish(at(100, 2))
+			r.await("the two others are stored", func() bool { return len(r.ids()) == 2 })
+			r.wantIDs("id-100-0", "id-100-2")
+		})
+	}
+}
+
+func TestAnEventWhoseKeyIsHeldIsNotTaken(t *testing.T) {
+	r := newRig(t, nats.StreamConfig{})
+	r.start(nil)
+	r.delays.held = map[string]bool{"k": true}
+	ev := at(100, 0)
+	ev.PartitionKey = "k"
+	if err := r.router.Publish(t.Context(), ev, 0); !errors.Is(err, ErrHeld) {
+		t.Errorf("want ErrHeld, got %v", err)
+	}
+	if !r.router.Holds(ev) {
+		t.Error("want that the router holds the event")
+	}
+	r.publish(at(100, 1))
+	r.awaitOutcomes(1)
+	r.wantIDs("id-100-1")
 }
 
 func (r *rig) update(change func(*nats.StreamConfig)) {

@@ -1,0 +1,294 @@
+package walrelay
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/walrelay/walrelay/decode"
+	"github.com/walrelay/walrelay/event"
+	"github.com/walrelay/walrelay/replication"
+	"github.com/walrelay/walrelay/retry"
+	"github.com/walrelay/walrelay/router"
+)
+
+const (
+	// maxStaged and maxStagedBytes bound what waits for a write to the delay
+	// table.
+	maxStaged      = 1000
+	maxStagedBytes = 8 << 20
+)
+
+// delay is a session's way into the delay table.
+//
+// Nothing may be stored in a stream after an event that goes to the table,
+// before that is committed there: the stream's last message says which of the
+// events before it have an outcome. So the first event that goes to the table
+// opens a stage, in which it waits with all that follow it; when the stage is
+// full, or the server has sent no more, one write takes all that go to the
+// table, and the others are published.
+//
+// The session's reader uses it, and the router from other goroutines by the
+// methods Holds and Fail.
+type delay struct {
+	session *session
+	number  int64 // of the session
+	store   *retry.Store
+	keys    *retry.Keys
+
+	// passed is the LSN below which every event had its outcome in a session
+	// before, and known has those above it that are in the table since then.
+	passed replication.LSN
+	known  map[event.Position]struct{}
+
+	staged []staged
+	bytes  int
+}
+
+// staged is an event in the stage; with an entry it goes to the table.
+type staged struct {
+	ev     *event.Event
+	ticket uint64
+	entry  *retry.Entry
+}
+
+// open finds out what the table has.
+func (d *delay) open(ctx context.Context, conn *pgx.Conn, passed replication.LSN) error {
+	cfg := d.session.relay.cfg
+	hashes, known, err := retry.Load(ctx, conn, cfg.Slot, d.number, uint64(passed))
+	if err != nil {
+		return err
+	}
+	d.passed, d.known = passed, known
+	d.keys = retry.NewKeys(hashes)
+	d.store = retry.NewStore(retry.StoreConfig{
+		Connect:     func(ctx context.Context) (*pgx.Conn, error) { return connectDurably(ctx, cfg) },
+		Slot:        cfg.Slot,
+		Session:     d.number,
+		FailedHolds: cfg.Retry.FailedHoldsKey,
+	})
+	return nil
+}
+
+// connectDurably opens a connection whose commits are on disk when they return.
+func connectDurably(ctx context.Context, cfg Config) (*pgx.Conn, error) {
+	conn, err := connectPostgres(ctx, cfg)
+	if err != nil {
+		return nil, err
+	}
+	// A relay that is frozen in the middle of a transaction must not keep the
+	// next one from taking over.
+	const statement = `
+		SELECT set_config('idle_in_transaction_session_timeout', '3s', false),
+		       set_config('synchronous_commit',
+		           CASE current_setting('synchronous_commit') WHEN 'off' THEN 'on' ELSE current_setting('synchronous_commit') END, false)`
+	if _, err := conn.Exec(ctx, statement); err != nil {
+		closePostgres(conn)
+		return nil, fmt.Errorf("preparing a connection: %w", err)
+	}
+	return conn, nil
+}
+
+// take gives an event that was read its way: to the table, or to the router.
+func (d *delay) take(ctx context.Context, change decode.Change, ticket uint64, fault *decode.RowError) error {
+	ev := change.Event
+	if replication.LSN(ev.Position.CommitLSN) < d.passed {
+		d.session.outcome(ticket, outcomeAlreadyStored, ev)
+		return nil
+	}
+	if len(d.known) > 0 {
+		if _, ok := d.known[ev.Position]; ok {
+			delete(d.known, ev.Position)
+			d.session.outcome(ticket, outcomeAlreadyDelayed, ev)
+			return nil
+		}
+	}
+	d.keys.Read(ev)
+	switch {
+	case fault != nil:
+		// Trying again would not help: somebody has to change something.
+		entry := retry.NewFailure(ev, retry.Policy{MaxRetries: -1}, fault)
+		entry.State, entry.Kind, entry.Content = retry.Failed, string(change.Raw.Kind), change.Raw.Content
+		d.fail(staged{ev, ticket, &entry}, fault)
+		return nil
+	case ev.Delay == nil && ev.ScheduledAt.After(ev.CommittedAt):
+		entry := retry.NewEntry(ev, retry.Scheduled)
+		d.stage(staged{ev, ticket, &entry})
+		return nil
+	}
+	return d.route(ctx, ev, ticket)
+}
+
+// route publishes an event, or stages it if it must not be published yet.
+func (d *delay) route(ctx context.Context, ev *event.Event, ticket uint64) error {
+	for {
+		if len(d.staged) > 0 && !d.session.router.Holds(ev) {
+			d.stage(staged{ev: ev, ticket: ticket})
+			return nil
+		}
+		err := router.ErrHeld
+		if len(d.staged) == 0 {
+			err = d.session.router.Publish(ctx, ev, ticket)
+		}
+		poison, isEvent := errors.AsType[*router.EventError](err)
+		switch {
+		case errors.Is(err, router.ErrHeld):
+			held, err := d.keys.Hold(ctx, ev)
+			if err != nil {
+				return err
+			}
+			if held {
+				entry := retry.NewEntry(ev, retry.Held)
+				d.stage(staged{ev, ticket, &entry})
+				return nil
+			}
+		case isEvent && poison.Class == router.Poison:
+			entry := retry.NewFailure(ev, d.policy(ev), poison.Err)
+			d.fail(staged{ev, ticket, &entry}, poison.Err)
+			return nil
+		default:
+			return err
+		}
+	}
+}
+
+func (d *delay) policy(ev *event.Event) retry.Policy {
+	return d.session.relay.plan.rules.Match(ev).Retry
+}
+
+// fail stages an event that has failed.
+func (d *delay) fail(s staged, reason error) {
+	d.keys.Fail(s.ev.PartitionKey, 0)
+	d.session.sayFailed(s.entry, reason)
+	d.stage(s)
+}
+
+func (d *delay) stage(s staged) {
+	d.staged = append(d.staged, s)
+	d.bytes += s.ev.Size()
+	if s.entry != nil {
+		d.bytes += len(s.entry.Content)
+	}
+}
+
+// settle empties the stage once it is full, or when idle says that nothing more
+// will come for now.
+func (d *delay) settle(ctx context.Context, idle bool) error {
+	for len(d.staged) > 0 && (idle || len(d.staged) >= maxStaged || d.bytes >= maxStagedBytes) {
+		batch := d.staged
+		d.staged, d.bytes = nil, 0
+		var entries []retry.Entry
+		for _, s := range batch {
+			if s.entry != nil {
+				entries = append(entries, *s.entry)
+			}
+		}
+		if err := d.store.Add(ctx, entries); err != nil {
+			return err
+		}
+		for _, s := range batch {
+			if s.entry != nil {
+				d.stored(s.ev, s.ticket, s.entry.State)
+			}
+		}
+		for _, s := range batch {
+			if s.entry == nil {
+				if err := d.route(ctx, s.ev, s.ticket); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// stored gives an event that is in the table its outcome.
+func (d *delay) stored(ev *event.Event, ticket uint64, state retry.State) {
+	switch state {
+	case retry.Retrying, retry.Held:
+		d.keys.Stored(ev.PartitionKey, false)
+	case retry.Failed:
+		d.keys.Stored(ev.PartitionKey, !d.session.relay.cfg.Retry.FailedHoldsKey)
+	case retry.Scheduled, retry.Discarded:
+	}
+	d.session.outcome(ticket, string(state), ev)
+}
+
+// Holds implements [router.Delay].
+func (d *delay) Holds(ev *event.Event) bool { return d.keys.Holds(ev) }
+
+// Fail implements [router.Delay].
+func (d *delay) Fail(ctx context.Context, failed router.Flight, reason error, behind []router.Flight) error {
+	if poison, ok := errors.AsType[*router.EventError](reason); ok {
+		reason = poison.Err
+	}
+	d.keys.Fail(failed.Event.PartitionKey, len(behind))
+	entries := make([]retry.Entry, 0, 1+len(behind))
+	entries = append(entries, retry.NewFailure(failed.Event, d.policy(failed.Event), reason))
+	for _, f := range behind {
+		entries = append(entries, retry.NewEntry(f.Event, retry.Held))
+	}
+	if err := d.store.Add(ctx, entries); err != nil {
+		return err
+	}
+	d.session.sayFailed(&entries[0], reason)
+	d.stored(failed.Event, failed.Ticket, entries[0].State)
+	for _, f := range behind {
+		d.stored(f.Event, f.Ticket, retry.Held)
+	}
+	return nil
+}
+
+// timer emits what is due, until the context ends.
+func (d *delay) timer(ctx context.Context) error {
+	s := d.session
+	return retry.NewTimer(retry.TimerConfig{
+		Store:    d.store,
+		Keys:     d.keys,
+		Frontier: s.stream.Frontier(),
+		Save: func(ctx context.Context, tx pgx.Tx) (replication.LSN, func(bool), error) {
+			return s.save(ctx, tx)
+		},
+		KeepDiscarded: s.relay.cfg.Outbox.RepairWindow,
+		Observe:       s.relay.metrics,
+	}).Run(ctx)
+}
+
+func (d *delay) close() {
+	if d.store == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	if err := d.store.Close(ctx); err != nil {
+		d.session.relay.log.Debug().Err(err).Msg("closing the delay table")
+	}
+}
+
+// sayFailed logs that an event could not be published.
+func (s *session) sayFailed(entry *retry.Entry, reason error) {
+	s.relay.metrics.failures.WithLabelValues(failureClass(reason)).Inc()
+	line := s.relay.log.Warn()
+	text := "an event could not be published; it is tried again"
+	if entry.State == retry.Failed {
+		line = s.relay.log.Error()
+		text = `an event has failed; see "walrelay delayed show", and redrive or discard it`
+	}
+	line = line.Str("id", entry.Event.ID).Str("type", entry.Event.Type).
+		Str("table", entry.Event.Schema+"."+entry.Event.Table).Int("attempts", entry.Attempts).Str("reason", oneLine(reason))
+	if entry.State == retry.Retrying {
+		line = line.Dur("in", entry.Wait)
+	}
+	line.Msg(text)
+}
+
+// failureClass is the label of a failure in the metrics.
+func failureClass(reason error) string {
+	if _, ok := errors.AsType[*decode.RowError](reason); ok {
+		return "malformed"
+	}
+	return "refused"
+}

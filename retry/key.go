@@ -1,0 +1,276 @@
+package retry
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"fmt"
+	"sync"
+	"sync/atomic"
+
+	"github.com/walrelay/walrelay/event"
+)
+
+// KeyHash is what a partition key is told by: the first eight bytes of its
+// SHA-256, as the SQL function walrelay.key_hash computes it. Two keys with the
+// same hash would wait for each other, and do nothing worse.
+func KeyHash(partitionKey string) int64 {
+	sum := sha256.Sum256([]byte(partitionKey))
+	return int64(binary.BigEndian.Uint64(sum[:]))
+}
+
+// Keys knows, in memory, the keys whose later events are held. It takes about
+// 50 bytes for each. Safe for concurrent use.
+//
+// A key becomes held when an event of it fails. Its events are then given to
+// the delay table; those that are given back are "released": they pass, until
+// one of them fails again. When everything that was given back has an outcome
+// and nothing is left in the table, the key is free.
+type Keys struct {
+	count atomic.Int64 // of held; without any, nothing else is looked at
+
+	mu      sync.Mutex
+	held    map[int64]*key
+	passing []passing     // released events that were read and have no outcome, in order
+	ready   []int64       // keys to be looked at
+	freed   chan struct{} // closed and made anew when keys stop being looked at
+	marked  chan struct{} // closed by Marked
+}
+
+// key is a key that is held.
+type key struct {
+	// failed says that an event has failed since events of the key were last
+	// given back.
+	failed bool
+	// back says that events of the key were given back, and at is the
+	// transaction of the last one that was read; 0 while none was.
+	back bool
+	at   uint64
+	// pending counts events that are on their way into the table.
+	pending int
+	// freeing says that the key is about to be free: wait and see.
+	freeing bool
+	// queued says that it is among the ready ones.
+	queued bool
+}
+
+// passing is a key of which a released event was read in a transaction.
+type passing struct {
+	lsn  uint64
+	hash int64
+}
+
+// NewKeys returns a Keys that holds those of an earlier session. They count as
+// given back until Marked says otherwise.
+func NewKeys(hashes []int64) *Keys {
+	k := &Keys{held: make(map[int64]*key, len(hashes)), freed: make(chan struct{}), marked: make(chan struct{})}
+	for _, hash := range hashes {
+		k.held[hash] = &key{back: true}
+	}
+	k.count.Store(int64(len(k.held)))
+	return k
+}
+
+// Marked says that everything that earlier sessions gave back stands before
+// lsn. It is said once.
+func (k *Keys) Marked(lsn uint64) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for hash, key := range k.held {
+		if key.back && key.at < lsn {
+			key.at = lsn
+			k.passing = append(k.passing, passing{lsn, hash})
+		}
+	}
+	close(k.marked)
+}
+
+// Len returns how many keys are held.
+func (k *Keys) Len() int { return int(k.count.Load()) }
+
+// Holds reports whether an event has to wait behind an earlier one of its key.
+// It does not block.
+func (k *Keys) Holds(ev *event.Event) bool {
+	if k.count.Load() == 0 || ev.PartitionKey == "" {
+		return false
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.holds(KeyHash(ev.PartitionKey), ev)
+}
+
+func (k *Keys) holds(hash int64, ev *event.Event) bool {
+	key, ok := k.held[hash]
+	return ok && (key.failed || ev.Delay == nil || !ev.Delay.Released)
+}
+
+// Hold says that an event is to be held, and reports whether it is: not when
+// the key was about to be free, and now is. It blocks meanwhile, until the
+// context ends. The caller says Stored when the event is in the table.
+func (k *Keys) Hold(ctx context.Context, ev *event.Event) (bool, error) {
+	hash := KeyHash(ev.PartitionKey)
+	k.mu.Lock()
+	for {
+		if !k.holds(hash, ev) {
+			k.mu.Unlock()
+			return false, nil
+		}
+		key := k.held[hash]
+		if !key.freeing {
+			key.pending++
+			k.mu.Unlock()
+			return true, nil
+		}
+		freed := k.freed
+		k.mu.Unlock()
+		select {
+		case <-freed:
+		case <-ctx.Done():
+			return false, fmt.Errorf("waiting for a key to be free: %w", context.Cause(ctx))
+		}
+		k.mu.Lock()
+	}
+}
+
+// Fail says that an event has failed and, with behind more of its key, is on
+// its way into the table. The caller says Stored for each of them.
+func (k *Keys) Fail(partitionKey string, behind int) {
+	if partitionKey == "" {
+		return
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	hash := KeyHash(partitionKey)
+	state, ok := k.held[hash]
+	if !ok {
+		state = &key{}
+		k.held[hash] = state
+		k.count.Add(1)
+	}
+	state.failed = true
+	state.pending += 1 + behind
+}
+
+// Stored says that an event of the key is in the table. look asks to look at the
+// key: the event is not one that holds it.
+func (k *Keys) Stored(partitionKey string, look bool) {
+	if partitionKey == "" {
+		return
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	hash := KeyHash(partitionKey)
+	key, ok := k.held[hash]
+	if !ok {
+		return
+	}
+	key.pending--
+	if look && !key.back {
+		k.queue(hash, key)
+	}
+}
+
+// Read says that a released event was read, in the transaction at lsn.
+func (k *Keys) Read(ev *event.Event) {
+	if ev.Delay == nil || !ev.Delay.Released || ev.PartitionKey == "" || k.count.Load() == 0 {
+		return
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	hash, lsn := KeyHash(ev.PartitionKey), ev.Position.CommitLSN
+	if key, ok := k.held[hash]; ok && key.back && key.at < lsn {
+		key.at = lsn
+		k.passing = append(k.passing, passing{lsn, hash})
+	}
+}
+
+func (k *Keys) queue(hash int64, key *key) {
+	if !key.queued {
+		key.queued = true
+		k.ready = append(k.ready, hash)
+	}
+}
+
+// look asks to look at keys of which something in the table has changed.
+func (k *Keys) look(hashes []int64) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, hash := range hashes {
+		if key, ok := k.held[hash]; ok && !key.back {
+			k.queue(hash, key)
+		}
+	}
+}
+
+// take returns at most n keys to look at, now that the frontier is at lsn, and
+// keeps those that may become free from taking events meanwhile. The caller
+// says looked.
+func (k *Keys) take(lsn uint64, n int) (all, free []int64) {
+	if k.count.Load() == 0 {
+		return nil, nil
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	passed := 0
+	for passed < len(k.passing) && k.passing[passed].lsn < lsn {
+		p := k.passing[passed]
+		passed++
+		if key, ok := k.held[p.hash]; ok && key.back && key.at == p.lsn {
+			key.back, key.at = false, 0
+			k.queue(p.hash, key)
+		}
+	}
+	k.passing = append(k.passing[:0], k.passing[passed:]...)
+	n = min(n, len(k.ready))
+	for _, hash := range k.ready[:n] {
+		key, ok := k.held[hash]
+		if !ok {
+			continue
+		}
+		key.queued = false
+		all = append(all, hash)
+		if key.pending == 0 {
+			// Nothing of it is under way, so nothing has failed since.
+			key.freeing, key.failed = true, false
+			free = append(free, hash)
+		}
+	}
+	k.ready = append(k.ready[:0], k.ready[n:]...)
+	return all, free
+}
+
+// giveBack says that events of the keys are about to be given back.
+func (k *Keys) giveBack(hashes []int64) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, hash := range hashes {
+		if key, ok := k.held[hash]; ok {
+			key.back, key.at, key.failed = true, 0, false
+		}
+	}
+}
+
+// looked ends what take began: the keys in free are not held any more, and
+// those in again are to be looked at again.
+func (k *Keys) looked(taken, free, again []int64) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, hash := range taken {
+		if key, ok := k.held[hash]; ok {
+			key.freeing = false
+		}
+	}
+	for _, hash := range free {
+		if key, ok := k.held[hash]; ok && key.pending == 0 && !key.failed {
+			delete(k.held, hash)
+			k.count.Add(-1)
+		}
+	}
+	for _, hash := range again {
+		if key, ok := k.held[hash]; ok {
+			k.queue(hash, key)
+		}
+	}
+	close(k.freed)
+	k.freed = make(chan struct{})
+}

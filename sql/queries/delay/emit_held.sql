@@ -1,0 +1,46 @@
+-- Moves held events of slot $1 whose key is among $5 and held by nothing else
+-- into the write-ahead log, as messages with the prefix $3: for each key at most
+-- $4, in order, of those that stood before the LSN $2 (in hex) and have no
+-- other one before them. $6 says that failed events hold their key. Returns how
+-- many, the LSN of the last message, and the keys.
+WITH free AS (
+    SELECT k.key_hash
+    FROM unnest($5::bigint[]) AS k (key_hash)
+    WHERE NOT EXISTS (
+        SELECT FROM walrelay.delayed AS d
+        WHERE d.slot = $1 AND d.key_hash = k.key_hash
+          AND d.state IN ('retrying', 'failed') AND (d.state = 'retrying' OR $6::boolean)
+    )
+), picked AS (
+    SELECT h.position
+    FROM free
+    CROSS JOIN LATERAL (
+        SELECT first.position, bool_and(first.position < $2) OVER (ORDER BY first.origin) AS eligible
+        FROM (
+            SELECT d.position, d.origin
+            FROM walrelay.delayed AS d
+            WHERE d.slot = $1 AND d.key_hash = free.key_hash AND d.state = 'held'
+            ORDER BY d.origin
+            LIMIT $4
+        ) AS first
+    ) AS h
+    WHERE h.eligible
+), gone AS (
+    DELETE FROM walrelay.delayed AS d
+    USING picked AS p
+    WHERE d.slot = $1 AND d.position = p.position
+    RETURNING d.*
+), emitted AS (
+    SELECT
+        pg_logical_emit_message(true, $3, convert_to(jsonb_build_object(
+            'kind', g.kind, 'schema', g.table_schema, 'table', g.table_name, 'origin', g.origin,
+            'max_retries', g.max_retries, 'attempts', g.attempts, 'failures', g.failures, 'released', true
+        )::text || E'\n', 'UTF8') || g.content) AS lsn,
+        g.key_hash
+    FROM (SELECT * FROM gone ORDER BY key_hash, origin) AS g
+)
+SELECT
+    count(*),
+    coalesce(max(lsn), '0/0')::text,
+    coalesce(array_agg(DISTINCT key_hash), '{}')
+FROM emitted;
