@@ -182,6 +182,11 @@ func (w *writer) resync(ctx context.Context) error {
 	w.next = end
 	w.offset = r.last + 1 - w.base
 	w.reached.sequence = r.last
+	if r.own && !w.cfg.shared && w.reached.position.Compare(r.position) < 0 {
+		// A relay that lost its slot to us was ahead of us: what it stored
+		// beyond our window is still to be read.
+		w.reached.position, w.skip.through = r.position, r.position
+	}
 	signal(w.space)
 	return nil
 }

@@ -280,6 +280,44 @@ func TestEventsThatConsumersRemovedAreCounted(t *testing.T) {
 	r.wantIDs("id-300-0")
 }
 
+// A relay that has lost its slot stores what it still has, ahead of the one
+// that has taken over and reads the same events.
+func TestWhatARelayAheadOfUsStoresIsNotStoredAgain(t *testing.T) {
+	r := newRig(t, nats.StreamConfig{Duplicates: 100 * time.Millisecond})
+	r.start(nil)
+	r.publish(at(100, 0))
+	r.awaitOutcomes(1)
+	ahead, stop := r.router, r.stop
+	r.start(nil)
+	defer stop()
+	for i := range uint32(20) {
+		if err := ahead.Publish(t.Context(), at(200, i), uint64(1+i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r.await("the relay ahead has stored its events", func() bool { return len(r.ids()) == 21 })
+	r.await("the duplicate window has passed", func() bool {
+		info, err := r.js.StreamInfo("EVENTS")
+		return err == nil && time.Since(info.State.LastTime) > 200*time.Millisecond
+	})
+	events := []*event.Event{at(100, 0)}
+	want := []string{"id-100-0"}
+	for i := range uint32(20) {
+		events = append(events, at(200, i))
+		want = append(want, fmt.Sprintf("id-200-%d", i))
+	}
+	// The first one finds out; the others come while and after it does.
+	r.publish(events[:2]...)
+	r.awaitOutcomes(2)
+	for i, ev := range append(events[2:], at(300, 0)) {
+		if err := r.router.Publish(t.Context(), ev, uint64(2+i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r.awaitOutcomes(22)
+	r.wantIDs(append(want, "id-300-0")...)
+}
+
 // The refused event's prediction comes true for the next one, because a message
 // of somebody else stands in its place.
 func TestEventWhosePlaceSomebodyElseTookIsNotLost(t *testing.T) {
