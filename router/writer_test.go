@@ -124,13 +124,14 @@ func (r *rig) start(recorded map[string]StreamState) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
-	go func() { ended <- r.router.Run(ctx) }()
+	router := r.router
+	go func() { ended <- router.Run(ctx) }()
 	r.stop = func() {
 		cancel()
 		if err := <-ended; err != nil {
 			r.t.Errorf("the router ended: %v", err)
 		}
-		if err := r.router.Close(); err != nil {
+		if err := router.Close(); err != nil {
 			r.t.Error(err)
 		}
 	}
