@@ -202,6 +202,7 @@ func (s *session) outcome(ticket uint64, outcome string, ev *event.Event) {
 }
 
 func (s *session) done(ticket uint64, ev *event.Event) {
+	s.outcomes.Add(1)
 	s.relay.lastCommit.Store(ev.CommittedAt.UnixNano())
 	s.stream.Frontier().Done(replication.Ticket(ticket))
 }

@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
+	"github.com/jackc/pglogrepl"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/nats-io/nats.go"
@@ -53,6 +55,19 @@ type session struct {
 
 	saving   sync.Mutex // guards recorded, also while it is being written
 	recorded progress   // what was last written
+
+	outcomes atomic.Uint64 // counts events that got theirs
+	sampled  sample        // used by the reporter only
+}
+
+// sample is a snapshot of the database, and an LSN by which every transaction
+// that it sees had committed: once the frontier is there, every event of those
+// has its outcome. (A transaction becomes visible after its commit record is
+// in the write-ahead log, whatever synchronous_commit says.)
+type sample struct {
+	snapshot string
+	lsn      replication.LSN
+	outcomes uint64 // at the time
 }
 
 // session streams until the context ends, which it does in order, or until
@@ -391,6 +406,9 @@ func (s *session) report(ctx context.Context, finish <-chan struct{}) error {
 		case <-s.poke:
 		case <-ticker.C:
 		}
+		if err := s.samplePublished(ctx); err != nil {
+			return err
+		}
 		if err := s.reportOnce(ctx); err != nil {
 			return err
 		}
@@ -440,6 +458,53 @@ func (s *session) reportOnce(ctx context.Context) error {
 		return err
 	}
 	s.relay.metrics.flushLSN.Set(float64(lsn))
+	return nil
+}
+
+// samplePublished notes, now and then, which transactions have only events with
+// an outcome, for the clean-up and for walrelay.event_status.
+func (s *session) samplePublished(ctx context.Context) error {
+	outcomes := s.outcomes.Load() + 1 // so that 0 is before the first sample
+	waiting := s.sampled.snapshot != ""
+	reached := waiting && s.stream.Frontier().LSN() >= s.sampled.lsn
+	if waiting && !reached || !waiting && s.sampled.outcomes == outcomes {
+		return nil
+	}
+	err := s.withControl(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+		if reached {
+			s.saving.Lock()
+			s.recorded.published = s.sampled.snapshot
+			s.saving.Unlock()
+			s.sampled.snapshot = ""
+			_, done, err := s.save(ctx, conn)
+			if err != nil {
+				return err
+			}
+			done(true)
+		}
+		if s.sampled.outcomes == outcomes {
+			return nil // nothing has happened since
+		}
+		next := sample{outcomes: outcomes}
+		var lsn string
+		if err := conn.QueryRow(ctx, "SELECT pg_current_snapshot()::text").Scan(&next.snapshot); err != nil {
+			return err
+		}
+		err := conn.QueryRow(ctx, "SELECT pg_current_wal_insert_lsn()::text").Scan(&lsn)
+		if err == nil {
+			next.lsn, err = pglogrepl.ParseLSN(lsn)
+		}
+		if err == nil {
+			s.sampled = next
+		}
+		return err
+	})
+	switch {
+	case errors.Is(err, retry.ErrSuperseded) || errors.Is(err, replication.ErrServerStopping):
+		return err
+	case err != nil:
+		s.relay.log.Warn().Err(err).Msg("which rows are published is not written down; trying again")
+	}
 	return nil
 }
 

@@ -462,45 +462,6 @@ func TestFullStreamHoldsAndGoesOnWhenThereIsRoom(t *testing.T) {
 	checkOnce(t, e, 200)
 }
 
-func TestEventThatIsTooLargeIsReportedAndHeld(t *testing.T) {
-	t.Parallel()
-	e := newEnv(t, shared)
-	e.init()
-	r := e.run()
-	execSQL(t, e.postgresURL, `INSERT INTO public.outbox (id, event_type, source, data)
-		VALUES ('00000000-0000-0000-0000-00000000beef', 'big', '/e2e', to_jsonb(repeat('x', 3000000)))`)
-	r.awaitLog("00000000-0000-0000-0000-00000000beef")
-	r.awaitLog("maximum payload")
-	if status, body := r.get("/readyz"); status != 503 || !strings.Contains(body, "beef") {
-		t.Errorf("/readyz says %d %q, want 503 and the event", status, body)
-	}
-	if n := e.messages("EVENTS"); n != 0 {
-		t.Errorf("the stream has %d messages, want none", n)
-	}
-	if code := r.stop(); code != 0 {
-		t.Errorf("the relay ended with %d, want 0", code)
-	}
-}
-
-func TestRowThatIsNoEventIsReportedAndHeld(t *testing.T) {
-	t.Parallel()
-	e := newEnv(t, shared)
-	e.init()
-	r := e.run()
-	e.insert(5)
-	execSQL(t, e.postgresURL, `INSERT INTO public.outbox (id, event_type, source, data_schema)
-		VALUES ('00000000-0000-0000-0000-00000000dead', 'bad', '/e2e', 'not an absolute URI')`)
-	e.insert(5)
-	r.awaitLog("00000000-0000-0000-0000-00000000dead")
-	r.awaitLog("data_schema")
-	if n := e.messages("EVENTS"); n != 5 {
-		t.Errorf("the stream has %d messages, want the 5 before the bad row", n)
-	}
-	if code := r.stop(); code != 0 {
-		t.Errorf("the relay ended with %d, want 0", code)
-	}
-}
-
 func TestWorkQueueThatConsumersEmptyIsNotFilledTwice(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t, shared)

@@ -10,7 +10,6 @@ import (
 	"time"
 
 	cebinding "github.com/cloudevents/sdk-go/v2/event"
-	"github.com/nats-io/nats.go/jetstream"
 )
 
 // subjectsOf lists the ce-subject of every message, in order.
@@ -314,22 +313,4 @@ func TestSameIDTwiceIsStoredOnce(t *testing.T) {
 	if n := e.messages("EVENTS"); n != 8 {
 		t.Errorf("the stream has %d messages, want 8", n)
 	}
-}
-
-func TestEventThatNoStreamTakesIsHeldUntilOneDoes(t *testing.T) {
-	t.Parallel()
-	e := newEnv(t, shared)
-	e.writeConfig("publish: {subject: \"{type}\"}\nstreams: [{name: EVENTS, subjects: [\"order.>\"]}]\n")
-	e.init()
-	r := e.run()
-	e.insert(3)
-	execSQL(t, e.postgresURL, "INSERT INTO outbox (id, event_type, source) VALUES ('00000000-0000-0000-0000-00000000000e', 'user.created', '/e2e')")
-	e.insert(3)
-	r.awaitLog("no stream takes the subject")
-	if n := e.messages("EVENTS"); n != 3 {
-		t.Errorf("the stream has %d messages, want the 3 before the event", n)
-	}
-	e.updateStream("EVENTS", func(cfg *jetstream.StreamConfig) { cfg.Subjects = append(cfg.Subjects, "user.>") })
-	e.awaitCaughtUp()
-	checkOnce(t, e, 7)
 }

@@ -87,6 +87,9 @@ func (s *Server) Stop() {
 	s.server = nil
 }
 
+// Configure changes the options with which the server is started again.
+func (s *Server) Configure(change func(*server.Options)) { change(s.opts) }
+
 // Close ends the server and removes its streams.
 func (s *Server) Close() error {
 	s.Stop()

@@ -1,0 +1,556 @@
+package e2e_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/walrelay/walrelay/internal/localpg"
+)
+
+// quick makes retries that a test can wait for.
+const quick = "retry: {initial: 100ms, max: 500ms, max_retries: 1000}\n"
+
+// delayed counts the rows of the delay table by state; discarded ones do not
+// count.
+func (e *env) delayed() map[string]int {
+	e.t.Helper()
+	text := queryString(e.t, e.postgresURL, `
+		SELECT coalesce(jsonb_object_agg(state, n), '{}')::text
+		FROM (SELECT state, count(*) AS n FROM walrelay.delayed WHERE state <> 'discarded' GROUP BY state) AS s`)
+	states := map[string]int{}
+	if err := json.Unmarshal([]byte(text), &states); err != nil {
+		e.t.Fatal(err)
+	}
+	return states
+}
+
+func (e *env) awaitDelayed(want map[string]int) {
+	e.t.Helper()
+	eventually(e.t, 30*time.Second, fmt.Sprintf("the delay table has %v", want), func() error {
+		if got := e.delayed(); fmt.Sprint(got) != fmt.Sprint(want) {
+			return fmt.Errorf("it has %v", got)
+		}
+		return nil
+	})
+}
+
+// status is what walrelay.event_status says.
+func (e *env) status(id string) string {
+	e.t.Helper()
+	return queryString(e.t, e.postgresURL, "SELECT state FROM walrelay.event_status($1)", id)
+}
+
+func (e *env) awaitStatus(id, want string) {
+	e.t.Helper()
+	eventually(e.t, 30*time.Second, fmt.Sprintf("the status of event %s is %s", id, want), func() error {
+		if got := e.status(id); got != want {
+			return fmt.Errorf("it is %s", got)
+		}
+		return nil
+	})
+}
+
+func TestScheduledEventsComeOnceAndNeverEarlyAcrossKills(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t, shared)
+	e.init()
+	r := e.run()
+	began := time.Now()
+	execSQL(t, e.postgresURL, `
+		INSERT INTO outbox (event_type, source, subject, scheduled_at)
+		SELECT 'later', '/e2e', extract(epoch FROM at)::text, at
+		FROM (SELECT clock_timestamp() + n * interval '3 milliseconds' AS at FROM generate_series(1, 2000) AS n) AS s`)
+	for time.Since(began) < 7*time.Second {
+		time.Sleep(time.Duration(300+rand.IntN(500)) * time.Millisecond) // not for a condition: the fault comes at any moment
+		r.kill()
+		r = e.run()
+	}
+	e.awaitDelayed(map[string]int{})
+	e.awaitCaughtUp()
+	checkOnce(t, e, 2000)
+	checkNoneEarly(t, e, 2000)
+}
+
+// checkNoneEarly compares the time at which each message was stored with the
+// one in its subject attribute.
+func checkNoneEarly(t *testing.T, e *env, want int) {
+	t.Helper()
+	stream, err := e.jetstream().Stream(t.Context(), "EVENTS")
+	if err != nil {
+		t.Fatal(err)
+	}
+	checked := 0
+	for seq := uint64(1); seq <= stream.CachedInfo().State.LastSeq; seq++ {
+		msg, err := stream.GetMsg(t.Context(), seq)
+		if err != nil {
+			t.Fatal(err)
+		}
+		due, err := strconv.ParseFloat(msg.Header.Get("ce-subject"), 64)
+		if err != nil {
+			continue
+		}
+		checked++
+		if stored := float64(msg.Time.UnixMicro()) / 1e6; stored < due {
+			t.Errorf("message %d was stored %.3f s early", seq, due-stored)
+		}
+	}
+	if checked < want {
+		t.Errorf("%d of %d messages have a time to compare with; this test shows nothing", checked, want)
+	}
+}
+
+func TestScheduledEventsAreOnTime(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t, shared)
+	e.init()
+	r := e.run()
+	execSQL(t, e.postgresURL, `
+		INSERT INTO outbox (event_type, source, scheduled_at)
+		SELECT 'much.later', '/e2e', now() + interval '1 year' FROM generate_series(1, 20000)`)
+	execSQL(t, e.postgresURL, `
+		INSERT INTO outbox (event_type, source, subject, scheduled_at)
+		SELECT 'later', '/e2e', extract(epoch FROM at)::text, at
+		FROM (SELECT clock_timestamp() + interval '1 second' + n * interval '10 milliseconds' AS at FROM generate_series(1, 100) AS n) AS s`)
+	// One whose time has passed waits for nobody.
+	execSQL(t, e.postgresURL, "INSERT INTO outbox (event_type, source, scheduled_at) VALUES ('past', '/e2e', '-infinity'), ('past', '/e2e', now() - interval '1 hour')")
+	e.awaitMessages("EVENTS", 102)
+	e.awaitDelayed(map[string]int{"scheduled": 20000})
+	checkNoneEarly(t, e, 100)
+	late, err := r.metric("walrelay_delay_lateness_seconds_sum")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("mean lateness %.1f ms", late*1000/100)
+}
+
+func TestScheduleIsCancelledAndMoved(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t, shared)
+	e.init()
+	e.run()
+	for i, typ := range []string{"cancelled", "moved", "kept"} {
+		execSQL(t, e.postgresURL, fmt.Sprintf("INSERT INTO outbox (id, event_type, source, scheduled_at) VALUES ('00000000-0000-0000-0000-%012d', '%s', '/e2e', now() + interval '1 hour')", i, typ))
+	}
+	e.awaitDelayed(map[string]int{"scheduled": 3})
+	if n := queryString(t, e.postgresURL, "SELECT walrelay.cancel(id => '00000000-0000-0000-0000-000000000000')::text"); n != "1" {
+		t.Errorf("cancel changed %s events, want 1", n)
+	}
+	if n := queryString(t, e.postgresURL, "SELECT walrelay.reschedule(now(), event_type => 'moved')::text"); n != "1" {
+		t.Errorf("reschedule changed %s events, want 1", n)
+	}
+	e.awaitStatus("00000000-0000-0000-0000-000000000001", "published")
+	if got := e.status("00000000-0000-0000-0000-000000000000"); got != "discarded" {
+		t.Errorf("the status of the cancelled event is %s, want discarded", got)
+	}
+	if got := e.status("00000000-0000-0000-0000-000000000002"); got != "scheduled" {
+		t.Errorf("the status of the third event is %s, want scheduled", got)
+	}
+	if n := e.messages("EVENTS"); n != 1 {
+		t.Errorf("the stream has %d messages, want 1", n)
+	}
+}
+
+func TestPoisonEventStopsNobody(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t, shared)
+	e.writeConfig("retry: {initial: 50ms, max_retries: 2}\n")
+	e.init()
+	r := e.run()
+	const id = "00000000-0000-0000-0000-00000000beef"
+	e.insert(100)
+	execSQL(t, e.postgresURL, "INSERT INTO outbox (id, event_type, source, data) VALUES ('"+id+"', 'big', '/e2e', to_jsonb(repeat('x', 3000000)))")
+	e.insert(100)
+	e.awaitCaughtUp()
+	checkMissing(t, e, 200, id)
+	e.awaitStatus(id, "failed")
+	if got := queryString(t, e.postgresURL, "SELECT attempts || ' ' || last_error FROM walrelay.event_status($1)", id); got != "3 nats: maximum payload exceeded" {
+		t.Errorf("the status says %q", got)
+	}
+	if got := queryString(t, e.postgresURL, "SELECT jsonb_array_length(failures)::text FROM walrelay.delayed"); got != "3" {
+		t.Errorf("%s failures are remembered, want 3", got)
+	}
+	r.awaitLog("an event has failed")
+	if status, body := r.get("/readyz"); status != 200 {
+		t.Errorf("/readyz says %d %q although nothing holds the stream", status, body)
+	}
+	// The limit is raised, and the event redriven.
+	e.server.Stop()
+	e.server.Configure(func(o *server.Options) { o.MaxPayload = 8 << 20 })
+	e.restartNATS()
+	r.awaitReady()
+	if n := queryString(t, e.postgresURL, "SELECT walrelay.redrive(error => 'maximum payload')::text"); n != "1" {
+		t.Errorf("redrive changed %s events, want 1", n)
+	}
+	e.awaitStatus(id, "published")
+	checkOnce(t, e, 201)
+}
+
+// checkMissing checks that the stream has all rows of the outbox but one.
+func checkMissing(t *testing.T, e *env, want int, but string) {
+	t.Helper()
+	messages := readStream(t, e.nats(), "EVENTS")
+	if len(messages) != want {
+		t.Errorf("the stream has %d messages, want %d", len(messages), want)
+	}
+	for _, m := range messages {
+		if m.id == but {
+			t.Errorf("the stream has event %s", but)
+		}
+	}
+}
+
+func TestEventThatNoStreamTakesIsTriedUntilOneDoes(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t, shared)
+	e.writeConfig(quick + "publish: {subject: \"{type}\"}\nstreams: [{name: EVENTS, subjects: [\"order.>\"]}]\n")
+	e.init()
+	e.run()
+	e.insert(3)
+	execSQL(t, e.postgresURL, "INSERT INTO outbox (id, event_type, source) VALUES ('00000000-0000-0000-0000-00000000000e', 'user.created', '/e2e')")
+	e.insert(3)
+	e.awaitMessages("EVENTS", 6)
+	e.awaitStatus("00000000-0000-0000-0000-00000000000e", "retrying")
+	if got := queryString(t, e.postgresURL, "SELECT last_error FROM walrelay.event_status('00000000-0000-0000-0000-00000000000e')"); !strings.Contains(got, `no stream takes the subject "user.created"`) {
+		t.Errorf("the last error is %q", got)
+	}
+	e.updateStream("EVENTS", func(cfg *jetstream.StreamConfig) { cfg.Subjects = append(cfg.Subjects, "user.>") })
+	e.awaitDelayed(map[string]int{})
+	e.awaitCaughtUp()
+	checkOnce(t, e, 7)
+}
+
+// What cannot become an event is kept, and its neighbours pass.
+func TestBadInputHasAnOutcome(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t, shared)
+	e.init()
+	e.run()
+	execScript(t, e.postgresURL, "ALTER TABLE outbox DROP CONSTRAINT outbox_event_type_check; ALTER TABLE outbox DROP CONSTRAINT outbox_source_check")
+	long := strings.Repeat("k", 10_000)
+	for i, bad := range []struct{ columns, values, status, says string }{
+		{"event_type, source, scheduled_at", "'a', '/e2e', now() + interval '1000 years'", "scheduled", ""},
+		{"event_type, source, scheduled_at", "'a', '/e2e', 'infinity'", "failed", "infinity never comes"},
+		{"event_type, source, scheduled_at", "'a', '/e2e', '-infinity'", "published", ""},
+		{"event_type, source, max_retries", "'a', '/e2e', -1", "failed", "-1 is no number of retries"},
+		{"event_type, source, max_retries", "'a', '/e2e', 2147483647", "published", ""},
+		{"event_type, source, extensions", "'a', '/e2e', '[1]'", "failed", "it is no JSON object"},
+		{"event_type, source, extensions", `'a', '/e2e', '{"Bad-Name": 1}'`, "failed", "lower-case letters and digits only"},
+		{"event_type, source, data", "'a', '/e2e', to_jsonb(repeat('x', 3000000))", "retrying", "maximum payload exceeded"},
+		{"event_type, source", "'', '/e2e'", "failed", "null or empty"},
+		{"event_type, source, data_bytes", `'a', '/e2e', '\xfffe00'`, "published", ""},
+		{"event_type, source, data_bytes, content_type", `'a', '/e2e', '\xfffe00', 'application/json'`, "failed", "not valid JSON"},
+		{"event_type, source, partition_key", "'a', '/e2e', '" + long + "'", "published", ""},
+		{"event_type, source, data_schema", "'a', '/e2e', 'not an absolute URI'", "failed", "absolute URI"},
+		{"event_type, source", "E'a\\nb', '/e2e'", "failed", "control character"},
+		{"event_type, source", "repeat('x', 5000), '/e2e'", "retrying", "its subject would be"},
+		{"event_type, source, subject", "'a', '/e2e', repeat('x', 70000)", "retrying", "header size exceeds maximum"},
+	} {
+		id := fmt.Sprintf("00000000-0000-0000-0000-%012d", i)
+		execSQL(t, e.postgresURL, fmt.Sprintf("INSERT INTO outbox (id, %s) VALUES ('%s', %s)", bad.columns, id, bad.values))
+		neighbour := fmt.Sprintf("00000000-0000-0000-0001-%012d", i)
+		execSQL(t, e.postgresURL, "INSERT INTO outbox (id, event_type, source) VALUES ('"+neighbour+"', 'good', '/e2e')")
+		e.awaitStatus(neighbour, "published")
+		e.awaitStatus(id, bad.status)
+		if got := queryString(t, e.postgresURL, "SELECT coalesce(last_error, '') FROM walrelay.event_status($1)", id); !strings.Contains(got, bad.says) || bad.says == "" && got != "" {
+			t.Errorf("%s = %.60s: the last error is %.300q, want one about %q", bad.columns, bad.values, got, bad.says)
+		}
+	}
+	// A redriven row that cannot become an event is looked at again, and fails again.
+	failed := e.delayed()["failed"]
+	if n := queryString(t, e.postgresURL, "SELECT walrelay.redrive(state => 'failed')::text"); n != strconv.Itoa(failed) {
+		t.Errorf("redrive changed %s events, want %d", n, failed)
+	}
+	eventually(t, 20*time.Second, "all redriven events have failed again", func() error {
+		if got := e.delayed()["failed"]; got != failed {
+			return fmt.Errorf("%d of %d have", got, failed)
+		}
+		return nil
+	})
+	if n := queryString(t, e.postgresURL, "SELECT walrelay.discard(everything => true)::text"); n == "0" {
+		t.Error("discard changed nothing")
+	}
+	e.awaitDelayed(map[string]int{"scheduled": 1})
+}
+
+// deliveries are the events of each key in the stream's order, by the number in
+// their subject attribute.
+func deliveries(t *testing.T, e *env) map[string][]int {
+	t.Helper()
+	all := map[string][]int{}
+	for _, m := range readStream(t, e.nats(), "EVENTS") {
+		n, err := strconv.Atoi(m.header.Get("ce-subject"))
+		if err != nil {
+			continue
+		}
+		key := m.header.Get("ce-partitionkey")
+		all[key] = append(all[key], n)
+	}
+	return all
+}
+
+func checkKeysInOrder(t *testing.T, e *env, keys, each int) {
+	t.Helper()
+	all := deliveries(t, e)
+	if len(all) != keys {
+		t.Errorf("there are events of %d keys, want %d", len(all), keys)
+	}
+	for key, numbers := range all {
+		if len(numbers) != each {
+			t.Errorf("key %s has %d events, want %d", key, len(numbers), each)
+		}
+		for i := 1; i < len(numbers); i++ {
+			if numbers[i] <= numbers[i-1] {
+				t.Errorf("key %s: event %d follows event %d", key, numbers[i], numbers[i-1])
+				break
+			}
+		}
+	}
+}
+
+func TestLaterEventsOfAKeyWaitBehindOneThatFails(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t, shared)
+	e.writeConfig(quick)
+	e.init()
+	e.updateStream("EVENTS", func(cfg *jetstream.StreamConfig) { cfg.MaxMsgSize = 2000 })
+	r := e.run()
+	const each = 300
+	insert := func(from, to int) {
+		execSQL(t, e.postgresURL, fmt.Sprintf(`
+			INSERT INTO outbox (event_type, source, subject, partition_key, data)
+			SELECT 'a', '/e2e', n::text, 'k' || key, to_jsonb(repeat('x', CASE WHEN key < 2 AND n = 10 THEN 3000 ELSE 100 END))
+			FROM generate_series(%d, %d) AS s (n), generate_series(0, 3) AS key
+			ORDER BY s.n, key`, from, to))
+	}
+	insert(1, 100)
+	e.awaitMessages("EVENTS", 218) // all of keys 2 and 3, and 9 each of 0 and 1
+	eventually(t, 20*time.Second, "the others are held", func() error {
+		if got := e.delayed(); got["held"] != 180 {
+			return fmt.Errorf("the delay table has %v", got)
+		}
+		return nil
+	})
+	if got := queryString(t, e.postgresURL, "SELECT state FROM walrelay.event_status((SELECT id::text FROM outbox WHERE partition_key = 'k0' AND subject = '50'))"); got != "held" {
+		t.Errorf("the status of a held event is %s", got)
+	}
+	r.kill()
+	insert(101, 200)
+	r = e.run()
+	insert(201, each)
+	e.awaitCaughtUp()
+	if all := deliveries(t, e); len(all["k0"]) != 9 || len(all["k3"]) != each {
+		t.Errorf("after a restart key 0 has %d events and key 3 has %d, want 9 and %d", len(all["k0"]), len(all["k3"]), each)
+	}
+	e.updateStream("EVENTS", func(cfg *jetstream.StreamConfig) { cfg.MaxMsgSize = -1 })
+	e.awaitDelayed(map[string]int{})
+	e.awaitCaughtUp()
+	checkKeysInOrder(t, e, 4, each)
+	checkOnce(t, e, 4*each)
+	eventually(t, 10*time.Second, "no key is held any more", func() error {
+		if n := queryString(t, e.postgresURL, "SELECT count(*)::text FROM walrelay.keys"); n != "0" {
+			return fmt.Errorf("%s are", n)
+		}
+		return nil
+	})
+	// And the keys flow as any others.
+	insert(each+1, each+1)
+	e.awaitCaughtUp()
+	if got := e.delayed(); len(got) != 0 {
+		t.Errorf("after that the delay table has %v", got)
+	}
+	checkKeysInOrder(t, e, 4, each+1)
+	_ = r
+}
+
+func TestFailedEventHoldsItsKeyIfAskedTo(t *testing.T) {
+	t.Parallel()
+	for holds, want := range map[bool]string{false: "[1 3 4]", true: "[1]"} {
+		t.Run(strconv.FormatBool(holds), func(t *testing.T) {
+			t.Parallel()
+			e := newEnv(t, shared)
+			e.writeConfig(fmt.Sprintf("retry: {initial: 50ms, max_retries: 1, failed_holds_key: %v}\n", holds))
+			e.init()
+			e.run()
+			for n := 1; n <= 4; n++ {
+				size := 10
+				if n == 2 {
+					size = 3_000_000
+				}
+				execSQL(t, e.postgresURL, fmt.Sprintf("INSERT INTO outbox (event_type, source, subject, partition_key, data) VALUES ('a', '/e2e', '%d', 'k', to_jsonb(repeat('x', %d)))", n, size))
+			}
+			eventually(t, 20*time.Second, "the event has failed", func() error {
+				if got := e.delayed(); got["failed"] != 1 || !holds && got["held"] > 0 {
+					return fmt.Errorf("the delay table has %v", got)
+				}
+				return nil
+			})
+			e.awaitCaughtUp()
+			if got := fmt.Sprint(deliveries(t, e)["k"]); got != want {
+				t.Errorf("the stream has %s, want %s", got, want)
+			}
+			if holds {
+				execSQL(t, e.postgresURL, "SELECT walrelay.discard(state => 'failed')")
+				e.awaitDelayed(map[string]int{})
+				e.awaitCaughtUp()
+				if got := fmt.Sprint(deliveries(t, e)["k"]); got != "[1 3 4]" {
+					t.Errorf("after the event was discarded the stream has %s, want [1 3 4]", got)
+				}
+			}
+		})
+	}
+}
+
+func TestSQLFunctionsPublish(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t, shared)
+	e.init()
+	e.run()
+	execScript(t, e.postgresURL, fmt.Sprintf(`
+		SELECT walrelay.publish_event('a.plain', '/e2e', '{"n": 1}', extensions => '{"traceparent": "00-1"}');
+		SELECT walrelay.publish_cloud_event('{"specversion": "1.0", "type": "a.cloud", "source": "/e2e", "datacontenttype": "text/plain", "data": "hello", "x": 7}');
+		SELECT walrelay.emit_event('a.message', '/e2e', '{"n": null}', slot => '%[1]s');
+		SELECT walrelay.emit_event('a.bytes', '/e2e', data_bytes => '\x00ff', scheduled_at => now() + interval '200 milliseconds', slot => '%[1]s');
+		BEGIN; SELECT walrelay.emit_event('a.ghost', '/e2e', slot => '%[1]s'); ROLLBACK;`, e.slot))
+	e.awaitMessages("EVENTS", 4)
+	e.awaitDelayed(map[string]int{})
+	got := map[string]stored{}
+	for _, m := range readStream(t, e.nats(), "EVENTS") {
+		got[m.subject] = m
+	}
+	for subject, want := range map[string][2]string{
+		"events.a.plain": {`{"n": 1}`, "application/json"}, "events.a.cloud": {"hello", "text/plain"},
+		"events.a.message": {`{"n": null}`, "application/json"}, "events.a.bytes": {"\x00\xff", "application/octet-stream"},
+	} {
+		m := got[subject]
+		if string(m.data) != want[0] || m.header.Get("ce-datacontenttype") != want[1] {
+			t.Errorf("%s: the message has %q as %q, want %q as %q", subject, m.data, m.header.Get("ce-datacontenttype"), want[0], want[1])
+		}
+	}
+	if h := got["events.a.plain"].header; h.Get("ce-traceparent") != "00-1" || got["events.a.cloud"].header.Get("ce-x") != "7" {
+		t.Errorf("extension attributes are missing: %v", h)
+	}
+	// What others write into the log with our prefix is kept, and stops nobody.
+	execSQL(t, e.postgresURL, "SELECT pg_logical_emit_message(true, 'walrelay."+e.slot+"', 'nonsense')")
+	execSQL(t, e.postgresURL, "SELECT pg_logical_emit_message(true, 'other', 'nonsense')")
+	e.insert(1)
+	e.awaitMessages("EVENTS", 5)
+	e.awaitDelayed(map[string]int{"failed": 1})
+}
+
+// Random sizes, schedules and keys, while the limit on sizes comes and goes and
+// everything crashes: at the end each event is published once and, those that
+// were not scheduled, in the order of its key.
+func TestDelayedEventsSurviveEverythingInOrder(t *testing.T) {
+	if testing.Short() {
+		t.Skip("once is enough")
+	}
+	t.Parallel()
+	e := newEnv(t, own)
+	e.writeConfig(quick)
+	e.init()
+	e.updateStream("EVENTS", func(cfg *jetstream.StreamConfig) { cfg.Duplicates = 100 * time.Millisecond })
+	const keys = 8
+	ctx, stop := context.WithCancel(t.Context())
+	written := make(chan int, keys)
+	for key := range keys {
+		go func() { written <- writeKey(ctx, e.postgresURL, key) }()
+	}
+	random := rand.New(rand.NewPCG(1, uint64(time.Now().UnixNano()))) //nolint:gosec // a seed
+	limit := func(size int32) {
+		js := e.jetstream()
+		for range 50 {
+			if stream, err := js.Stream(ctx, "EVENTS"); err == nil {
+				cfg := stream.CachedInfo().Config
+				cfg.MaxMsgSize = size
+				if _, err := js.UpdateStream(ctx, cfg); err == nil {
+					return
+				}
+			}
+			time.Sleep(20 * time.Millisecond)
+		}
+	}
+	r := e.run()
+	faults := map[string]int{}
+	for began := time.Now(); time.Since(began) < 20*time.Second; {
+		time.Sleep(time.Duration(100+random.IntN(600)) * time.Millisecond) // not for a condition: the fault comes at any moment
+		switch random.IntN(8) {
+		case 0, 1:
+			limit(1000)
+			faults["limit"]++
+		case 2, 3:
+			limit(-1)
+		case 4, 5:
+			r.kill()
+			r = e.start()
+			faults["kill"]++
+		case 6:
+			e.server.Stop()
+			e.restartNATS()
+			faults["NATS"]++
+		case 7:
+			e.stopPostgres(localpg.Immediate)
+			e.startPostgres()
+			faults["Postgres"]++
+		}
+	}
+	stop()
+	total := 0
+	for range keys {
+		total += <-written
+	}
+	ctx = t.Context()
+	limit(-1)
+	r.awaitReady()
+	e.awaitDelayed(map[string]int{})
+	e.awaitCaughtUp()
+	t.Logf("%d events, faults %v", total, faults)
+	checkEachOnce(t, e, len(outboxIDs(t, e.postgresURL)))
+	for key, numbers := range deliveries(t, e) {
+		for i := 1; i < len(numbers); i++ {
+			if numbers[i] <= numbers[i-1] {
+				t.Errorf("key %s: event %d follows event %d", key, numbers[i], numbers[i-1])
+			}
+		}
+	}
+}
+
+// writeKey writes events of one key until the context ends, and says how many.
+// Those that are scheduled have no number.
+func writeKey(ctx context.Context, url string, key int) int {
+	var conn *pgx.Conn
+	n := 0
+	for ctx.Err() == nil {
+		if conn == nil || conn.IsClosed() {
+			var err error
+			if conn, err = pgx.Connect(ctx, url); err != nil {
+				conn = nil
+				time.Sleep(10 * time.Millisecond)
+				continue
+			}
+		}
+		// The number goes up whether the commit is known or not: only order
+		// counts.
+		n++
+		subject, schedule := strconv.Itoa(n), "NULL"
+		if rand.IntN(5) == 0 {
+			subject, schedule = "scheduled", fmt.Sprintf("now() + interval '%d milliseconds'", rand.IntN(2000))
+		}
+		_, _ = conn.Exec(ctx, fmt.Sprintf(
+			"INSERT INTO outbox (event_type, source, subject, partition_key, scheduled_at, data) VALUES ('a', '/e2e', '%s', 'k%d', %s, to_jsonb(repeat('x', %d)))",
+			subject, key, schedule, 10+rand.IntN(1200)))
+	}
+	if conn != nil {
+		_ = conn.Close(context.Background())
+	}
+	return n
+}
