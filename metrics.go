@@ -22,6 +22,7 @@ type metrics struct {
 	heldKeys       prometheus.Gauge
 	oldestDue      prometheus.Gauge
 	lateness       prometheus.Histogram
+	cleaned        prometheus.Counter
 	publishLatency prometheus.Histogram
 	commitLatency  prometheus.Histogram
 	lagBytes       prometheus.Gauge
@@ -91,6 +92,10 @@ func newMetrics(inFlight func() float64, lagSeconds func() float64, ready func()
 			Name: "walrelay_delayed_oldest_due_seconds",
 			Help: "For how long the oldest event in the delay table that is due has been due; 0 when none is.",
 		}),
+		cleaned: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "walrelay_rows_cleaned_total",
+			Help: "Rows of published events that were marked or deleted.",
+		}),
 		lateness: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name:    "walrelay_delay_lateness_seconds",
 			Help:    "Time from when an event in the delay table was due until it was emitted.",
@@ -115,7 +120,7 @@ func newMetrics(inFlight func() float64, lagSeconds func() float64, ready func()
 	}
 	m.registry.MustRegister(
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
-		m.events, m.failures, m.delayed, m.heldKeys, m.oldestDue, m.lateness, m.publishLatency, m.commitLatency, m.lagBytes, m.retainedBytes, m.safeBytes, m.flushLSN, m.reconnects, m.held,
+		m.events, m.failures, m.delayed, m.heldKeys, m.oldestDue, m.lateness, m.cleaned, m.publishLatency, m.commitLatency, m.lagBytes, m.retainedBytes, m.safeBytes, m.flushLSN, m.reconnects, m.held,
 		gauge("walrelay_in_flight", "Events that are sent and have no outcome.", inFlight),
 		gauge("walrelay_lag_seconds", "Age of the last published event while others wait; 0 when none does.", lagSeconds),
 		gauge("walrelay_ready", "1 while the relay streams, is connected to NATS and holds no stream.", ready),

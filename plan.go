@@ -7,7 +7,6 @@ import (
 	"github.com/walrelay/walrelay/decode"
 	"github.com/walrelay/walrelay/retry"
 	"github.com/walrelay/walrelay/router"
-	"github.com/walrelay/walrelay/sql"
 )
 
 // plan is the configuration in the form that the parts take.
@@ -15,8 +14,6 @@ type plan struct {
 	decode  decode.Config
 	streams []router.Stream
 	rules   *router.Rules
-	// outboxes says where the tables have what walrelay.event_status needs.
-	outboxes []outboxColumns
 }
 
 // newPlan compiles a valid configuration.
@@ -37,9 +34,6 @@ func newPlan(cfg Config) (plan, error) {
 		if err != nil {
 			return plan{}, fmt.Errorf("the mapping of table %s: %w", name, err)
 		}
-		p.outboxes = append(p.outboxes, outboxColumns{
-			Table: sql.Table{Schema: schema, Name: table}.Ident(), ID: mapping.Column("id"), Xact: xactColumn(m),
-		})
 		p.decode.Tables = append(p.decode.Tables, decode.Table{Schema: schema, Name: table, Mapping: mapping})
 	}
 	for _, s := range cfg.Streams {
@@ -64,13 +58,4 @@ func newPlan(cfg Config) (plan, error) {
 
 func policy(c RetryConfig) retry.Policy {
 	return retry.Policy{Initial: c.Initial, Factor: float64(c.Factor), Max: c.Max, MaxRetries: max(0, c.MaxRetries)}
-}
-
-// xactColumn is the column of the inserting transaction: walrelay's own form of
-// an outbox has it.
-func xactColumn(m MappingConfig) string {
-	if m.Preset == "" || m.Preset == "walrelay" {
-		return "xact_id"
-	}
-	return ""
 }

@@ -51,6 +51,7 @@ type session struct {
 
 	control *pgx.Conn // used by the reporter only; nil while it is lost
 	delay   delay
+	cleaner cleaner
 	poke    chan struct{}
 
 	saving   sync.Mutex // guards recorded, also while it is being written
@@ -74,7 +75,7 @@ type sample struct {
 // something fails.
 func (r *Relay) session(ctx context.Context, nc *nats.Conn) (err error) {
 	s := &session{relay: r, poke: make(chan struct{}, 1)}
-	s.delay.session = s
+	s.delay.session, s.cleaner.session = s, s
 	defer s.delay.close()
 	if s.decoder, err = decode.New(r.plan.decode); err != nil {
 		return fmt.Errorf("preparing the decoder: %w", err)
@@ -206,7 +207,10 @@ func (s *session) openRouter(ctx context.Context, nc *nats.Conn) error {
 		flushLSN:  passed,
 		streams:   s.router.Progress(),
 		published: recorded.published,
-		outboxes:  r.plan.outboxes,
+	}
+	if s.recorded.outboxes, s.cleaner.tasks, err = s.describeOutboxes(ctx, s.control); err != nil {
+		s.closeRouter()
+		return err
 	}
 	if err := s.recorded.save(ctx, s.control, r.cfg.Slot); err != nil {
 		s.closeRouter()
@@ -245,6 +249,10 @@ func (s *session) run(ctx, work context.Context, cancel context.CancelCauseFunc)
 
 	group.Go(func() error { return s.router.Run(work) })
 	group.Go(func() error { return s.delay.timer(work) })
+	group.Go(func() error {
+		s.cleaner.run(work)
+		return nil
+	})
 	reported := make(chan struct{})
 	finish := make(chan struct{})
 	group.Go(func() error {

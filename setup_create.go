@@ -38,7 +38,17 @@ func (i *inspector) createInPostgres(ctx context.Context, state postgresState, r
 		if err := i.createTables(ctx, tx, state.tables, report); err != nil {
 			return err
 		}
-		return i.createPublication(ctx, tx, state, report)
+		if err := i.createPublication(ctx, tx, state, report); err != nil {
+			return err
+		}
+		statements, err := rolesSQL(i.cfg.Outbox.Tables)
+		if err != nil {
+			return err
+		}
+		if _, err := tx.Exec(ctx, statements); err != nil {
+			return fmt.Errorf("creating roles: %w", err)
+		}
+		return nil
 	})
 	if err != nil {
 		return refusedByPostgres(err, state.server)
@@ -81,7 +91,7 @@ func (i *inspector) createTables(ctx context.Context, tx pgx.Tx, states []tableS
 			report.add("table", text, AlreadyThere, "")
 			continue
 		}
-		statements, err := outboxSQL(text)
+		statements, err := outboxSQL(text, i.cfg)
 		if err != nil {
 			return err
 		}

@@ -41,10 +41,11 @@ BEGIN;`, nil)
 	}
 	for _, text := range cfg.Outbox.Tables {
 		if ownForm(text, cfg) {
-			s.add(outboxSQL(text))
+			s.add(outboxSQL(text, cfg))
 		}
 	}
 	s.add(publicationSQL(cfg.Publication, cfg.Outbox.Tables))
+	s.add(rolesSQL(cfg.Outbox.Tables))
 	if cfg.Postgres.URL != "" {
 		config, err := parsePostgres(cfg.Postgres.URL)
 		if err != nil {
@@ -70,21 +71,41 @@ func (s *script) add(part string, err error) {
 	}
 }
 
-func outboxSQL(text string) (string, error) {
+func outboxSQL(text string, cfg Config) (string, error) {
 	table, err := parseTable(text)
 	if err != nil {
 		return "", err
 	}
-	return sql.Outbox(table)
+	statements, err := sql.Outbox(table)
+	if err != nil || cfg.Outbox.AfterPublish != "mark" {
+		return statements, err
+	}
+	mark, err := sql.Mark(table)
+	return statements + "\n" + mark, err
 }
 
 func publicationSQL(name string, texts []string) (string, error) {
-	tables := make([]sql.Table, len(texts))
-	for i, text := range texts {
-		var err error
-		if tables[i], err = parseTable(text); err != nil {
-			return "", err
-		}
+	tables, err := parseTables(texts)
+	if err != nil {
+		return "", err
 	}
 	return sql.Publication(name, tables)
+}
+
+func rolesSQL(texts []string) (string, error) {
+	tables, err := parseTables(texts)
+	if err != nil {
+		return "", err
+	}
+	return sql.Roles(tables)
+}
+
+func parseTables(texts []string) (tables []sql.Table, err error) {
+	tables = make([]sql.Table, len(texts))
+	for i, text := range texts {
+		if tables[i], err = parseTable(text); err != nil {
+			return nil, err
+		}
+	}
+	return tables, nil
 }

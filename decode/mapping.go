@@ -120,6 +120,12 @@ func (s source) columns(a attribute) string {
 	return strings.Join(names, ", ")
 }
 
+// Attributes whose columns others ask for.
+const (
+	AttributeID   = "id"
+	AttributeTime = "time"
+)
+
 // Column returns the column that makes an attribute; "" if none does.
 func (m Mapping) Column(attribute string) string {
 	a, err := parseAttribute(attribute)

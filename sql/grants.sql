@@ -4,3 +4,12 @@
 
 GRANT USAGE ON SCHEMA walrelay TO {{ident .}};
 GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA walrelay TO {{ident .}};
+
+DO $walrelay$
+BEGIN
+    GRANT walrelay_relay TO {{ident .}};
+EXCEPTION
+    WHEN undefined_object OR insufficient_privilege THEN
+        RAISE NOTICE 'role walrelay_relay is not granted: %', SQLERRM;
+END
+$walrelay$;

@@ -2,7 +2,7 @@
 -- business writes; once that has committed, the row is published as a
 -- CloudEvent. Only event_type and source must be given.
 
-CREATE TABLE IF NOT EXISTS {{.}} (
+CREATE TABLE IF NOT EXISTS {{.Ident}} (
     id            uuid        PRIMARY KEY DEFAULT gen_random_uuid(),
     event_type    text        NOT NULL CHECK (event_type <> ''),
     source        text        NOT NULL CHECK (source <> ''),
@@ -20,33 +20,36 @@ CREATE TABLE IF NOT EXISTS {{.}} (
     CHECK (data IS NULL OR data_bytes IS NULL)
 );
 
-COMMENT ON TABLE {{.}} IS
+-- The clean-up takes published rows by it, oldest first.
+CREATE INDEX IF NOT EXISTS {{ident (print .Name "_xact_id_idx")}} ON {{.Ident}} (xact_id);
+
+COMMENT ON TABLE {{.Ident}} IS
     'Events to publish: insert in the same transaction as the business writes. Read by walrelay.';
-COMMENT ON COLUMN {{.}}.id IS
+COMMENT ON COLUMN {{.Ident}}.id IS
     'CloudEvents id, and the key by which duplicates are told.';
-COMMENT ON COLUMN {{.}}.event_type IS
+COMMENT ON COLUMN {{.Ident}}.event_type IS
     'CloudEvents type, such as order.created; required.';
-COMMENT ON COLUMN {{.}}.source IS
+COMMENT ON COLUMN {{.Ident}}.source IS
     'CloudEvents source, a URI reference such as /orders; required.';
-COMMENT ON COLUMN {{.}}.subject IS
+COMMENT ON COLUMN {{.Ident}}.subject IS
     'CloudEvents subject: what within the source the event is about.';
-COMMENT ON COLUMN {{.}}.data IS
+COMMENT ON COLUMN {{.Ident}}.data IS
     'The payload, if it is JSON.';
-COMMENT ON COLUMN {{.}}.data_bytes IS
+COMMENT ON COLUMN {{.Ident}}.data_bytes IS
     'The payload, if it is not JSON; instead of data.';
-COMMENT ON COLUMN {{.}}.content_type IS
+COMMENT ON COLUMN {{.Ident}}.content_type IS
     'CloudEvents datacontenttype; application/json when data is given.';
-COMMENT ON COLUMN {{.}}.data_schema IS
+COMMENT ON COLUMN {{.Ident}}.data_schema IS
     'CloudEvents dataschema: an absolute URI.';
-COMMENT ON COLUMN {{.}}.extensions IS
+COMMENT ON COLUMN {{.Ident}}.extensions IS
     'CloudEvents extension attributes: a JSON object of strings, booleans and integers.';
-COMMENT ON COLUMN {{.}}.partition_key IS
+COMMENT ON COLUMN {{.Ident}}.partition_key IS
     'Events of one key keep their order; published as the extension partitionkey.';
-COMMENT ON COLUMN {{.}}.scheduled_at IS
+COMMENT ON COLUMN {{.Ident}}.scheduled_at IS
     'Do not publish before this time.';
-COMMENT ON COLUMN {{.}}.max_retries IS
+COMMENT ON COLUMN {{.Ident}}.max_retries IS
     'Overrides how often walrelay tries again to publish the event.';
-COMMENT ON COLUMN {{.}}.created_at IS
+COMMENT ON COLUMN {{.Ident}}.created_at IS
     'CloudEvents time.';
-COMMENT ON COLUMN {{.}}.xact_id IS
+COMMENT ON COLUMN {{.Ident}}.xact_id IS
     'The inserting transaction; not published. Leave it to its default.';

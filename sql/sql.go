@@ -10,13 +10,14 @@ import (
 	"embed"
 	"fmt"
 	"io/fs"
+	"path"
 	"slices"
 	"strconv"
 	"strings"
 	"text/template"
 )
 
-//go:embed *.sql queries/*.sql
+//go:embed *.sql queries/*.sql cleanup/*.sql
 var files embed.FS
 
 // Migration is a step of the schema walrelay.
@@ -61,7 +62,36 @@ func (t Table) Ident() string { return Ident(t.Schema) + "." + Ident(t.Name) }
 func (t Table) String() string { return t.Schema + "." + t.Name }
 
 // Outbox returns the statements that create an outbox table, if it is not there.
-func Outbox(table Table) (string, error) { return render("outbox.sql", table.Ident()) }
+func Outbox(table Table) (string, error) { return render("outbox.sql", table) }
+
+// Mark returns the statements that prepare an outbox table whose published rows
+// are marked.
+func Mark(table Table) (string, error) { return render("mark.sql", table) }
+
+// Roles returns the statements that create walrelay's roles, as far as that is
+// allowed, and give them their rights.
+func Roles(tables []Table) (string, error) {
+	const quote = "$walrelay$" // of the DO block
+	for _, table := range tables {
+		if strings.Contains(table.Ident(), quote) {
+			return "", fmt.Errorf("name %q: must not contain %s", table.String(), quote)
+		}
+	}
+	return render("roles.sql", tables)
+}
+
+// Cleaned says which columns of an outbox table the clean-up works with.
+type Cleaned struct {
+	// Table is quoted, ID, Xact and Time are not.
+	Table, ID, Xact, Time string
+}
+
+// DeletePublished returns the query that deletes published rows, and
+// MarkPublished the one that marks them; the files say with what parameters.
+func DeletePublished(c Cleaned) (string, error) { return render("cleanup/delete.sql", c) }
+
+// MarkPublished is described with [DeletePublished].
+func MarkPublished(c Cleaned) (string, error) { return render("cleanup/mark.sql", c) }
 
 // Publication returns the statement that creates the publication, if it is not
 // there, and adds the tables that it lacks.
@@ -89,7 +119,12 @@ func Slot(name, publication string, failover bool) (string, error) {
 }
 
 // Grants returns the statements that let a role use the schema walrelay.
-func Grants(role string) (string, error) { return render("grants.sql", role) }
+func Grants(role string) (string, error) {
+	if strings.Contains(role, "$walrelay$") {
+		return "", fmt.Errorf("role %q: must not contain $walrelay$", role)
+	}
+	return render("grants.sql", role)
+}
 
 // The queries of the checks; each file says what it returns.
 //
@@ -101,6 +136,8 @@ var (
 	Schema string
 	//go:embed queries/table.sql
 	TableState string
+	//go:embed queries/outbox_columns.sql
+	OutboxColumns string
 	//go:embed queries/publication.sql
 	PublicationState string
 	//go:embed queries/slot.sql
@@ -116,7 +153,7 @@ var (
 )
 
 func render(name string, data any) (string, error) {
-	parsed, err := template.New(name).
+	parsed, err := template.New(path.Base(name)).
 		Funcs(template.FuncMap{"ident": Ident, "literal": Literal}).
 		ParseFS(files, name)
 	if err != nil {

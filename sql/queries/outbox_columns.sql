@@ -1,0 +1,8 @@
+-- Which of the columns that the clean-up needs the table $1 has: the inserting
+-- transaction, the time ($2), and published_at.
+SELECT
+    coalesce(bool_or(attname = 'xact_id' AND atttypid = 'xid8'::regtype), false) AS xact,
+    coalesce(bool_or(attname = $2), false) AS time,
+    coalesce(bool_or(attname = 'published_at'), false) AS marked
+FROM pg_catalog.pg_attribute
+WHERE attrelid = to_regclass($1) AND attnum > 0 AND NOT attisdropped;
