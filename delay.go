@@ -110,9 +110,10 @@ func (d *delay) take(ctx context.Context, change decode.Change, ticket uint64, f
 	switch {
 	case fault != nil:
 		// Trying again would not help: somebody has to change something.
-		entry := retry.NewFailure(ev, retry.Policy{MaxRetries: -1}, fault)
+		reason := fmt.Errorf("column %s: %w", fault.Column, fault.Err)
+		entry := retry.NewFailure(ev, retry.Policy{MaxRetries: -1}, reason)
 		entry.State, entry.Kind, entry.Content = retry.Failed, string(change.Raw.Kind), change.Raw.Content
-		d.fail(staged{ev, ticket, &entry}, fault)
+		d.fail(staged{ev, ticket, &entry}, reason)
 		return nil
 	case ev.Delay == nil && ev.ScheduledAt.After(ev.CommittedAt):
 		entry := retry.NewEntry(ev, retry.Scheduled)
@@ -270,7 +271,11 @@ func (d *delay) close() {
 
 // sayFailed logs that an event could not be published.
 func (s *session) sayFailed(entry *retry.Entry, reason error) {
-	s.relay.metrics.failures.WithLabelValues(failureClass(reason)).Inc()
+	class := failureRefused
+	if entry.Kind != "" {
+		class = failureMalformed
+	}
+	s.relay.metrics.failures.WithLabelValues(class).Inc()
 	line := s.relay.log.Warn()
 	text := "an event could not be published; it is tried again"
 	if entry.State == retry.Failed {
@@ -285,10 +290,8 @@ func (s *session) sayFailed(entry *retry.Entry, reason error) {
 	line.Msg(text)
 }
 
-// failureClass is the label of a failure in the metrics.
-func failureClass(reason error) string {
-	if _, ok := errors.AsType[*decode.RowError](reason); ok {
-		return "malformed"
-	}
-	return "refused"
-}
+// The labels of failures in the metrics.
+const (
+	failureMalformed = "malformed"
+	failureRefused   = "refused"
+)

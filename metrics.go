@@ -109,7 +109,7 @@ func newMetrics(inFlight func() float64, lagSeconds func() float64, ready func()
 		m.events.WithLabelValues(string(state))
 		m.delayed.WithLabelValues(string(state))
 	}
-	for _, class := range []string{"malformed", "refused"} {
+	for _, class := range []string{failureMalformed, failureRefused} {
 		m.failures.WithLabelValues(class)
 	}
 	for _, peer := range []string{"postgres", "nats"} {

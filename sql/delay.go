@@ -35,4 +35,12 @@ var (
 	DelayPurge string
 	//go:embed queries/delay/counts.sql
 	DelayCounts string
+	//go:embed queries/delay/access.sql
+	DelayAccess string
+	//go:embed queries/delay/list.sql
+	DelayList string
+	//go:embed queries/delay/show.sql
+	DelayShow string
+	//go:embed queries/delay/find.sql
+	DelayFind string
 )

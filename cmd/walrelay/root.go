@@ -56,7 +56,7 @@ func newRootCommand() *cobra.Command {
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
-	root.AddCommand(newInitCommand(), newRunCommand(), newDemoCommand(), newVersionCommand())
+	root.AddCommand(newInitCommand(), newRunCommand(), newDelayedCommand(), newDemoCommand(), newVersionCommand())
 	return root
 }
 

@@ -554,3 +554,175 @@ func writeKey(ctx context.Context, url string, key int) int {
 	}
 	return n
 }
+
+func TestDelayedCommands(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t, shared)
+	if out, code := e.walrelay("delayed", "list"); code != 1 || !strings.Contains(out, `run "walrelay init"`) {
+		t.Errorf("before init, delayed list ends with %d and says %q", code, out)
+	}
+	e.init()
+	e.run()
+	execSQL(t, e.postgresURL, `INSERT INTO outbox (id, event_type, source, scheduled_at, max_retries, partition_key) VALUES
+		('00000000-0000-0000-0000-000000000001', 'a.later', '/e2e', '2100-01-02T03:04:05Z', NULL, 'k'),
+		('00000000-0000-0000-0000-000000000002', 'a.bad', '/e2e', NULL, -1, NULL),
+		('00000000-0000-0000-0000-000000000003', 'b.bad', '/e2e', NULL, -2, NULL)`)
+	e.awaitDelayed(map[string]int{"failed": 2, "scheduled": 1})
+	check := func(wantCode int, want []string, args ...string) {
+		t.Helper()
+		out, code := e.walrelay(append([]string{"delayed"}, args...)...)
+		if code != wantCode {
+			t.Errorf("delayed %s ended with %d, want %d:\n%s", strings.Join(args, " "), code, wantCode, out)
+		}
+		for _, text := range want {
+			if !strings.Contains(out, text) {
+				t.Errorf("delayed %s says nothing of %q:\n%s", strings.Join(args, " "), text, out)
+			}
+		}
+	}
+	check(0, []string{"000000000001  a.later  scheduled  2100-01-02T03:04:05Z  0         k", "000000000002  a.bad", "-2 is no number of retries"}, "list")
+	check(0, []string{"000000000003", "there are more"}, "list", "--state", "failed", "--limit", "1")
+	check(0, []string{`"state":"failed"`, `"type":"b.bad"`}, "list", "--json", "--type", "b.bad")
+	check(2, []string{`"lost" is no state`}, "list", "--state", "lost")
+	check(0, []string{"attempts  1", "failed    20", "column max_retries: -1 is no number of retries", `["event_type",25,"a.bad"]`}, "show", "00000000-0000-0000-0000-000000000002")
+	check(0, []string{`"content": [`}, "show", "--json", "00000000-0000-0000-0000-000000000002")
+	check(1, []string{"no delayed event has the id"}, "show", "nothing")
+	check(2, []string{"name an event by its id"}, "redrive")
+	check(2, []string{"not both"}, "redrive", "--all", "--type", "a.bad")
+	check(1, []string{"redrive: 2 events? [y/N]", "nothing was changed"}, "redrive", "--all")
+	check(0, []string{"1 event discarded"}, "discard", "--yes", "00000000-0000-0000-0000-000000000002")
+	check(0, []string{"1 event tried again"}, "redrive", "--yes", "--error", "NO NUMBER")
+	check(1, []string{"no delayed event that this takes can be cancelled"}, "cancel", "--yes", "--state", "failed")
+	check(2, []string{"--at"}, "reschedule", "--all")
+	check(0, []string{"1 event moved"}, "reschedule", "--yes", "--key", "k", "--at", "0s")
+	e.awaitStatus("00000000-0000-0000-0000-000000000001", "published")
+	e.awaitDelayed(map[string]int{"failed": 1})
+
+	// An application sees the status of its events, and nothing of others.
+	execScript(t, e.postgresURL, fmt.Sprintf(`
+		CREATE ROLE %[1]s_app LOGIN; GRANT walrelay_app TO %[1]s_app;
+		CREATE ROLE %[1]s_op LOGIN; GRANT walrelay_operator TO %[1]s_op`, e.slot))
+	as := func(role string) string { return strings.Replace(e.postgresURL, "postgres@", e.slot+role+"@", 1) }
+	if got := queryString(t, as("_app"), "SELECT walrelay.publish_event('app.event', '/app')::text"); got == "" {
+		t.Error("the application's role cannot publish")
+	}
+	if got := queryString(t, as("_app"), "SELECT state FROM walrelay.event_status('00000000-0000-0000-0000-000000000003')"); got != "failed" {
+		t.Errorf("the application's role sees the status %q", got)
+	}
+	for _, forbidden := range []string{"SELECT count(*)::text FROM walrelay.delayed", "SELECT walrelay.discard(everything => true)::text", "SELECT count(*)::text FROM public.outbox"} {
+		if err := tryQuery(as("_app"), forbidden); err == nil || !strings.Contains(err.Error(), "permission denied") {
+			t.Errorf("the application's role may do %s: %v", forbidden, err)
+		}
+	}
+	if got := queryString(t, as("_op"), "SELECT walrelay.discard(everything => true)::text"); got != "1" {
+		t.Errorf("the operator's role discards %s events, want 1", got)
+	}
+	e.environ = []string{"WALRELAY_POSTGRES_URL=" + as("_app")}
+	check(1, []string{"may not see or change delayed events", "GRANT walrelay_operator TO"}, "list")
+}
+
+func tryQuery(url, query string) error {
+	conn, err := pgx.Connect(context.Background(), url)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = conn.Close(context.Background()) }()
+	_, err = conn.Exec(context.Background(), query)
+	return err
+}
+
+func TestPublishedRowsAreCleanedAwayAndOthersStay(t *testing.T) {
+	t.Parallel()
+	for mode, check := range map[string]func(t *testing.T, e *env){
+		"delete": func(t *testing.T, e *env) {
+			t.Helper()
+			eventually(t, 30*time.Second, "only the rows of open transactions are left", func() error {
+				if n := queryString(t, e.postgresURL, "SELECT count(*)::text FROM outbox"); n != "0" {
+					return fmt.Errorf("%s rows are visible", n)
+				}
+				return nil
+			})
+		},
+		"mark": func(t *testing.T, e *env) {
+			t.Helper()
+			eventually(t, 30*time.Second, "all rows are marked", func() error {
+				if n := queryString(t, e.postgresURL, "SELECT count(*)::text FROM outbox WHERE published_at IS NOT NULL"); n != "2003" {
+					return fmt.Errorf("%s are", n)
+				}
+				return nil
+			})
+		},
+	} {
+		t.Run(mode, func(t *testing.T) {
+			t.Parallel()
+			e := newEnv(t, own) // transactions of others would hold the clean-up back
+			window := "1ms"
+			if mode == "mark" {
+				window = "1h"
+			}
+			e.writeConfig("outbox: {after_publish: " + mode + ", repair_window: " + window + "}\n")
+			e.init()
+			r := e.run()
+			// A transaction that is open for longer than all of this.
+			open := connectSQL(t, e.postgresURL)
+			for _, statement := range []string{"BEGIN", "INSERT INTO outbox (event_type, source) VALUES ('open', '/e2e')"} {
+				if _, err := open.Exec(t.Context(), statement); err != nil {
+					t.Fatal(err)
+				}
+			}
+			prepared := connectSQL(t, e.postgresURL)
+			for _, statement := range []string{
+				"SET synchronous_commit = off", "BEGIN",
+				"SAVEPOINT a", "INSERT INTO outbox (event_type, source) VALUES ('sub', '/e2e')", "RELEASE a", "COMMIT",
+			} {
+				if _, err := prepared.Exec(t.Context(), statement); err != nil {
+					t.Fatal(err)
+				}
+			}
+			e.insert(1000)
+			execSQL(t, e.postgresURL, "INSERT INTO outbox (event_type, source, max_retries) VALUES ('bad', '/e2e', -1)")
+			e.awaitMessages("EVENTS", 1001)
+			r.kill()
+			e.insert(1000)
+			r = e.run()
+			e.awaitMessages("EVENTS", 2001)
+			if _, err := open.Exec(t.Context(), "COMMIT"); err != nil {
+				t.Fatal(err)
+			}
+			check(t, e)
+			e.awaitCaughtUp()
+			if n := e.messages("EVENTS"); n != 2002 {
+				t.Errorf("the stream has %d messages, want 2002", n)
+			}
+			if got := e.delayed(); got["failed"] != 1 {
+				t.Errorf("the delay table has %v, want the failed event", got)
+			}
+			_ = r
+		})
+	}
+}
+
+// Rows of a relay that cannot publish must stay.
+func TestRowsWithoutAnOutcomeAreNotCleanedAway(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t, own)
+	e.writeConfig("outbox: {repair_window: 1ms}\n")
+	e.init()
+	r := e.run()
+	e.insert(10)
+	eventually(t, 30*time.Second, "published rows are deleted", func() error {
+		if n := queryString(t, e.postgresURL, "SELECT count(*)::text FROM outbox"); n != "0" {
+			return fmt.Errorf("%s are left", n)
+		}
+		return nil
+	})
+	e.server.Stop()
+	e.insert(10)
+	time.Sleep(8 * time.Second) // for what must not happen
+	if n := queryString(t, e.postgresURL, "SELECT count(*)::text FROM outbox"); n != "10" {
+		t.Errorf("%s of 10 rows are left although none is published", n)
+	}
+	e.restartNATS()
+	r.awaitReady()
+	e.awaitMessages("EVENTS", 20)
+}

@@ -1,0 +1,317 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/spf13/cobra"
+
+	"github.com/walrelay/walrelay"
+	"github.com/walrelay/walrelay/retry"
+)
+
+func newDelayedCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "delayed",
+		Short: "See and change events that are scheduled, retrying, held or failed",
+		Long: `See and change the events in the delay table: scheduled for later, waiting to be
+tried again, held behind an earlier event of their key, or out of retries.
+Needs only the database. The same can be done in SQL: see docs/delay.md.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(
+		newDelayedListCommand(),
+		newDelayedShowCommand(),
+		newDelayedChangeCommand(retry.Redrive, "Try failed events again, and retrying ones at once", "tried again"),
+		newDelayedChangeCommand(retry.Discard, "Give failed, retrying or held events up for good", "discarded"),
+		newDelayedChangeCommand(retry.Cancel, "Take scheduled events back", "cancelled"),
+		newDelayedChangeCommand(retry.Reschedule, "Move scheduled or retrying events to another time", "moved"),
+	)
+	return cmd
+}
+
+// addFilterFlags adds the flags that say which events are meant.
+func addFilterFlags(cmd *cobra.Command) *retry.Filter {
+	filter := &retry.Filter{}
+	flags := cmd.Flags()
+	flags.StringVar((*string)(&filter.State), "state", "", "scheduled, retrying, held, failed or discarded")
+	flags.StringVar(&filter.Type, "type", "", "event type")
+	flags.StringVar(&filter.PartitionKey, "key", "", "partition key")
+	flags.StringVar(&filter.Error, "error", "", "a part of the last error")
+	flags.StringVar(&filter.Slot, "of-slot", "", "events of this slot only")
+	return filter
+}
+
+func checkState(state retry.State) error {
+	switch state {
+	case "", retry.Scheduled, retry.Retrying, retry.Held, retry.Failed, retry.Discarded:
+		return nil
+	}
+	return &usageError{fmt.Sprintf("--state: %q is no state; there are scheduled, retrying, held, failed and discarded", state)}
+}
+
+// withDelayed runs do on a connection to the database.
+func withDelayed(ctx context.Context, cfg walrelay.Config, do func(conn *pgx.Conn) error) error {
+	conn, err := walrelay.ConnectDelayed(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	return errors.Join(do(conn), conn.Close(context.WithoutCancel(ctx)))
+}
+
+func newDelayedListCommand() *cobra.Command {
+	var asJSON bool
+	limit := 50
+	cmd := &cobra.Command{
+		Use:   "list",
+		Short: "List delayed events, the newest first",
+		Args:  cobra.NoArgs,
+	}
+	filter := addFilterFlags(cmd)
+	cmd.Flags().BoolVar(&asJSON, "json", false, "one JSON object a line")
+	cmd.Flags().IntVar(&limit, "limit", limit, "how many at most; 0 for all")
+	source := addConfigFlags(cmd)
+	cmd.RunE = source.command(func(ctx context.Context, cfg walrelay.Config) error {
+		if err := checkState(filter.State); err != nil {
+			return err
+		}
+		return withDelayed(ctx, cfg, func(conn *pgx.Conn) error {
+			return listDelayed(ctx, conn, *filter, limit, asJSON, cmd.OutOrStdout(), cmd.ErrOrStderr())
+		})
+	})
+	return cmd
+}
+
+// pageSize is how many events are read at a time.
+const pageSize = 500
+
+func listDelayed(ctx context.Context, conn *pgx.Conn, filter retry.Filter, limit int, asJSON bool, stdout, stderr io.Writer) error {
+	out := bufio.NewWriter(stdout)
+	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	encoder := json.NewEncoder(out)
+	if !asJSON {
+		fmt.Fprintln(table, "ID\tTYPE\tSTATE\tDUE\tATTEMPTS\tKEY\tLAST ERROR")
+	}
+	var last *retry.Delayed
+	more := false
+	for n := 0; ; {
+		size := pageSize
+		if limit > 0 {
+			size = min(pageSize, limit-n+1) // one more tells whether there are more
+		}
+		page, err := retry.List(ctx, conn, filter, last, size)
+		if err != nil {
+			return err
+		}
+		for i := range page {
+			if limit > 0 && n == limit {
+				more = true
+				break
+			}
+			n++
+			last = &page[i]
+			if asJSON {
+				if err := encoder.Encode(page[i]); err != nil {
+					return fmt.Errorf("writing the list: %w", err)
+				}
+				continue
+			}
+			printDelayed(table, page[i])
+		}
+		if more || len(page) < size {
+			break
+		}
+	}
+	if err := errors.Join(table.Flush(), out.Flush()); err != nil {
+		return fmt.Errorf("writing the list: %w", err)
+	}
+	if more {
+		fmt.Fprintf(stderr, "there are more; see them with --limit, or narrow the list with --state, --type, --key or --error\n")
+	}
+	return nil
+}
+
+func printDelayed(w io.Writer, d retry.Delayed) {
+	due := ""
+	if d.DueAt != nil && (d.State == retry.Scheduled || d.State == retry.Retrying) {
+		due = d.DueAt.UTC().Format(time.RFC3339)
+	}
+	fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%d\t%s\t%s\n", short(d.ID, 40), short(d.Type, 40), d.State, due, d.Attempts, short(d.PartitionKey, 30), short(d.LastError, 80))
+}
+
+// short makes a text fit into a cell: on one line, and no longer than n.
+func short(text string, n int) string {
+	text = strings.Join(strings.Fields(text), " ")
+	if runes := []rune(text); len(runes) > n {
+		return string(runes[:n-1]) + "…"
+	}
+	return text
+}
+
+func newDelayedShowCommand() *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "show ID",
+		Short: "Show an event with all its attempts",
+		Args:  cobra.ExactArgs(1),
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "as JSON")
+	source := addConfigFlags(cmd)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		return source.command(func(ctx context.Context, cfg walrelay.Config) error {
+			return withDelayed(ctx, cfg, func(conn *pgx.Conn) error {
+				list, err := retry.Show(ctx, conn, args[0])
+				if err != nil {
+					return err
+				}
+				if len(list) == 0 {
+					return fmt.Errorf("no delayed event has the id %q: it is published, discarded and cleaned away, or was never committed; ask SELECT * FROM walrelay.event_status('%s')", args[0], args[0])
+				}
+				for _, detail := range list {
+					if err := printDetail(cmd.OutOrStdout(), detail, asJSON); err != nil {
+						return err
+					}
+				}
+				return nil
+			})
+		})(cmd, args)
+	}
+	return cmd
+}
+
+func printDetail(w io.Writer, d retry.Detail, asJSON bool) error {
+	if asJSON {
+		encoder := json.NewEncoder(w)
+		encoder.SetIndent("", "  ")
+		if err := encoder.Encode(d); err != nil {
+			return fmt.Errorf("writing event %q: %w", d.ID, err)
+		}
+		return nil
+	}
+	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	row := func(name string, value any) { fmt.Fprintf(table, "%s\t%v\n", name, value) }
+	row("id", d.ID)
+	row("type", d.Type)
+	row("source", d.Source)
+	if d.PartitionKey != "" {
+		row("partition key", short(d.PartitionKey, 200))
+	}
+	row("table", d.Schema+"."+d.Table)
+	row("slot", d.Slot)
+	row("state", d.State)
+	if d.DueAt != nil && (d.State == retry.Scheduled || d.State == retry.Retrying) {
+		row("due", d.DueAt.UTC().Format(time.RFC3339Nano))
+	}
+	row("attempts", d.Attempts)
+	if d.MaxRetries != nil {
+		row("max retries", *d.MaxRetries)
+	}
+	row("since", d.CreatedAt.UTC().Format(time.RFC3339Nano))
+	for _, failure := range d.Failures {
+		row("failed", failure.At.UTC().Format(time.RFC3339Nano)+"  "+failure.Error)
+	}
+	if err := table.Flush(); err != nil {
+		return fmt.Errorf("writing event %q: %w", d.ID, err)
+	}
+	fmt.Fprintf(w, "%s\n%s\n\n", d.Kind, d.Content)
+	return nil
+}
+
+func newDelayedChangeCommand(action retry.Action, what, done string) *cobra.Command {
+	var all, yes bool
+	var at string
+	use := string(action) + " [ID]"
+	if action == retry.Reschedule {
+		use += " --at TIME"
+	}
+	cmd := &cobra.Command{
+		Use:   use,
+		Short: what,
+		Long: what + `: one event by its id, those that a filter takes, or all.
+Says how many there are and asks, unless --yes is given.`,
+		Args: cobra.MaximumNArgs(1),
+	}
+	filter := addFilterFlags(cmd)
+	cmd.Flags().BoolVar(&all, "all", false, "every event that this can be done to")
+	cmd.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")
+	if action == retry.Reschedule {
+		cmd.Flags().StringVar(&at, "at", "", "the new time, such as 2030-01-02T15:04:05Z, or a duration from now, such as 10m")
+	}
+	source := addConfigFlags(cmd)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		return source.command(func(ctx context.Context, cfg walrelay.Config) error {
+			if len(args) == 1 {
+				filter.ID = args[0]
+			}
+			if err := checkState(filter.State); err != nil {
+				return err
+			}
+			if (*filter == retry.Filter{}) != all {
+				return &usageError{"name an event by its id, or several by --state, --type, --key, --error or --of-slot, or say --all; not both"}
+			}
+			var when time.Time
+			if action == retry.Reschedule {
+				var err error
+				if when, err = parseAt(at); err != nil {
+					return err
+				}
+			}
+			return withDelayed(ctx, cfg, func(conn *pgx.Conn) error {
+				n, err := retry.Count(ctx, conn, action, *filter)
+				if err != nil {
+					return err
+				}
+				if n == 0 {
+					return fmt.Errorf("no delayed event that this takes can be %s", done)
+				}
+				if !yes && !confirm(cmd, fmt.Sprintf("%s: %d %s?", action, n, events(n))) {
+					return errors.New("nothing was changed")
+				}
+				if n, err = retry.Do(ctx, conn, action, *filter, when); err != nil {
+					return err
+				}
+				fmt.Fprintf(cmd.OutOrStdout(), "%d %s %s\n", n, events(n), done)
+				return nil
+			})
+		})(cmd, args)
+	}
+	return cmd
+}
+
+func events(n int64) string {
+	if n == 1 {
+		return "event"
+	}
+	return "events"
+}
+
+// parseAt reads a time or a duration from now.
+func parseAt(text string) (time.Time, error) {
+	if at, err := time.Parse(time.RFC3339Nano, text); err == nil {
+		return at, nil
+	}
+	if d, err := time.ParseDuration(text); err == nil {
+		return time.Now().Add(d), nil
+	}
+	return time.Time{}, &usageError{fmt.Sprintf("--at: %q is neither a time, such as 2030-01-02T15:04:05Z, nor a duration, such as 10m", text)}
+}
+
+// confirm asks on the terminal; no answer is a no.
+func confirm(cmd *cobra.Command, question string) bool {
+	fmt.Fprintf(cmd.ErrOrStderr(), "%s [y/N] ", question)
+	answer, _ := bufio.NewReader(cmd.InOrStdin()).ReadString('\n')
+	switch strings.ToLower(strings.TrimSpace(answer)) {
+	case "y", "yes":
+		return true
+	}
+	return false
+}
