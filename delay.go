@@ -130,30 +130,34 @@ func (d *delay) route(ctx context.Context, ev *event.Event, ticket uint64) error
 			d.stage(staged{ev: ev, ticket: ticket})
 			return nil
 		}
-		err := router.ErrHeld
 		if len(d.staged) == 0 {
-			err = d.session.router.Publish(ctx, ev, ticket)
-		}
-		poison, isEvent := errors.AsType[*router.EventError](err)
-		switch {
-		case errors.Is(err, router.ErrHeld):
-			held, err := d.keys.Hold(ctx, ev)
-			if err != nil {
+			if held, err := d.publish(ctx, ev, ticket); err != nil || !held {
 				return err
 			}
+		}
+		if held, err := d.keys.Hold(ctx, ev); err != nil || held {
 			if held {
 				entry := retry.NewEntry(ev, retry.Held)
 				d.stage(staged{ev, ticket, &entry})
-				return nil
 			}
-		case isEvent && poison.Class == router.Poison:
-			entry := retry.NewFailure(ev, d.policy(ev), poison.Err)
-			d.fail(staged{ev, ticket, &entry}, poison.Err)
-			return nil
-		default:
 			return err
 		}
 	}
+}
+
+// publish publishes an event, or stages it as failed. It does neither if the
+// event is held.
+func (d *delay) publish(ctx context.Context, ev *event.Event, ticket uint64) (held bool, err error) {
+	err = d.session.router.Publish(ctx, ev, ticket)
+	if errors.Is(err, router.ErrHeld) {
+		return true, nil
+	}
+	if poison, ok := errors.AsType[*router.EventError](err); ok && poison.Class == router.Poison {
+		entry := retry.NewFailure(ev, d.policy(ev), poison.Err)
+		d.fail(staged{ev, ticket, &entry}, poison.Err)
+		return false, nil
+	}
+	return false, err
 }
 
 func (d *delay) policy(ev *event.Event) retry.Policy {

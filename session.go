@@ -324,16 +324,8 @@ func (s *session) read(ctx context.Context) error {
 			return err
 		}
 		if msg.Data == nil {
-			if !inTransaction {
-				if err := frontier.Keepalive(msg.WALEnd); err != nil {
-					return err
-				}
-			}
-			if msg.ReplyRequested {
-				s.pokeReporter()
-			}
-			if msg.ServerStopping && frontier.LSN() < frontier.Received() {
-				return replication.ErrServerStopping
+			if err := s.keepalive(msg, inTransaction); err != nil {
+				return err
 			}
 			continue
 		}
@@ -365,6 +357,23 @@ func (s *session) read(ctx context.Context) error {
 		case decode.Other:
 		}
 	}
+}
+
+// keepalive takes what the server says between the changes.
+func (s *session) keepalive(msg replication.Message, inTransaction bool) error {
+	frontier := s.stream.Frontier()
+	if !inTransaction {
+		if err := frontier.Keepalive(msg.WALEnd); err != nil {
+			return err
+		}
+	}
+	if msg.ReplyRequested {
+		s.pokeReporter()
+	}
+	if msg.ServerStopping && frontier.LSN() < frontier.Received() {
+		return replication.ErrServerStopping
+	}
+	return nil
 }
 
 // ticket takes the ticket of the next event. It does not wait for those that

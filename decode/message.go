@@ -124,7 +124,11 @@ func (d *Decoder) dress(ev *event.Event, position event.Position, h *head) {
 func (d *Decoder) undecodable(position event.Position, h *head, kind RawKind, content []byte, cause error) (Change, error) {
 	ev := &event.Event{MaxRetries: -1}
 	// As far as it can be read, so that a person recognises it.
-	var names struct{ ID, Type, Source any }
+	var names struct {
+		ID     any `json:"id"`
+		Type   any `json:"type"`
+		Source any `json:"source"`
+	}
 	_ = json.Unmarshal(content, &names)
 	ev.ID, _ = names.ID.(string)
 	ev.Type, _ = names.Type.(string)

@@ -85,6 +85,17 @@ func (k *Keys) Marked(lsn uint64) {
 	close(k.marked)
 }
 
+// awaitMarked blocks until Marked was called, and reports whether it was before
+// the context ended.
+func (k *Keys) awaitMarked(ctx context.Context) bool {
+	select {
+	case <-k.marked:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
 // Len returns how many keys are held.
 func (k *Keys) Len() int { return int(k.count.Load()) }
 

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -62,7 +63,7 @@ func NewFailure(ev *event.Event, policy Policy, reason error) Entry {
 		e.Attempts += ev.Delay.Attempts
 		e.Failures = ev.Delay.Failures
 	}
-	e.Failures = append(e.Failures[:len(e.Failures):len(e.Failures)], event.Failure{At: time.Now().UTC(), Error: clean(reason.Error())})
+	e.Failures = append(slices.Clip(e.Failures), event.Failure{At: time.Now().UTC(), Error: clean(reason.Error())})
 	e.Failures = e.Failures[max(0, len(e.Failures)-maxFailures):]
 	if policy.Exhausted(e.Attempts, ev.MaxRetries) {
 		e.State = Failed

@@ -78,9 +78,7 @@ func NewTimer(cfg TimerConfig) *Timer {
 // event is due, until somebody notifies the channel walrelay, or until the
 // frontier moves if something waits for that.
 func (t *Timer) Run(ctx context.Context) (err error) {
-	select {
-	case <-t.cfg.Keys.marked:
-	case <-ctx.Done():
+	if !t.cfg.Keys.awaitMarked(ctx) {
 		return nil
 	}
 	if t.conn, err = t.cfg.Store.cfg.Connect(ctx); err != nil {
@@ -120,9 +118,6 @@ func (t *Timer) listen(ctx context.Context, conn *pgx.Conn) error {
 		default:
 		}
 		if _, err := conn.WaitForNotification(ctx); err != nil {
-			if ctx.Err() != nil {
-				return nil
-			}
 			return fmt.Errorf("listening for changes of the delay table: %w", err)
 		}
 	}

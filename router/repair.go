@@ -63,15 +63,16 @@ func (w *writer) repair(ctx context.Context) error {
 		if isDone(ctx) {
 			return context.Cause(ctx)
 		}
-		switch class := classify(err); {
-		case class == Configuration:
+		switch classify(err) {
+		case Configuration:
 			return err
-		case class == Poison:
+		case Poison:
 			if err := w.expel(ctx, err); err != nil {
 				return err
 			}
 			backoff.Reset()
 			continue
+		case Outage:
 		}
 		if !errors.Is(err, errWrongLastSequence) {
 			w.hold(err)

@@ -54,12 +54,6 @@ func (o *outcomes) count() int {
 	return len(o.done)
 }
 
-func (o *outcomes) heldBecause(text string) bool {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return strings.Contains(strings.Join(o.held, "\n"), text)
-}
-
 // rig is a router on a nats-server of its own.
 type rig struct {
 	t        *testing.T
@@ -472,19 +466,6 @@ func TestAnEventWhoseKeyIsHeldIsNotTaken(t *testing.T) {
 	r.publish(at(100, 1))
 	r.awaitOutcomes(1)
 	r.wantIDs("id-100-1")
-}
-
-func (r *rig) update(change func(*nats.StreamConfig)) {
-	r.t.Helper()
-	info, err := r.js.StreamInfo("EVENTS")
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	cfg := info.Config
-	change(&cfg)
-	if _, err := r.js.UpdateStream(&cfg); err != nil {
-		r.t.Fatal(err)
-	}
 }
 
 func TestStreamOfAnotherRelayIsRefused(t *testing.T) {

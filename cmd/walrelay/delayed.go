@@ -174,7 +174,7 @@ func newDelayedShowCommand() *cobra.Command {
 					return err
 				}
 				if len(list) == 0 {
-					return fmt.Errorf("no delayed event has the id %q: it is published, discarded and cleaned away, or was never committed; ask SELECT * FROM walrelay.event_status('%s')", args[0], args[0])
+					return fmt.Errorf("no delayed event has the id %q: it is published, discarded and cleaned away, or was never committed; ask SELECT state FROM walrelay.event_status('%s')", args[0], args[0])
 				}
 				for _, detail := range list {
 					if err := printDetail(cmd.OutOrStdout(), detail, asJSON); err != nil {

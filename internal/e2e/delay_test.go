@@ -465,7 +465,7 @@ func TestDelayedEventsSurviveEverythingInOrder(t *testing.T) {
 	for key := range keys {
 		go func() { written <- writeKey(ctx, e.postgresURL, key) }()
 	}
-	random := rand.New(rand.NewPCG(1, uint64(time.Now().UnixNano()))) //nolint:gosec // a seed
+	random := rand.New(rand.NewPCG(1, uint64(time.Now().UnixNano())))
 	limit := func(size int32) {
 		js := e.jetstream()
 		for range 50 {
