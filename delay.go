@@ -114,7 +114,7 @@ func (d *delay) take(ctx context.Context, change decode.Change, ticket uint64, f
 		entry := retry.NewFailure(ev, retry.Policy{MaxRetries: -1}, reason)
 		entry.State, entry.Kind, entry.Content = retry.Failed, string(change.Raw.Kind), change.Raw.Content
 		d.fail(staged{ev, ticket, &entry}, reason)
-		return nil
+		return nil //nolint:nilerr // the fault has become an entry
 	case ev.Delay == nil && ev.ScheduledAt.After(ev.CommittedAt):
 		entry := retry.NewEntry(ev, retry.Scheduled)
 		d.stage(staged{ev, ticket, &entry})

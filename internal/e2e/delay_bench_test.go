@@ -1,0 +1,106 @@
+package e2e_test
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// BenchmarkReemission measures how fast events go into the delay table and come
+// out of it again: due at the same moment, held behind one event of their key,
+// and each held behind a failed event of its own key.
+func BenchmarkReemission(b *testing.B) {
+	const due, held = 200_000, 100_000
+	for name, way := range map[string]struct {
+		config string
+		into   func(b *testing.B, e *env)
+		out    func(e *env)
+		events int
+	}{
+		"due_at_once": {
+			into: func(b *testing.B, e *env) {
+				fill(b, e, due, "scheduled_at", "clock_timestamp() + interval '1 hour'")
+				awaitTable(b, e, "scheduled", due)
+				execSQL(b, e.postgresURL, "VACUUM ANALYZE walrelay.delayed")
+			},
+			out: func(e *env) {
+				execSQL(e.t, e.postgresURL, "SELECT walrelay.reschedule(now(), everything => true)")
+			},
+			events: due,
+		},
+		"held_of_one_key": {
+			config: "retry: {initial: 1s, max: 1s, max_retries: 100000}\n",
+			into: func(b *testing.B, e *env) {
+				e.updateStream("EVENTS", func(cfg *jetstream.StreamConfig) { cfg.MaxMsgSize = 1 })
+				fill(b, e, held, "partition_key", "'k'")
+				awaitTable(b, e, "held", held-1)
+			},
+			out: func(e *env) {
+				e.updateStream("EVENTS", func(cfg *jetstream.StreamConfig) { cfg.MaxMsgSize = -1 })
+			},
+			events: held,
+		},
+		"held_of_as_many_keys": {
+			config: "retry: {failed_holds_key: true}\n",
+			into: func(b *testing.B, e *env) {
+				fill(b, e, held, "partition_key, extensions", "'k' || n, '[]'")
+				awaitTable(b, e, "failed", held)
+				fill(b, e, held, "partition_key", "'k' || n")
+				awaitTable(b, e, "held", held)
+			},
+			out: func(e *env) {
+				execSQL(e.t, e.postgresURL, "SELECT walrelay.discard(state => 'failed')")
+			},
+			events: held,
+		},
+	} {
+		b.Run(name, func(b *testing.B) {
+			for range b.N {
+				e := newBench(b)
+				e.writeConfig(way.config)
+				e.init()
+				r := e.run()
+				started := time.Now()
+				way.into(b, e)
+				filled := time.Since(started)
+				started = time.Now()
+				way.out(e)
+				eventually(b, 10*time.Minute, "all events are in the stream", func() error {
+					if got := e.messages("EVENTS"); got < way.events {
+						return fmt.Errorf("%d of %d events are, the table has %v", got, way.events, e.delayed())
+					}
+					return nil
+				})
+				b.ReportMetric(float64(way.events)/filled.Seconds(), "in/s")
+				b.ReportMetric(float64(way.events)/time.Since(started).Seconds(), "out/s")
+				b.ReportMetric(float64(r.peakMemory())/(1<<20), "MiB-peak")
+				b.ReportMetric(0, "ns/op")
+				r.kill()
+			}
+		})
+	}
+}
+
+// fill inserts n events, in transactions of 1 000, with more columns than all
+// have; n in their values is the number of the event.
+func fill(b *testing.B, e *env, n int, columns, values string) {
+	b.Helper()
+	for from := 0; from < n; from += 1000 {
+		execSQL(b, e.postgresURL, fmt.Sprintf(`
+			INSERT INTO public.outbox (event_type, source, subject, data, %s)
+			SELECT 'order.created', '/bench', n::text, jsonb_build_object('order', n, 'pad', repeat('x', 270)), %s
+			FROM generate_series(%d, %d) AS n`, columns, values, from, from+999))
+	}
+}
+
+func awaitTable(b *testing.B, e *env, state string, n int) {
+	b.Helper()
+	eventually(b, 10*time.Minute, fmt.Sprintf("%d events are %s", n, state), func() error {
+		if states := e.delayed(); states[state] < n {
+			return fmt.Errorf("the table has %v", states)
+		}
+		return nil
+	})
+}

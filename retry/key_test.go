@@ -1,0 +1,175 @@
+package retry
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"testing/synctest"
+
+	"github.com/walrelay/walrelay/event"
+)
+
+func keyed(key string, lsn uint64, released bool) *event.Event {
+	ev := &event.Event{PartitionKey: key, Position: event.Position{CommitLSN: lsn}}
+	if released {
+		ev.Delay = &event.Delay{Released: true}
+	}
+	return ev
+}
+
+func wantHeld(t *testing.T, k *Keys, ev *event.Event, want bool) {
+	t.Helper()
+	if got := k.Holds(ev); got != want {
+		t.Errorf("that an event of key %q at %d (%+v) is held is %v, want %v", ev.PartitionKey, ev.Position.CommitLSN, ev.Delay, got, want)
+	}
+}
+
+// The life of a key: an event fails, the next is held, both are given back one
+// after the other, and the key is free.
+func TestAKeyIsHeldUntilEverythingOfItHasAnOutcome(t *testing.T) {
+	k := NewKeys(nil)
+	wantHeld(t, k, keyed("k", 1, false), false)
+	k.Fail("k", 0)
+	wantHeld(t, k, keyed("k", 2, false), true)
+	wantHeld(t, k, keyed("other", 2, false), false)
+	wantHeld(t, k, keyed("", 2, false), false)
+	if held, err := k.Hold(t.Context(), keyed("k", 2, false)); !held || err != nil {
+		t.Fatalf("the second event: held is %v, %v", held, err)
+	}
+	k.Stored("k", false)
+	k.Stored("k", false)
+
+	hash := KeyHash("k")
+	give := func(lsn uint64) {
+		t.Helper()
+		k.giveBack([]int64{hash})
+		wantHeld(t, k, keyed("k", lsn-1, false), true)
+		wantHeld(t, k, keyed("k", lsn, true), false)
+		k.Read(keyed("k", lsn, true))
+		if all, _ := k.take(lsn, 10); len(all) > 0 {
+			t.Errorf("the key is looked at before the frontier has passed %d", lsn)
+			k.looked(all, nil, nil)
+		}
+	}
+	give(10)
+	all, free := k.take(11, 10)
+	if len(all) != 1 || len(free) != 1 {
+		t.Fatalf("after the frontier has passed the event, %d keys are looked at, and %d may be free; want 1", len(all), len(free))
+	}
+	give20 := func() { k.giveBack(all); k.looked(all, nil, nil) }
+	give20()
+	k.Read(keyed("k", 20, true))
+	all, _ = k.take(21, 10)
+	k.looked(all, all, nil)
+	wantHeld(t, k, keyed("k", 22, false), false)
+	if n := k.Len(); n != 0 {
+		t.Errorf("%d keys are held, want none", n)
+	}
+}
+
+// Of those that were given back together, the ones after a failed one do not
+// pass.
+func TestReleasedEventsDoNotPassOneThatFailsAgain(t *testing.T) {
+	k := NewKeys(nil)
+	k.Fail("k", 0)
+	k.Stored("k", false)
+	k.giveBack([]int64{KeyHash("k")})
+	wantHeld(t, k, keyed("k", 10, true), false)
+	k.Fail("k", 1)
+	wantHeld(t, k, keyed("k", 10, true), true)
+}
+
+// An event that arrives while its key is about to be free waits until that is
+// decided.
+func TestAnEventWaitsWhileItsKeyIsAboutToBeFree(t *testing.T) {
+	for freed, want := range map[bool]bool{true: false, false: true} {
+		t.Run(fmt.Sprintf("freed %v", freed), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				k := NewKeys(nil)
+				k.Fail("k", 0)
+				k.Stored("k", true)
+				all, free := k.take(1, 10)
+				if len(free) != 1 {
+					t.Fatal("the key is not about to be free; this test shows nothing")
+				}
+				answered := make(chan bool, 1)
+				go func() {
+					held, err := k.Hold(t.Context(), keyed("k", 5, false))
+					if err != nil {
+						t.Error(err)
+					}
+					answered <- held
+				}()
+				synctest.Wait()
+				select {
+				case <-answered:
+					t.Fatal("the event did not wait")
+				default:
+				}
+				if !freed {
+					free = nil
+				}
+				k.looked(all, free, nil)
+				if held := <-answered; held != want {
+					t.Errorf("that the event is held is %v, want %v", held, want)
+				}
+			})
+		})
+	}
+}
+
+func TestHoldEndsWithItsContext(t *testing.T) {
+	k := NewKeys(nil)
+	k.Fail("k", 0)
+	k.Stored("k", true)
+	k.take(1, 10)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := k.Hold(ctx, keyed("k", 5, false)); err == nil {
+		t.Error("it waits longer than its context")
+	}
+}
+
+// A key with an event on its way into the table does not become free.
+func TestAKeyWithAPendingEventStaysHeld(t *testing.T) {
+	k := NewKeys(nil)
+	k.Fail("k", 0)
+	k.Stored("k", true)
+	if held, err := k.Hold(t.Context(), keyed("k", 5, false)); !held || err != nil {
+		t.Fatal(held, err)
+	}
+	all, free := k.take(10, 10)
+	if len(all) != 1 || len(free) != 0 {
+		t.Errorf("%d keys are looked at and %d may be free, want 1 and none", len(all), len(free))
+	}
+}
+
+// What an earlier session has given back counts as under way until the marker
+// of this one is read and has been passed.
+func TestKeysOfAnEarlierSessionWaitForTheMarker(t *testing.T) {
+	k := NewKeys([]int64{KeyHash("k")})
+	wantHeld(t, k, keyed("k", 5, false), true)
+	k.Marked(20)
+	if all, _ := k.take(20, 10); len(all) != 0 {
+		t.Error("the key is looked at before the frontier has passed the marker")
+	}
+	all, free := k.take(21, 10)
+	if len(all) != 1 || len(free) != 1 {
+		t.Errorf("%d keys are looked at and %d may be free, want 1 and 1", len(all), len(free))
+	}
+}
+
+func BenchmarkHoldsWithHundredThousandKeys(b *testing.B) {
+	hashes := make([]int64, 100_000)
+	for i := range hashes {
+		hashes[i] = KeyHash(fmt.Sprint(i))
+	}
+	k := NewKeys(hashes)
+	ev := keyed("free", 1, false)
+	b.ReportAllocs()
+	for b.Loop() {
+		if k.Holds(ev) {
+			b.Fatal("it is held")
+		}
+	}
+}
