@@ -140,9 +140,9 @@ func delayStates() []retry.State {
 }
 
 // Emitted implements [retry.Observer].
-func (m *metrics) Emitted(late []float64) {
-	for _, seconds := range late {
-		m.lateness.Observe(max(0, seconds))
+func (m *metrics) Emitted(late []time.Duration) {
+	for _, d := range late {
+		m.lateness.Observe(max(0, d.Seconds()))
 	}
 }
 

@@ -7,8 +7,12 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
+
+	"github.com/tidwall/gjson"
 
 	"github.com/walrelay/walrelay/event"
 )
@@ -35,18 +39,46 @@ type Raw struct {
 // of the event, as a JSON object. The event follows, in the JSON format of
 // CloudEvents, or what the kind says.
 type head struct {
-	// Marker, instead of an event, is handed on as it is.
-	Marker string `json:"marker"`
+	marker string // instead of an event, is handed on as it is
 
-	Kind        RawKind         `json:"kind"`
-	Schema      string          `json:"schema"`
-	Table       string          `json:"table"`
-	ScheduledAt string          `json:"scheduled_at"` // as Postgres writes a timestamptz in ISO style
-	MaxRetries  *int64          `json:"max_retries"`
-	Origin      string          `json:"origin"`
-	Attempts    int             `json:"attempts"`
-	Failures    []event.Failure `json:"failures"`
-	Released    bool            `json:"released"`
+	kind          string
+	schema, table string
+	scheduledAt   string // as Postgres writes a timestamptz in ISO style
+	maxRetries    *int64
+	origin        string
+	attempts      int64
+	failures      []event.Failure
+	released      bool
+}
+
+// parse reads a head. What it does not know it passes over.
+func (h *head) parse(content []byte) error {
+	texts := [...]member{
+		{"marker", &h.marker}, {"kind", &h.kind}, {"schema", &h.schema}, {"table", &h.table},
+		{"scheduled_at", &h.scheduledAt}, {"origin", &h.origin},
+	}
+	return eachMember(content, func(name string, value gjson.Result) error {
+		if taken, err := takeText(texts[:], name, value); taken || err != nil {
+			return err
+		}
+		switch name {
+		case "max_retries":
+			n, err := strconv.ParseInt(value.Raw, 10, 64)
+			h.maxRetries = &n
+			return err
+		case "attempts":
+			var err error
+			h.attempts, err = strconv.ParseInt(value.Raw, 10, 32)
+			return err
+		case "released":
+			h.released = value.Raw == "true"
+		case "failures":
+			if value.Raw != "[]" {
+				return json.Unmarshal([]byte(value.Raw), &h.failures)
+			}
+		}
+		return nil
+	})
 }
 
 // message decodes a transactional logical message with our prefix; what else
@@ -72,18 +104,18 @@ func (d *Decoder) message(r *reader) (Change, error) {
 	}
 	first, rest, _ := bytes.Cut(content, []byte{'\n'})
 	var h head
-	if err := json.Unmarshal(first, &h); err != nil {
-		h = head{Schema: "pg_catalog", Table: "pg_logical_emit_message"}
+	if err := h.parse(first); err != nil {
+		h = head{schema: "pg_catalog", table: "pg_logical_emit_message"}
 		return d.undecodable(position, &h, RawMessage, content,
 			fmt.Errorf("the first line of a message with the prefix %q is no JSON object; use walrelay.emit_event", prefix))
 	}
-	if h.Marker != "" {
-		return Change{Kind: Marker, Marker: h.Marker}, nil
+	if h.marker != "" {
+		return Change{Kind: Marker, Marker: h.marker}, nil
 	}
-	if h.Schema == "" {
-		h.Schema, h.Table = "walrelay", "emit_event"
+	if h.schema == "" {
+		h.schema, h.table = "walrelay", "emit_event"
 	}
-	if h.Kind == RawRow {
+	if h.kind == string(RawRow) {
 		return d.rawRow(position, &h, rest)
 	}
 	ev := &event.Event{MaxRetries: -1}
@@ -110,12 +142,12 @@ func (d *Decoder) position() (event.Position, error) {
 // dress sets what the message's head says.
 func (d *Decoder) dress(ev *event.Event, position event.Position, h *head) {
 	ev.Position, ev.CommittedAt = position, d.committedAt
-	ev.Schema, ev.Table = h.Schema, h.Table
-	if h.Origin == "" {
+	ev.Schema, ev.Table = h.schema, h.table
+	if h.origin == "" {
 		return
 	}
-	ev.Delay = &event.Delay{Attempts: h.Attempts, Failures: h.Failures, Released: h.Released}
-	if origin, err := event.ParsePosition(h.Origin); err == nil {
+	ev.Delay = &event.Delay{Attempts: int(h.attempts), Failures: h.failures, Released: h.released}
+	if origin, err := event.ParsePosition(h.origin); err == nil {
 		ev.Delay.Origin = origin
 	}
 }
@@ -139,59 +171,68 @@ func (d *Decoder) undecodable(position event.Position, h *head, kind RawKind, co
 }
 
 func (h *head) schedule(ev *event.Event) error {
-	if h.ScheduledAt != "" {
-		at, err := parseTimestamp([]byte(h.ScheduledAt))
+	if h.scheduledAt != "" {
+		at, err := parseTimestamp([]byte(h.scheduledAt))
 		switch {
 		case errors.Is(err, errTooEarly):
 		case errors.Is(err, errTooLate):
-			return fmt.Errorf("scheduled_at: %s never comes; write a time before the year 10000", clip(h.ScheduledAt))
+			return fmt.Errorf("scheduled_at: %s never comes; write a time before the year 10000", clip(h.scheduledAt))
 		case err != nil:
 			return fmt.Errorf("scheduled_at: %w", err)
 		default:
 			ev.ScheduledAt = at
 		}
 	}
-	if h.MaxRetries != nil {
-		if *h.MaxRetries < 0 || *h.MaxRetries > math.MaxInt32 {
-			return fmt.Errorf("max_retries: %d is no number of retries; write an integer from 0 to 2147483647, or null for the default", *h.MaxRetries)
+	if h.maxRetries != nil {
+		if *h.maxRetries < 0 || *h.maxRetries > math.MaxInt32 {
+			return fmt.Errorf("max_retries: %d is no number of retries; write an integer from 0 to 2147483647, or null for the default", *h.maxRetries)
 		}
-		ev.MaxRetries = int(*h.MaxRetries)
+		ev.MaxRetries = int(*h.maxRetries)
 	}
 	return nil
 }
 
 // parse reads an event in the JSON format of CloudEvents (1.0.2).
 func (d *Decoder) parse(ev *event.Event, content []byte) error {
-	var members map[string]json.RawMessage
-	if err := json.Unmarshal(content, &members); err != nil {
-		return errors.New("it is no JSON object")
+	texts := [...]member{
+		{"id", &ev.ID}, {"type", &ev.Type}, {"source", &ev.Source}, {"subject", &ev.Subject}, {"time", &ev.Time},
+		{"datacontenttype", &ev.DataContentType}, {"dataschema", &ev.DataSchema}, {"partitionkey", &ev.PartitionKey},
 	}
-	texts := map[string]*string{
-		"id": &ev.ID, "type": &ev.Type, "source": &ev.Source, "subject": &ev.Subject, "time": &ev.Time,
-		"datacontenttype": &ev.DataContentType, "dataschema": &ev.DataSchema, "partitionkey": &ev.PartitionKey,
-	}
-	for name, to := range texts {
-		raw, ok := members[name]
-		delete(members, name)
-		if !ok || string(raw) == "null" {
-			continue
+	version := strconv.Quote(event.SpecVersion)
+	var data, encoded gjson.Result
+	err := eachMember(content, func(name string, value gjson.Result) error {
+		if taken, err := takeText(texts[:], name, value); taken || err != nil {
+			return err
 		}
-		if err := json.Unmarshal(raw, to); err != nil {
-			return fmt.Errorf("%s: it is no JSON string", name)
+		switch name {
+		case "specversion":
+			if value.Raw != version {
+				return fmt.Errorf("specversion: it is %s; only %s is known", clip(value.Raw), version)
+			}
+		case "data":
+			data = value
+		case "data_base64":
+			encoded = value
+		default:
+			if err := appendExtension(ev, name, json.RawMessage(value.Raw)); err != nil {
+				return fmt.Errorf("extension %q: %w", clip(name), err)
+			}
 		}
-		if err := checkText(*to); err != nil {
-			return fmt.Errorf("%s: %w", name, err)
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	for _, required := range texts[:3] {
+		if *required.to == "" {
+			return fmt.Errorf("%s: it is missing or empty; every event needs a value here", required.name)
 		}
 	}
-	for name, value := range map[string]string{"id": ev.ID, "type": ev.Type, "source": ev.Source} {
-		if value == "" {
-			return fmt.Errorf("%s: it is missing or empty; every event needs a value here", name)
+	for _, text := range texts {
+		if err := checkText(*text.to); err != nil {
+			return fmt.Errorf("%s: %w", text.name, err)
 		}
 	}
-	if version, ok := members["specversion"]; ok && string(version) != strconv.Quote(event.SpecVersion) {
-		return fmt.Errorf("specversion: it is %s; only %q is known", clip(version), event.SpecVersion)
-	}
-	delete(members, "specversion")
 	if ev.Time != "" {
 		at, err := time.Parse(time.RFC3339Nano, ev.Time)
 		if err != nil {
@@ -199,47 +240,96 @@ func (d *Decoder) parse(ev *event.Event, content []byte) error {
 		}
 		ev.Time = at.UTC().Format(time.RFC3339Nano)
 	}
-	if err := parseData(ev, members); err != nil {
+	if err := parseData(ev, data, encoded); err != nil {
 		return err
 	}
 	if a, err := d.validator.check(ev); err != nil {
 		return fmt.Errorf("%s: %w", a, err)
 	}
-	delete(members, "data")
-	delete(members, "data_base64")
-	return appendExtensions(ev, members)
+	slices.SortFunc(ev.Extensions, func(a, b event.Attribute) int { return strings.Compare(a.Name, b.Name) })
+	return nil
 }
 
-func parseData(ev *event.Event, members map[string]json.RawMessage) error {
-	data, hasData := members["data"]
-	if encoded, ok := members["data_base64"]; ok && string(encoded) != "null" {
-		var text string
-		if err := json.Unmarshal(encoded, &text); err != nil || hasData {
+func parseData(ev *event.Event, data, encoded gjson.Result) error {
+	if encoded.Exists() {
+		if encoded.Type != gjson.String || data.Exists() {
 			return errors.New("data_base64: it is no JSON string, or set together with data")
 		}
 		var err error
-		if ev.Data, err = base64.StdEncoding.DecodeString(text); err != nil {
+		if ev.Data, err = base64.StdEncoding.DecodeString(encoded.Str); err != nil {
 			return errors.New("data_base64: it is not base64")
 		}
 		return nil
 	}
-	if !hasData {
+	if !data.Exists() {
 		return nil
 	}
 	if ev.DataContentType == "" {
 		ev.DataContentType = contentTypeJSON
 	}
-	var text string
-	if !event.IsJSON(ev.DataContentType) {
-		if err := json.Unmarshal(data, &text); err != nil {
-			return fmt.Errorf("data: it is no JSON string, but the content type is %s", clip(ev.DataContentType))
-		}
-		ev.Data = []byte(text)
-		return nil
+	switch {
+	case event.IsJSON(ev.DataContentType):
+		ev.Data = []byte(data.Raw)
+	case data.Type == gjson.String:
+		ev.Data = []byte(data.Str)
+	default:
+		return fmt.Errorf("data: it is no JSON string, but the content type is %s", clip(ev.DataContentType))
 	}
-	ev.Data = data
 	return nil
 }
+
+// member is a member of a JSON object that is a string, and where it goes.
+type member struct {
+	name string
+	to   *string
+}
+
+// takeText takes the value of one of the members, and reports whether it is
+// one.
+func takeText(members []member, name string, value gjson.Result) (bool, error) {
+	for _, m := range members {
+		if m.name != name {
+			continue
+		}
+		if value.Type != gjson.String {
+			return true, fmt.Errorf("%s: it is no JSON string", name)
+		}
+		*m.to = value.Str
+		return true, nil
+	}
+	return false, nil
+}
+
+// eachMember calls take for each member of a JSON object that is not null,
+// until it returns an error. What it gives is a copy.
+func eachMember(content []byte, take func(name string, value gjson.Result) error) (err error) {
+	if !valid(content) {
+		return errNoObject
+	}
+	object := gjson.ParseBytes(content)
+	if !object.IsObject() {
+		return errNoObject
+	}
+	object.ForEach(func(name, value gjson.Result) bool {
+		if value.Type != gjson.Null || name.Str == "data" {
+			err = take(name.Str, value)
+		}
+		return err == nil
+	})
+	return err
+}
+
+// valid reports whether content is JSON. The fast way nests without bounds, and
+// would end the process where it runs out of stack.
+func valid(content []byte) bool {
+	const nested = 1000
+	if bytes.Count(content, []byte{'['})+bytes.Count(content, []byte{'{'}) > nested {
+		return json.Valid(content)
+	}
+	return gjson.ValidBytes(content)
+}
+
+var errNoObject = errors.New("it is no JSON object")
 
 // rawRow is a row of a relation as it was, given back.
 type rawColumn struct {
@@ -277,15 +367,15 @@ func (d *Decoder) raw(rel *relation) *Raw {
 
 // rawRow decodes a row that was given back, by the mapping of today.
 func (d *Decoder) rawRow(position event.Position, h *head, content []byte) (Change, error) {
-	mapping, ok := d.tables[tableName{h.Schema, h.Table}]
+	mapping, ok := d.tables[tableName{h.schema, h.table}]
 	if !ok {
-		return d.undecodable(position, h, RawRow, content, fmt.Errorf("table %s.%s is no outbox table any more", h.Schema, h.Table))
+		return d.undecodable(position, h, RawRow, content, fmt.Errorf("table %s.%s is no outbox table any more", h.schema, h.table))
 	}
 	var columns []rawColumn
 	if err := json.Unmarshal(content, &columns); err != nil {
 		return d.undecodable(position, h, RawRow, content, errors.New("the row that was kept cannot be read"))
 	}
-	rel := &relation{schema: h.Schema, name: h.Table}
+	rel := &relation{schema: h.schema, name: h.table}
 	d.columns = d.columns[:0]
 	for _, c := range columns {
 		rel.columns = append(rel.columns, columnType{name: c.name, oid: c.oid})

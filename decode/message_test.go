@@ -43,10 +43,7 @@ func TestAnEventThatIsGivenBackIsTheSame(t *testing.T) {
 	for name, want := range events {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			text, err := want.AppendJSON(nil)
-			if err != nil {
-				t.Fatal(err)
-			}
+			text := want.AppendJSON(nil)
 			d := newMessageDecoder(t)
 			change := feed(t, d, encodeBegin(42), encodeMessage(1, prefix, `{"marker":"m"}`), encodeMessage(1, prefix, `{"schema":"public","table":"outbox"}`+"\n"+string(text)))
 			want.MaxRetries, want.Schema, want.Table = -1, "public", "outbox"
@@ -166,5 +163,26 @@ func TestARowThatIsGivenBackIsDecodedAgain(t *testing.T) {
 	ev := feed(t, mended, encodeBegin(1), back).Event
 	if ev.ID != orderID || string(ev.Data) != `{"a": 1}` || ev.DataContentType != "application/json" {
 		t.Errorf("by a mapping without max_retries it is %+v", ev)
+	}
+}
+
+func BenchmarkDecodeMessage(b *testing.B) {
+	ev := event.Event{
+		ID: "0190a5c8-7e0e-7c3f-8f43-0e8f2d3a9b11", Type: "order.created", Source: "/bench", Subject: "order/4711", Time: "2026-11-23T14:30:18.5Z",
+		DataContentType: "application/json", Data: []byte(`{"order": 4711, "pad": "` + strings.Repeat("x", 270) + `"}`),
+	}
+	text := ev.AppendJSON(nil)
+	d := newMessageDecoder(b)
+	message := encodeMessage(1, prefix, `{"kind":"event","schema":"public","table":"outbox","origin":"0000000000000010.00000002","max_retries":null,"attempts":0,"failures":[],"released":false}`+"\n"+string(text))
+	feed(b, d, encodeBegin(42))
+	b.SetBytes(int64(len(message)))
+	b.ReportAllocs()
+	for n := 0; b.Loop(); n++ {
+		if n%1_000_000 == 999_999 { // a transaction has an end
+			feed(b, d, encodeCommit(42, 43), encodeBegin(42))
+		}
+		if _, err := d.Decode(message); err != nil {
+			b.Fatal(err)
+		}
 	}
 }

@@ -4,8 +4,9 @@ import (
 	"bytes"
 	"encoding/base64"
 	"encoding/json"
-	"fmt"
 	"strings"
+
+	"github.com/tidwall/gjson"
 )
 
 // IsJSON reports whether a content type says JSON (CloudEvents JSON format
@@ -22,34 +23,40 @@ func IsJSON(contentType string) bool {
 // AppendJSON appends the event in the JSON format of CloudEvents ("JSON Event
 // Format", 1.0.2). A payload that is JSON stands in it byte for byte, any other
 // one in base64, so that reading it gives the same event.
-func (e *Event) AppendJSON(b []byte) ([]byte, error) {
-	attributes := make(map[string]string, 9+len(e.Extensions))
-	for name, value := range map[string]string{
-		"specversion": SpecVersion, "id": e.ID, "type": e.Type, "source": e.Source, "subject": e.Subject, "time": e.Time,
-		"datacontenttype": e.DataContentType, "dataschema": e.DataSchema, "partitionkey": e.PartitionKey,
+func (e *Event) AppendJSON(b []byte) []byte {
+	b = append(b, '{')
+	for _, attribute := range [...]Attribute{
+		{"specversion", SpecVersion}, {"id", e.ID}, {"source", e.Source}, {"type", e.Type}, {"subject", e.Subject}, {"time", e.Time},
+		{"datacontenttype", e.DataContentType}, {"dataschema", e.DataSchema}, {"partitionkey", e.PartitionKey},
 	} {
-		if value != "" {
-			attributes[name] = value
-		}
+		b = attribute.appendJSON(b)
 	}
 	for _, extension := range e.Extensions {
-		attributes[extension.Name] = extension.Value
+		b = extension.appendJSON(b)
 	}
-	head, err := json.Marshal(attributes)
-	if err != nil {
-		return b, fmt.Errorf("writing event %q as JSON: %w", e.ID, err)
-	}
-	b = append(b, head...)
+	b[len(b)-1] = '}' // in place of a comma
 	switch {
 	case e.Data == nil:
-		return b, nil
+		return b
 	case IsJSON(e.DataContentType) && json.Valid(e.Data) && len(bytes.TrimSpace(e.Data)) == len(e.Data):
 		b = append(b[:len(b)-1], `,"data":`...)
 		b = append(b, e.Data...)
-		return append(b, '}'), nil
+		return append(b, '}')
 	default:
 		b = append(b[:len(b)-1], `,"data_base64":"`...)
 		b = base64.StdEncoding.AppendEncode(b, e.Data)
-		return append(b, `"}`...), nil
+		return append(b, `"}`...)
 	}
+}
+
+// appendJSON appends the attribute as a member, with a comma after it, unless
+// it is absent.
+func (a Attribute) appendJSON(b []byte) []byte {
+	if a.Value == "" {
+		return b
+	}
+	b = gjson.AppendJSONString(b, a.Name)
+	b = append(b, ':')
+	b = gjson.AppendJSONString(b, a.Value)
+	return append(b, ',')
 }

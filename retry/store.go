@@ -272,9 +272,7 @@ func columns(entries []Entry, failedHolds bool) (rows []any, keys []int64, err e
 		body, what := e.Content, e.Kind
 		if what == "" {
 			what = "event"
-			if body, err = ev.AppendJSON(nil); err != nil {
-				return nil, nil, err
-			}
+			body = ev.AppendJSON(nil)
 		}
 		kind, content = append(kind, what), append(content, body)
 	}

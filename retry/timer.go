@@ -53,8 +53,8 @@ type TimerConfig struct {
 
 // Observer hears what the timer does. Its methods must not block.
 type Observer interface {
-	// Emitted says by how many seconds each emitted event was late.
-	Emitted(late []float64)
+	// Emitted says by how much each emitted event was late.
+	Emitted(late []time.Duration)
 	// Counted says how many events are in each state, how many keys are held,
 	// and for how many seconds the oldest due event has been due.
 	Counted(states map[State]int64, keys int, oldest float64)
@@ -278,9 +278,10 @@ func (t *Timer) emit(ctx context.Context, look bool, all, free []int64) (e emiss
 	var held int64
 	var last, lastHeld string
 	var retried, given []int64
-	var late []float64
+	var due []time.Time
+	var now time.Time
 	if err := tx.QueryRow(ctx, sql.DelayEmitDue, cfg.Slot, hexLSN(uint64(frontier)), Prefix(cfg.Slot), emitBatch).
-		Scan(&e.due, &last, &retried, &late); err != nil {
+		Scan(&e.due, &last, &retried, &due, &now); err != nil {
 		return e, fmt.Errorf("emitting due events: %w", err)
 	}
 	if len(all) > 0 {
@@ -307,6 +308,10 @@ func (t *Timer) emit(ctx context.Context, look bool, all, free []int64) (e emiss
 	committed = true
 	if e.due+held > 0 {
 		t.emitting = append(t.emitting, lsn)
+		late := make([]time.Duration, len(due))
+		for i, at := range due {
+			late[i] = now.Sub(at)
+		}
 		t.cfg.Observe.Emitted(late)
 	}
 	return e, nil

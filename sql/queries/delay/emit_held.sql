@@ -12,12 +12,12 @@ WITH free AS (
           AND d.state IN ('retrying', 'failed') AND (d.state = 'retrying' OR $6::boolean)
     )
 ), picked AS (
-    SELECT h.position
+    SELECT h.row
     FROM free
     CROSS JOIN LATERAL (
-        SELECT first.position, bool_and(first.position < $2) OVER (ORDER BY first.origin) AS eligible
+        SELECT first.row, bool_and(first.position < $2) OVER (ORDER BY first.origin) AS eligible
         FROM (
-            SELECT d.position, d.origin
+            SELECT d.ctid AS row, d.position, d.origin
             FROM walrelay.delayed AS d
             WHERE d.slot = $1 AND d.key_hash = free.key_hash AND d.state = 'held'
             ORDER BY d.origin
@@ -27,15 +27,15 @@ WITH free AS (
     WHERE h.eligible
 ), gone AS (
     DELETE FROM walrelay.delayed AS d
-    USING picked AS p
-    WHERE d.slot = $1 AND d.position = p.position
+    WHERE d.ctid = ANY (ARRAY(SELECT p.row FROM picked AS p))
     RETURNING d.*
 ), emitted AS (
     SELECT
-        pg_logical_emit_message(true, $3, convert_to(jsonb_build_object(
-            'kind', g.kind, 'schema', g.table_schema, 'table', g.table_name, 'origin', g.origin,
-            'max_retries', g.max_retries, 'attempts', g.attempts, 'failures', g.failures, 'released', true
-        )::text || E'\n', 'UTF8') || g.content) AS lsn,
+        pg_logical_emit_message(true, $3, convert_to(concat(
+            '{"kind":"', g.kind, '","schema":', to_json(g.table_schema), ',"table":', to_json(g.table_name),
+            ',"origin":"', g.origin, '","max_retries":', coalesce(g.max_retries::text, 'null'),
+            ',"attempts":', g.attempts, ',"failures":', g.failures, ',"released":true}', E'\n'
+        ), 'UTF8') || g.content) AS lsn,
         g.key_hash
     FROM (SELECT * FROM gone ORDER BY key_hash, origin) AS g
 )
