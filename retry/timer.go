@@ -2,13 +2,13 @@ package retry
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"time"
 
 	"github.com/jackc/pglogrepl"
 	"github.com/jackc/pgx/v5"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/walrelay/walrelay/sql"
 )
@@ -24,8 +24,9 @@ const (
 	// pace is the time between two steps that only wait for the frontier.
 	pace = 3 * time.Millisecond
 	// housekeeping is how often discarded events are removed and events are
-	// counted.
+	// counted; but not more than a part in housekept of the time is for that.
 	housekeeping = 10 * time.Second
+	housekept    = 50
 	// longest is how long the timer sleeps at most: a schedule may be moved by
 	// somebody who tells nobody.
 	longest = time.Minute
@@ -77,34 +78,30 @@ func NewTimer(cfg TimerConfig) *Timer {
 // Run works until the context ends, or something fails. It sleeps until the next
 // event is due, until somebody notifies the channel walrelay, or until the
 // frontier moves if something waits for that.
-func (t *Timer) Run(ctx context.Context) (err error) {
+func (t *Timer) Run(ctx context.Context) error {
 	if !t.cfg.Keys.awaitMarked(ctx) {
 		return nil
 	}
-	if t.conn, err = t.cfg.Store.cfg.Connect(ctx); err != nil {
-		return fmt.Errorf("connecting for the delay table: %w", err)
+	// Each has a connection of its own: events are due while a million are counted.
+	group, working := errgroup.WithContext(ctx)
+	for _, work := range []func(context.Context, *pgx.Conn) error{t.loop, t.listen, t.keepHouse} {
+		group.Go(func() error {
+			conn, err := t.cfg.Store.cfg.Connect(working)
+			if err != nil {
+				return fmt.Errorf("connecting for the delay table: %w", err)
+			}
+			defer func() {
+				closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+				defer cancel()
+				_ = conn.Close(closing)
+			}()
+			return work(working, conn)
+		})
 	}
-	listener, err := t.cfg.Store.cfg.Connect(ctx)
-	if err != nil {
-		return errors.Join(fmt.Errorf("connecting for the delay table: %w", err), t.conn.Close(ctx))
+	if err := group.Wait(); ctx.Err() == nil {
+		return err
 	}
-	listening, stop := context.WithCancel(ctx)
-	ended := make(chan error, 1)
-	go func() { ended <- t.listen(listening, listener) }()
-	defer func() {
-		stop()
-		listenErr := <-ended
-		closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
-		defer cancel()
-		_, _ = listener.Close(closing), t.conn.Close(closing)
-		switch {
-		case ctx.Err() != nil:
-			err = nil
-		case err == nil:
-			err = listenErr
-		}
-	}()
-	return t.loop(ctx, ended)
+	return nil
 }
 
 // listen passes notifications on.
@@ -123,10 +120,11 @@ func (t *Timer) listen(ctx context.Context, conn *pgx.Conn) error {
 	}
 }
 
-func (t *Timer) loop(ctx context.Context, ended chan error) error {
+// loop emits.
+func (t *Timer) loop(ctx context.Context, conn *pgx.Conn) error {
+	t.conn = conn
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	var kept time.Time
 	look := true // at keys that somebody changed
 	for {
 		out, err := t.step(ctx, look)
@@ -134,16 +132,10 @@ func (t *Timer) loop(ctx context.Context, ended chan error) error {
 			return err
 		}
 		look = false
-		if time.Since(kept) > housekeeping {
-			kept = time.Now()
-			if err := t.keepHouse(ctx); err != nil {
-				return err
-			}
-		}
 		if out.more {
 			continue
 		}
-		wait := min(out.wait, housekeeping)
+		wait := out.wait
 		var moved <-chan struct{}
 		if out.blocked || t.cfg.Keys.Len() > 0 {
 			moved = t.cfg.Frontier.Moved()
@@ -167,9 +159,6 @@ func (t *Timer) loop(ctx context.Context, ended chan error) error {
 		case <-t.cfg.Store.wake:
 		case <-t.notified:
 			look = true
-		case err := <-ended:
-			ended <- nil // for Run
-			return err
 		}
 	}
 }
@@ -360,15 +349,32 @@ func without(a, b []int64) []int64 {
 	return rest
 }
 
-// keepHouse removes discarded events and counts the others.
-func (t *Timer) keepHouse(ctx context.Context) error {
-	cfg := t.cfg.Store.cfg
-	if _, err := t.conn.Exec(ctx, sql.DelayPurge, cfg.Slot, hexLSN(uint64(t.cfg.Frontier.LSN())), t.cfg.KeepDiscarded.Seconds()); err != nil {
-		return fmt.Errorf("removing discarded events: %w", err)
+// keepHouse removes discarded events and counts the others, now and then.
+func (t *Timer) keepHouse(ctx context.Context, conn *pgx.Conn) error {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-timer.C:
+		}
+		started := time.Now()
+		if _, err := conn.Exec(ctx, sql.DelayPurge, t.cfg.Store.cfg.Slot, hexLSN(uint64(t.cfg.Frontier.LSN())), t.cfg.KeepDiscarded.Seconds()); err != nil {
+			return fmt.Errorf("removing discarded events: %w", err)
+		}
+		if err := t.count(ctx, conn); err != nil {
+			return fmt.Errorf("counting delayed events: %w", err)
+		}
+		// A large table is counted less often.
+		timer.Reset(max(housekeeping, housekept*time.Since(started)))
 	}
-	rows, err := t.conn.Query(ctx, sql.DelayCounts, cfg.Slot)
+}
+
+func (t *Timer) count(ctx context.Context, conn *pgx.Conn) error {
+	rows, err := conn.Query(ctx, sql.DelayCounts, t.cfg.Store.cfg.Slot)
 	if err != nil {
-		return fmt.Errorf("counting delayed events: %w", err)
+		return err
 	}
 	states := make(map[State]int64)
 	var state string
@@ -381,7 +387,7 @@ func (t *Timer) keepHouse(ctx context.Context) error {
 		}
 		return nil
 	}); err != nil {
-		return fmt.Errorf("counting delayed events: %w", err)
+		return err
 	}
 	t.cfg.Observe.Counted(states, t.cfg.Keys.Len(), oldest)
 	return nil

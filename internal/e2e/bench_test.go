@@ -180,15 +180,17 @@ func BenchmarkLatency(b *testing.B) {
 		})
 		_ = sub.Unsubscribe()
 		slices.Sort(taken)
-		ms := func(q float64) float64 {
-			return float64(taken[int(q*float64(len(taken)-1))].Microseconds()) / 1000
-		}
-		b.ReportMetric(ms(0.5), "ms-p50")
-		b.ReportMetric(ms(0.99), "ms-p99")
-		b.ReportMetric(ms(1), "ms-max")
+		b.ReportMetric(milliseconds(taken, 0.5), "ms-p50")
+		b.ReportMetric(milliseconds(taken, 0.99), "ms-p99")
+		b.ReportMetric(milliseconds(taken, 1), "ms-max")
 		b.ReportMetric(0, "ns/op")
 		r.kill()
 	}
+}
+
+// milliseconds returns a quantile of sorted durations.
+func milliseconds(sorted []time.Duration, quantile float64) float64 {
+	return float64(sorted[int(quantile*float64(len(sorted)-1))].Microseconds()) / 1000
 }
 
 // writeAtRate inserts n events, each a transaction, at a rate per second.

@@ -2,9 +2,12 @@ package e2e_test
 
 import (
 	"fmt"
+	"slices"
+	"strconv"
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 )
 
@@ -107,4 +110,54 @@ func awaitTable(b *testing.B, e *env, state string, n int) {
 		}
 		return nil
 	})
+}
+
+// BenchmarkLateness schedules 1 000 events a second while a million others wait,
+// and measures from when each is due until a consumer has it.
+func BenchmarkLateness(b *testing.B) {
+	const waiting, rate, seconds = 1_000_000, 1000, 10
+	for range b.N {
+		e := newBench(b)
+		e.init()
+		r := e.run()
+		execSQL(b, e.postgresURL, fmt.Sprintf(`
+			INSERT INTO walrelay.delayed (slot, position, origin, state, due_at, id, event_type, source, table_schema, table_name, content)
+			SELECT '%s', p, p, 'scheduled', now() + interval '1 day' + n * interval '1 ms', n::text, 'order.created', '/bench', 'public', 'outbox',
+				convert_to(format('{"specversion":"1.0","id":"%%s","source":"/bench","type":"order.created","data":"%%s"}', n, repeat('x', 270)), 'UTF8')
+			FROM generate_series(1, %d) AS n, format('0000000000000001.%%s', lpad(upper(to_hex(n)), 8, '0')) AS p`, e.slot, waiting))
+		late := make([]time.Duration, 0, rate*seconds)
+		arrived := make(chan time.Duration, cap(late))
+		js, err := e.nats().JetStream()
+		if err != nil {
+			b.Fatal(err)
+		}
+		sub, err := js.Subscribe("events.>", func(msg *nats.Msg) {
+			nanoseconds, err := strconv.ParseInt(msg.Header.Get("ce-subject"), 10, 64)
+			if err != nil {
+				b.Error(err)
+			}
+			arrived <- time.Since(time.Unix(0, nanoseconds*1000))
+		}, nats.OrderedConsumer())
+		if err != nil {
+			b.Fatal(err)
+		}
+		execSQL(b, e.postgresURL, fmt.Sprintf(`
+			INSERT INTO public.outbox (event_type, source, subject, data, scheduled_at)
+			SELECT 'order.created', '/bench', (extract(epoch FROM at) * 1000000)::bigint::text, jsonb_build_object('pad', repeat('x', 270)), at
+			FROM generate_series(1, %d) AS n, LATERAL (SELECT clock_timestamp() + interval '5 s' + n * interval '1 s' / %d AS at) AS at`, cap(late), rate))
+		for len(late) < cap(late) {
+			late = append(late, <-arrived)
+		}
+		_ = sub.Unsubscribe()
+		slices.Sort(late)
+		if late[0] < 0 {
+			b.Errorf("an event came %v early", -late[0])
+		}
+		b.ReportMetric(milliseconds(late, 0.5), "ms-p50")
+		b.ReportMetric(milliseconds(late, 0.99), "ms-p99")
+		b.ReportMetric(milliseconds(late, 1), "ms-max")
+		b.ReportMetric(r.cpu().Seconds(), "s-cpu")
+		b.ReportMetric(0, "ns/op")
+		r.kill()
+	}
 }
