@@ -93,6 +93,7 @@ func (c *cleaner) clean(ctx context.Context) (more bool, err error) {
 		s.relay.metrics.cleaned.Add(float64(done))
 		more = more || looked == cleanBatch && done > 0
 	}
+	s.relay.metrics.cleanUps.Inc()
 	return more, nil
 }
 
@@ -104,8 +105,8 @@ func (s *session) describeOutboxes(ctx context.Context, conn *pgx.Conn) (outboxe
 		mapping := table.Mapping
 		name := sql.Table{Schema: table.Schema, Name: table.Name}
 		columns := sql.Cleaned{Table: name.Ident(), ID: mapping.Column(decode.AttributeID), Time: mapping.Column(decode.AttributeTime)}
-		var hasXact, hasTime, marked bool
-		if err := conn.QueryRow(ctx, sql.OutboxColumns, columns.Table, columns.Time).Scan(&hasXact, &hasTime, &marked); err != nil {
+		var hasXact, hasTime, marked, indexed bool
+		if err := conn.QueryRow(ctx, sql.OutboxColumns, columns.Table, columns.Time).Scan(&hasXact, &hasTime, &marked, &indexed); err != nil {
 			return nil, nil, fmt.Errorf("reading the columns of table %s: %w", name, err)
 		}
 		if hasXact {
@@ -120,6 +121,9 @@ func (s *session) describeOutboxes(ctx context.Context, conn *pgx.Conn) (outboxe
 			s.relay.log.Warn().Stringer("table", name).Msg("published rows stay in the table: the clean-up needs a column " +
 				"xact_id xid8 DEFAULT pg_current_xact_id(), and a time or, to mark rows, published_at timestamptz; or set outbox.after_publish to keep")
 			continue
+		}
+		if !indexed {
+			s.relay.log.Warn().Stringer("table", name).Msg("every clean-up reads the whole table; CREATE INDEX CONCURRENTLY ON " + columns.Table + " (xact_id)")
 		}
 		if mark {
 			statement, err := sql.MarkPublished(columns)

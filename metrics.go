@@ -23,6 +23,7 @@ type metrics struct {
 	oldestDue      prometheus.Gauge
 	lateness       prometheus.Histogram
 	cleaned        prometheus.Counter
+	cleanUps       prometheus.Counter
 	publishLatency prometheus.Histogram
 	commitLatency  prometheus.Histogram
 	lagBytes       prometheus.Gauge
@@ -96,6 +97,10 @@ func newMetrics(inFlight func() float64, lagSeconds func() float64, ready func()
 			Name: "walrelay_rows_cleaned_total",
 			Help: "Rows of published events that were marked or deleted.",
 		}),
+		cleanUps: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "walrelay_cleanups_total",
+			Help: "Times that the outbox tables were looked through for rows to mark or delete.",
+		}),
 		lateness: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name:    "walrelay_delay_lateness_seconds",
 			Help:    "Time from when an event in the delay table was due until it was emitted.",
@@ -120,7 +125,7 @@ func newMetrics(inFlight func() float64, lagSeconds func() float64, ready func()
 	}
 	m.registry.MustRegister(
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
-		m.events, m.failures, m.delayed, m.heldKeys, m.oldestDue, m.lateness, m.cleaned, m.publishLatency, m.commitLatency, m.lagBytes, m.retainedBytes, m.safeBytes, m.flushLSN, m.reconnects, m.held,
+		m.events, m.failures, m.delayed, m.heldKeys, m.oldestDue, m.lateness, m.cleaned, m.cleanUps, m.publishLatency, m.commitLatency, m.lagBytes, m.retainedBytes, m.safeBytes, m.flushLSN, m.reconnects, m.held,
 		gauge("walrelay_in_flight", "Events that are sent and have no outcome.", inFlight),
 		gauge("walrelay_lag_seconds", "Age of the last published event while others wait; 0 when none does.", lagSeconds),
 		gauge("walrelay_ready", "1 while the relay streams, is connected to NATS and holds no stream.", ready),

@@ -57,6 +57,10 @@ func TestCheckSaysWhatIsWrongAndWhatToDo(t *testing.T) {
 			s.exec(t, "CREATE ROLE stranger LOGIN REPLICATION")
 			s.cfg.Postgres.URL = strings.Replace(s.cfg.Postgres.URL, "postgres@", "stranger@", 1)
 		}, []string{`role "stranger" may not use`, "GRANT USAGE ON SCHEMA walrelay"}},
+		{"no rights to delayed events", func(t *testing.T, s *system) {
+			s.exec(t, "CREATE ROLE half LOGIN REPLICATION; GRANT USAGE ON SCHEMA walrelay TO half; GRANT ALL ON walrelay.migrations, walrelay.progress TO half; GRANT SELECT, INSERT, UPDATE ON walrelay.delayed, walrelay.keys TO half")
+			s.cfg.Postgres.URL = strings.Replace(s.cfg.Postgres.URL, "postgres@", "half@", 1)
+		}, []string{`role "half" may not use`, "SELECT, INSERT, UPDATE, DELETE"}},
 		{"no REPLICATION", func(t *testing.T, s *system) {
 			s.exec(t, "CREATE ROLE mute LOGIN; GRANT USAGE ON SCHEMA walrelay TO mute; GRANT ALL ON ALL TABLES IN SCHEMA walrelay TO mute")
 			s.cfg.Postgres.URL = strings.Replace(s.cfg.Postgres.URL, "postgres@", "mute@", 1)

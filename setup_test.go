@@ -15,6 +15,7 @@ import (
 	"github.com/walrelay/walrelay/internal/localnats/natstest"
 	"github.com/walrelay/walrelay/internal/localpg"
 	"github.com/walrelay/walrelay/internal/localpg/pgtest"
+	"github.com/walrelay/walrelay/sql"
 )
 
 // bench is what tests of Setup and Check run against: a cluster and a
@@ -217,6 +218,37 @@ func TestSetup(t *testing.T) {
 		s.exec(t, "DELETE FROM walrelay.migrations")
 		if got := actions(s.setup(t)); !strings.HasPrefix(got, "schema created; table already there") {
 			t.Errorf("want all migrations applied again, got %s", got)
+		}
+	})
+
+	t.Run("every earlier version becomes this one and keeps its data", func(t *testing.T) {
+		migrations, err := sql.Migrations()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for version := 1; version < len(migrations); version++ {
+			s := b.system(t)
+			for _, m := range migrations[:version] {
+				s.exec(t, m.SQL)
+				if _, err := s.conn.Exec(t.Context(), sql.RecordMigration, m.Version, m.Name); err != nil {
+					t.Fatal(err)
+				}
+			}
+			s.exec(t, "INSERT INTO walrelay.progress (slot, system_identifier, timeline, flush_lsn) VALUES ('old', '1', 1, '0/10')")
+			if err := Check(t.Context(), s.cfg); err == nil ||
+				!strings.Contains(err.Error(), fmt.Sprintf("schema walrelay is at version %d, and this walrelay needs %d", version, len(migrations))) {
+				t.Errorf("version %d: want a word about the versions, got %v", version, err)
+			}
+			if got := actions(s.setup(t)); !strings.HasPrefix(got, "schema changed; ") {
+				t.Errorf("version %d: want a changed schema, got %s", version, got)
+			}
+			var lsn string
+			if err := s.conn.QueryRow(t.Context(), "SELECT flush_lsn::text FROM walrelay.progress WHERE slot = 'old' AND session = 0").Scan(&lsn); err != nil || lsn != "0/10" {
+				t.Errorf("version %d: its progress is %q, %v", version, lsn, err)
+			}
+			if err := Check(t.Context(), s.cfg); err != nil {
+				t.Errorf("version %d, upgraded: %v", version, err)
+			}
 		}
 	})
 

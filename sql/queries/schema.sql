@@ -1,22 +1,22 @@
--- The schema's state, as far as the role may see it: one row.
+-- The schema's state, as far as the role may see it: one row. Tables that a
+-- later migration brings may be missing.
 SELECT
-    migrations.oid IS NOT NULL AND progress.oid IS NOT NULL AS present,
+    count(*) FILTER (WHERE t.relname IN ('migrations', 'progress')) = 2 AS present,
     coalesce(
-        has_schema_privilege(namespace.oid, 'USAGE')
-        AND has_table_privilege(migrations.oid, 'SELECT'),
+        bool_and(has_schema_privilege(t.relnamespace, 'USAGE') AND has_table_privilege(t.oid, 'SELECT'))
+            FILTER (WHERE t.relname = 'migrations'),
         false
     ) AS readable,
     coalesce(
-        has_schema_privilege(namespace.oid, 'USAGE')
-        AND has_table_privilege(progress.oid, 'SELECT')
-        AND has_table_privilege(progress.oid, 'INSERT')
-        AND has_table_privilege(progress.oid, 'UPDATE'),
+        bool_and(
+            has_schema_privilege(t.relnamespace, 'USAGE')
+            AND has_table_privilege(t.oid, 'SELECT')
+            AND has_table_privilege(t.oid, 'INSERT')
+            AND has_table_privilege(t.oid, 'UPDATE')
+            AND (t.relname = 'progress' OR has_table_privilege(t.oid, 'DELETE'))
+        ) FILTER (WHERE t.relname IN ('progress', 'delayed', 'keys')),
         false
     ) AS writable
-FROM (VALUES (1)) AS always
-LEFT JOIN pg_catalog.pg_namespace AS namespace
-    ON namespace.nspname = 'walrelay'
-LEFT JOIN pg_catalog.pg_class AS migrations
-    ON migrations.relnamespace = namespace.oid AND migrations.relname = 'migrations'
-LEFT JOIN pg_catalog.pg_class AS progress
-    ON progress.relnamespace = namespace.oid AND progress.relname = 'progress';
+FROM pg_catalog.pg_class AS t
+JOIN pg_catalog.pg_namespace AS n ON n.oid = t.relnamespace
+WHERE n.nspname = 'walrelay' AND t.relkind = 'r';

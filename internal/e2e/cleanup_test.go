@@ -1,0 +1,199 @@
+package e2e_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/walrelay/walrelay/sql"
+)
+
+func TestPublishedRowsAreCleanedAwayAndOthersStay(t *testing.T) {
+	t.Parallel()
+	for mode, check := range map[string]func(t *testing.T, e *env){
+		"delete": func(t *testing.T, e *env) {
+			t.Helper()
+			eventually(t, 30*time.Second, "only the rows of open transactions are left", func() error {
+				if n := queryString(t, e.postgresURL, "SELECT count(*)::text FROM outbox"); n != "0" {
+					return fmt.Errorf("%s rows are visible", n)
+				}
+				return nil
+			})
+		},
+		"mark": func(t *testing.T, e *env) {
+			t.Helper()
+			eventually(t, 30*time.Second, "all rows are marked", func() error {
+				if n := queryString(t, e.postgresURL, "SELECT count(*)::text FROM outbox WHERE published_at IS NOT NULL"); n != "2003" {
+					return fmt.Errorf("%s are", n)
+				}
+				return nil
+			})
+		},
+	} {
+		t.Run(mode, func(t *testing.T) {
+			t.Parallel()
+			e := newEnv(t, own) // transactions of others would hold the clean-up back
+			window := "1ms"
+			if mode == "mark" {
+				window = "1h"
+			}
+			e.writeConfig("outbox: {after_publish: " + mode + ", repair_window: " + window + "}\n")
+			e.init()
+			r := e.run()
+			// A transaction that is open for longer than all of this.
+			open := connectSQL(t, e.postgresURL)
+			for _, statement := range []string{"BEGIN", "INSERT INTO outbox (event_type, source) VALUES ('open', '/e2e')"} {
+				if _, err := open.Exec(t.Context(), statement); err != nil {
+					t.Fatal(err)
+				}
+			}
+			prepared := connectSQL(t, e.postgresURL)
+			for _, statement := range []string{
+				"SET synchronous_commit = off", "BEGIN",
+				"SAVEPOINT a", "INSERT INTO outbox (event_type, source) VALUES ('sub', '/e2e')", "RELEASE a", "COMMIT",
+			} {
+				if _, err := prepared.Exec(t.Context(), statement); err != nil {
+					t.Fatal(err)
+				}
+			}
+			e.insert(1000)
+			execSQL(t, e.postgresURL, "INSERT INTO outbox (event_type, source, max_retries) VALUES ('bad', '/e2e', -1)")
+			e.awaitMessages("EVENTS", 1001)
+			r.kill()
+			e.insert(1000)
+			r = e.run()
+			e.awaitMessages("EVENTS", 2001)
+			if _, err := open.Exec(t.Context(), "COMMIT"); err != nil {
+				t.Fatal(err)
+			}
+			check(t, e)
+			e.awaitCaughtUp()
+			if n := e.messages("EVENTS"); n != 2002 {
+				t.Errorf("the stream has %d messages, want 2002", n)
+			}
+			if got := e.delayed(); got["failed"] != 1 {
+				t.Errorf("the delay table has %v, want the failed event", got)
+			}
+			_ = r
+		})
+	}
+}
+
+// Rows of a relay that cannot publish must stay.
+func TestRowsWithoutAnOutcomeAreNotCleanedAway(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t, own)
+	e.writeConfig("outbox: {repair_window: 1ms}\n")
+	e.init()
+	r := e.run()
+	e.insert(10)
+	eventually(t, 30*time.Second, "published rows are deleted", func() error {
+		if n := queryString(t, e.postgresURL, "SELECT count(*)::text FROM outbox"); n != "0" {
+			return fmt.Errorf("%s are left", n)
+		}
+		return nil
+	})
+	e.server.Stop()
+	e.insert(10)
+	before, err := r.metric("walrelay_cleanups_total")
+	if err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, 30*time.Second, "the clean-up has run twice", func() error {
+		if n, err := r.metric("walrelay_cleanups_total"); err != nil || n < before+2 {
+			return fmt.Errorf("it ran %v times (%v)", n-before, err)
+		}
+		return nil
+	})
+	if n := queryString(t, e.postgresURL, "SELECT count(*)::text FROM outbox"); n != "10" {
+		t.Errorf("%s of 10 rows are left although none is published", n)
+	}
+	e.restartNATS()
+	r.awaitReady()
+	e.awaitMessages("EVENTS", 20)
+}
+
+// With partitions by day, old ones are dropped in place of deleting rows: also
+// while events of their rows are yet to be published.
+func TestDroppedPartitionLosesNoEvent(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t, shared)
+	e.writeConfig("outbox: {after_publish: keep}\n")
+	execSQL(t, e.postgresURL, `
+		CREATE TABLE outbox (
+			id uuid NOT NULL DEFAULT gen_random_uuid(), event_type text NOT NULL, source text NOT NULL, subject text, data jsonb,
+			scheduled_at timestamptz, created_at timestamptz NOT NULL DEFAULT now(), xact_id xid8 NOT NULL DEFAULT pg_current_xact_id(),
+			PRIMARY KEY (id, created_at)
+		) PARTITION BY RANGE (created_at);
+		CREATE TABLE outbox_1 PARTITION OF outbox FOR VALUES FROM ('2026-11-01') TO ('2026-11-02');
+		CREATE TABLE outbox_2 PARTITION OF outbox FOR VALUES FROM ('2026-11-02') TO ('2026-11-03')`)
+	e.init()
+	r := e.run()
+	insert := func(from, to int, day, scheduled string) {
+		execSQL(t, e.postgresURL, fmt.Sprintf(`
+			INSERT INTO outbox (event_type, source, subject, created_at, scheduled_at)
+			SELECT 'order.created', '/e2e', n::text, '2026-11-%s', %s FROM generate_series(%d, %d) AS n`, day, scheduled, from, to))
+	}
+	insert(1, 100, "01", "NULL")
+	insert(101, 110, "01", "clock_timestamp() + interval '1 hour'")
+	e.awaitMessages("EVENTS", 100)
+	e.awaitDelayed(map[string]int{"scheduled": 10})
+	id := queryString(t, e.postgresURL, "SELECT id::text FROM outbox WHERE subject = '1'")
+	eventually(t, 30*time.Second, "the event is known as published", func() error {
+		if state := queryString(t, e.postgresURL, "SELECT state FROM walrelay.event_status('"+id+"')"); state != "published" {
+			return fmt.Errorf("it is %s", state)
+		}
+		return nil
+	})
+	r.kill()
+	insert(111, 210, "01", "NULL")
+	execSQL(t, e.postgresURL, "ALTER TABLE outbox DETACH PARTITION outbox_1; DROP TABLE outbox_1")
+	insert(211, 310, "02", "NULL")
+	execSQL(t, e.postgresURL, "SELECT walrelay.reschedule(now(), everything => true)")
+	e.run()
+	e.awaitMessages("EVENTS", 310)
+	e.awaitCaughtUp()
+	got := newTally()
+	for _, subject := range subjectsOf(readStream(t, e.nats(), "EVENTS")) {
+		got.add(subject)
+	}
+	if got.distinct() != 310 || got.doubled() != 0 {
+		t.Errorf("%d events arrived, %d of them more than once, want 310 once", got.distinct(), got.doubled())
+	}
+	if state := queryString(t, e.postgresURL, "SELECT state FROM walrelay.event_status('"+id+"')"); state != "unknown" {
+		t.Errorf("an event whose row is gone is %s", state)
+	}
+}
+
+// What a database of version 1 has is published by today's relay, once init has
+// been run.
+func TestUpgradeFromVersionOne(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t, shared)
+	migrations, err := sql.Migrations()
+	if err != nil {
+		t.Fatal(err)
+	}
+	outbox, err := sql.Outbox(sql.Table{Schema: "public", Name: "outbox"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	execSQL(t, e.postgresURL, migrations[0].SQL)
+	execSQL(t, e.postgresURL, outbox+"; DROP INDEX outbox_xact_id_idx")
+	execSQL(t, e.postgresURL, "INSERT INTO walrelay.migrations (version, name) VALUES (1, 'init')")
+	execSQL(t, e.postgresURL, "CREATE PUBLICATION "+e.slot+" FOR TABLE outbox WITH (publish = 'insert', publish_via_partition_root = true)")
+	execSQL(t, e.postgresURL, "SELECT pg_create_logical_replication_slot('"+e.slot+"', 'pgoutput')")
+	e.insert(100)
+	if out, code := e.walrelay("run"); code == 0 || !strings.Contains(out, "is at version 1, and this walrelay needs 2") || !strings.Contains(out, `run "walrelay init"`) {
+		t.Errorf("run ends with %d and says %q", code, out)
+	}
+	if out, code := e.walrelay("init"); code != 0 || !strings.Contains(out, "changed  version 2") {
+		t.Errorf("init ends with %d and says %q", code, out)
+	}
+	r := e.run()
+	r.awaitLog("CREATE INDEX CONCURRENTLY")
+	e.awaitMessages("EVENTS", 100)
+	execSQL(t, e.postgresURL, "SELECT walrelay.publish_event('order.created', '/e2e', scheduled_at => clock_timestamp() + interval '1 s')")
+	e.awaitMessages("EVENTS", 101)
+}
