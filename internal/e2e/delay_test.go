@@ -504,6 +504,7 @@ func TestDelayedEventsSurviveEverythingInOrder(t *testing.T) {
 		}
 	}
 	stop()
+	ended := time.Now()
 	total := 0
 	for range keys {
 		total += <-written
@@ -511,9 +512,19 @@ func TestDelayedEventsSurviveEverythingInOrder(t *testing.T) {
 	ctx = t.Context()
 	limit(-1)
 	r.awaitReady()
-	e.awaitDelayed(map[string]int{})
+	var left []map[string]int // by second, to tell slow from stuck
+	eventually(t, 3*time.Minute, "the delay table is empty", func() error {
+		now := e.delayed()
+		if n := len(left); n == 0 || time.Since(ended) > time.Duration(n)*time.Second {
+			left = append(left, now)
+		}
+		if len(now) > 0 {
+			return fmt.Errorf("it had %v", left)
+		}
+		return nil
+	})
 	e.awaitCaughtUp()
-	t.Logf("%d events, faults %v", total, faults)
+	t.Logf("%d events, faults %v, left by second %v", total, faults, left)
 	checkEachOnce(t, e, len(outboxIDs(t, e.postgresURL)))
 	for key, numbers := range deliveries(t, e) {
 		for i := 1; i < len(numbers); i++ {
