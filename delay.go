@@ -289,7 +289,7 @@ func (s *session) sayFailed(entry *retry.Entry, reason error) {
 	line = line.Str("id", entry.Event.ID).Str("type", entry.Event.Type).
 		Str("table", entry.Event.Schema+"."+entry.Event.Table).Int("attempts", entry.Attempts).Str("reason", oneLine(reason))
 	if entry.State == retry.Retrying {
-		line = line.Dur("in", entry.Wait)
+		line = line.Stringer("in", entry.Wait.Round(time.Millisecond))
 	}
 	line.Msg(text)
 }

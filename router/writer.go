@@ -212,10 +212,17 @@ func (w *writer) send(n uint64) error {
 	return nil
 }
 
+// eventError says of an event that it is the reason for a failure, if it is.
 func (w *writer) eventError(f *flight, err error) error {
 	class := classify(err)
 	if class != Poison {
 		return err
+	}
+	switch size := f.ev.Size(); {
+	case errors.Is(err, nats.ErrMaxPayload):
+		err = fmt.Errorf("%w: the event has %d bytes, and max_payload of the NATS server is %d", err, size, w.ledger.nc.MaxPayload())
+	case isAPIError(err, codeMessageTooLarge):
+		err = fmt.Errorf("%w: the event has %d bytes, and max_msg_size of stream %q is less", err, size, w.cfg.stream)
 	}
 	return &EventError{Class: class, Schema: f.ev.Schema, Table: f.ev.Table, ID: f.ev.ID, Err: err}
 }
