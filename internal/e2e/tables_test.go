@@ -10,6 +10,7 @@ import (
 	"time"
 
 	cebinding "github.com/cloudevents/sdk-go/v2/event"
+	"github.com/nats-io/nats.go/jetstream"
 )
 
 // subjectsOf lists the ce-subject of every message, in order.
@@ -308,9 +309,20 @@ func TestSameIDTwiceIsStoredOnce(t *testing.T) {
 	e.insert(3)
 	execSQL(t, e.postgresURL, double+insertSQL("outbox", "after"))
 	e.insert(3)
+	execSQL(t, e.postgresURL, double+double+insertSQL("outbox", "after")+double) // one transaction
 	e.awaitCaughtUp()
 	r.awaitLog("an event with this id is in the stream already")
-	if n := e.messages("EVENTS"); n != 8 {
-		t.Errorf("the stream has %d messages, want 8", n)
+	if n := e.messages("EVENTS"); n != 9 {
+		t.Errorf("the stream has %d messages, want 9", n)
 	}
+	// Once the stream has forgotten the id, it is one like any other.
+	e.updateStream("EVENTS", func(cfg *jetstream.StreamConfig) { cfg.Duplicates = 100 * time.Millisecond })
+	eventually(t, 30*time.Second, "the id is stored again", func() error {
+		execSQL(t, e.postgresURL, double)
+		e.awaitCaughtUp()
+		if n := e.messages("EVENTS"); n != 10 {
+			return fmt.Errorf("the stream has %d messages", n)
+		}
+		return nil
+	})
 }
