@@ -3,10 +3,12 @@ package e2e_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -107,6 +109,63 @@ func checkNoneEarly(t *testing.T, e *env, want int) {
 	if checked < want {
 		t.Errorf("%d of %d messages have a time to compare with; this test shows nothing", checked, want)
 	}
+}
+
+// An event that is due while the slot still stands before it stays in the table:
+// otherwise a new run would read its row again, and find nothing that says that
+// it is on its way.
+func TestDueEventWaitsUntilTheSlotHasPassedIt(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t, shared)
+	e.init()
+	e.updateStream("EVENTS", func(cfg *jetstream.StreamConfig) { cfg.Duplicates = 100 * time.Millisecond })
+	r := e.run()
+	e.server.Stop()
+	e.insert(1) // stands before the others, and has no outcome
+	execSQL(t, e.postgresURL, "INSERT INTO outbox (event_type, source, scheduled_at) SELECT 'later', '/e2e', clock_timestamp() + interval '300 ms' FROM generate_series(1, 10)")
+	e.awaitDelayed(map[string]int{"scheduled": 10})
+	eventually(t, 10*time.Second, "the events have been due for a second", func() error {
+		if late := queryString(t, e.postgresURL, "SELECT (count(*) FILTER (WHERE due_at < clock_timestamp() - interval '1 s'))::text FROM walrelay.delayed"); late != "10" {
+			return fmt.Errorf("%s are", late)
+		}
+		return nil
+	})
+	r.kill()
+	e.restartNATS()
+	e.run()
+	e.awaitDelayed(map[string]int{})
+	e.awaitCaughtUp()
+	checkOnce(t, e, 11)
+}
+
+// A relay that was frozen reads what it had received when another has the slot
+// already: it must not put that into the delay table.
+func TestRelayThatLostItsSlotDelaysNothing(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t, shared)
+	e.init()
+	e.updateStream("EVENTS", func(cfg *jetstream.StreamConfig) { cfg.Duplicates = 100 * time.Millisecond })
+	frozen := e.run()
+	frozen.signal(syscall.SIGSTOP)
+	execSQL(t, e.postgresURL, "INSERT INTO outbox (event_type, source, scheduled_at) SELECT 'later', '/e2e', clock_timestamp() + interval '500 ms' FROM generate_series(1, 10)")
+	written := queryString(t, e.postgresURL, "SELECT pg_current_wal_insert_lsn()::text")
+	eventually(t, 10*time.Second, "the frozen relay has been sent the events", func() error {
+		sent := queryString(t, e.postgresURL, "SELECT sent_lsn::text FROM pg_stat_replication WHERE sent_lsn >= $1::text::pg_lsn AND pid = $2::text::int UNION ALL SELECT '' LIMIT 1", written, e.walsender())
+		if sent == "" {
+			return errors.New("it has not")
+		}
+		return nil
+	})
+	execSQL(t, e.postgresURL, "SELECT pg_terminate_backend("+e.walsender()+")")
+	e.run()
+	e.awaitMessages("EVENTS", 10)
+	frozen.signal(syscall.SIGCONT)
+	frozen.awaitLog("trying again")
+	e.insert(1)
+	e.awaitMessages("EVENTS", 11)
+	e.awaitDelayed(map[string]int{})
+	e.awaitCaughtUp()
+	checkOnce(t, e, 11)
 }
 
 func TestScheduledEventsAreOnTime(t *testing.T) {
