@@ -146,8 +146,11 @@ func TestRelayThatLostItsSlotDelaysNothing(t *testing.T) {
 	e.init()
 	e.updateStream("EVENTS", func(cfg *jetstream.StreamConfig) { cfg.Duplicates = 100 * time.Millisecond })
 	frozen := e.run()
+	execSQL(t, e.postgresURL, "INSERT INTO outbox (event_type, source, scheduled_at) SELECT 'later', '/e2e', clock_timestamp() + interval '100 ms'")
+	e.awaitMessages("EVENTS", 1) // it has its connection for the table
 	frozen.signal(syscall.SIGSTOP)
-	execSQL(t, e.postgresURL, "INSERT INTO outbox (event_type, source, scheduled_at) SELECT 'later', '/e2e', clock_timestamp() + interval '500 ms' FROM generate_series(1, 10)")
+	// More than the relay reads before it writes them down.
+	execSQL(t, e.postgresURL, "INSERT INTO outbox (event_type, source, scheduled_at) SELECT 'later', '/e2e', clock_timestamp() + interval '500 ms' FROM generate_series(1, 1500)")
 	written := queryString(t, e.postgresURL, "SELECT pg_current_wal_insert_lsn()::text")
 	eventually(t, 10*time.Second, "the frozen relay has been sent the events", func() error {
 		sent := queryString(t, e.postgresURL, "SELECT sent_lsn::text FROM pg_stat_replication WHERE sent_lsn >= $1::text::pg_lsn AND pid = $2::text::int UNION ALL SELECT '' LIMIT 1", written, e.walsender())
@@ -158,14 +161,14 @@ func TestRelayThatLostItsSlotDelaysNothing(t *testing.T) {
 	})
 	execSQL(t, e.postgresURL, "SELECT pg_terminate_backend("+e.walsender()+")")
 	e.run()
-	e.awaitMessages("EVENTS", 10)
+	e.awaitMessages("EVENTS", 1501)
 	frozen.signal(syscall.SIGCONT)
 	frozen.awaitLog("trying again")
 	e.insert(1)
-	e.awaitMessages("EVENTS", 11)
+	e.awaitMessages("EVENTS", 1502)
 	e.awaitDelayed(map[string]int{})
 	e.awaitCaughtUp()
-	checkOnce(t, e, 11)
+	checkOnce(t, e, 1502)
 }
 
 func TestScheduledEventsAreOnTime(t *testing.T) {
