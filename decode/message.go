@@ -53,31 +53,31 @@ type head struct {
 
 // parse reads a head. What it does not know it passes over.
 func (h *head) parse(content []byte) error {
-	texts := [...]member{
-		{"marker", &h.marker}, {"kind", &h.kind}, {"schema", &h.schema}, {"table", &h.table},
-		{"scheduled_at", &h.scheduledAt}, {"origin", &h.origin},
-	}
-	return eachMember(content, func(name string, value gjson.Result) error {
-		if taken, err := takeText(texts[:], name, value); taken || err != nil {
-			return err
-		}
+	return eachMember(content, func(name string, value gjson.Result) (err error) {
 		switch name {
+		case "marker":
+			return takeText(&h.marker, name, value)
+		case "kind":
+			return takeText(&h.kind, name, value)
+		case "schema":
+			return takeText(&h.schema, name, value)
+		case "table":
+			return takeText(&h.table, name, value)
+		case "scheduled_at":
+			return takeText(&h.scheduledAt, name, value)
+		case "origin":
+			return takeText(&h.origin, name, value)
 		case "max_retries":
-			n, err := strconv.ParseInt(value.Raw, 10, 64)
-			h.maxRetries = &n
-			return err
+			h.maxRetries = new(int64)
+			*h.maxRetries, err = strconv.ParseInt(value.Raw, 10, 64)
 		case "attempts":
-			var err error
 			h.attempts, err = strconv.ParseInt(value.Raw, 10, 32)
-			return err
+		case "failures":
+			err = json.Unmarshal([]byte(value.Raw), &h.failures)
 		case "released":
 			h.released = value.Raw == "true"
-		case "failures":
-			if value.Raw != "[]" {
-				return json.Unmarshal([]byte(value.Raw), &h.failures)
-			}
 		}
-		return nil
+		return err
 	})
 }
 
@@ -194,16 +194,9 @@ func (h *head) schedule(ev *event.Event) error {
 
 // parse reads an event in the JSON format of CloudEvents (1.0.2).
 func (d *Decoder) parse(ev *event.Event, content []byte) error {
-	texts := [...]member{
-		{"id", &ev.ID}, {"type", &ev.Type}, {"source", &ev.Source}, {"subject", &ev.Subject}, {"time", &ev.Time},
-		{"datacontenttype", &ev.DataContentType}, {"dataschema", &ev.DataSchema}, {"partitionkey", &ev.PartitionKey},
-	}
-	version := strconv.Quote(event.SpecVersion)
+	const version = `"` + event.SpecVersion + `"`
 	var data, encoded gjson.Result
 	err := eachMember(content, func(name string, value gjson.Result) error {
-		if taken, err := takeText(texts[:], name, value); taken || err != nil {
-			return err
-		}
 		switch name {
 		case "specversion":
 			if value.Raw != version {
@@ -214,6 +207,9 @@ func (d *Decoder) parse(ev *event.Event, content []byte) error {
 		case "data_base64":
 			encoded = value
 		default:
+			if to := attributeOf(ev, name); to != nil {
+				return takeText(to, name, value)
+			}
 			if err := appendExtension(ev, name, json.RawMessage(value.Raw)); err != nil {
 				return fmt.Errorf("extension %q: %w", clip(name), err)
 			}
@@ -223,14 +219,13 @@ func (d *Decoder) parse(ev *event.Event, content []byte) error {
 	if err != nil {
 		return err
 	}
-	for _, required := range texts[:3] {
-		if *required.to == "" {
-			return fmt.Errorf("%s: it is missing or empty; every event needs a value here", required.name)
+	for i, name := range [...]string{"id", "type", "source", "subject", "time", "datacontenttype", "dataschema", "partitionkey"} {
+		text := *attributeOf(ev, name)
+		if text == "" && i < 3 {
+			return fmt.Errorf("%s: it is missing or empty; every event needs a value here", name)
 		}
-	}
-	for _, text := range texts {
-		if err := checkText(*text.to); err != nil {
-			return fmt.Errorf("%s: %w", text.name, err)
+		if err := checkText(text); err != nil {
+			return fmt.Errorf("%s: %w", name, err)
 		}
 	}
 	if ev.Time != "" {
@@ -278,26 +273,37 @@ func parseData(ev *event.Event, data, encoded gjson.Result) error {
 	return nil
 }
 
-// member is a member of a JSON object that is a string, and where it goes.
-type member struct {
-	name string
-	to   *string
+// attributeOf returns where an attribute of that name stands in an event; nil if
+// it is an extension.
+func attributeOf(ev *event.Event, name string) *string {
+	switch name {
+	case "id":
+		return &ev.ID
+	case "type":
+		return &ev.Type
+	case "source":
+		return &ev.Source
+	case "subject":
+		return &ev.Subject
+	case "time":
+		return &ev.Time
+	case "datacontenttype":
+		return &ev.DataContentType
+	case "dataschema":
+		return &ev.DataSchema
+	case "partitionkey":
+		return &ev.PartitionKey
+	}
+	return nil
 }
 
-// takeText takes the value of one of the members, and reports whether it is
-// one.
-func takeText(members []member, name string, value gjson.Result) (bool, error) {
-	for _, m := range members {
-		if m.name != name {
-			continue
-		}
-		if value.Type != gjson.String {
-			return true, fmt.Errorf("%s: it is no JSON string", name)
-		}
-		*m.to = value.Str
-		return true, nil
+// takeText takes the value of a member that is a text.
+func takeText(to *string, name string, value gjson.Result) error {
+	if value.Type != gjson.String {
+		return fmt.Errorf("%s: it is no JSON string", name)
 	}
-	return false, nil
+	*to = value.Str
+	return nil
 }
 
 // eachMember calls take for each member of a JSON object that is not null,

@@ -16,7 +16,7 @@ import (
 const (
 	// emitBatch is how many due events one transaction emits, keyBatch how many
 	// keys one looks at, and heldBatch how many held events of one key it emits.
-	emitBatch = 2000
+	emitBatch = 5000
 	keyBatch  = 200
 	heldBatch = 500
 	// maxEmitting is how many such transactions may be ahead of the frontier.

@@ -98,6 +98,21 @@ AS $$
     SELECT ('x' || encode(substr(sha256(convert_to(partition_key, 'UTF8')), 1, 8), 'hex'))::bit(64)::bigint
 $$;
 
+-- What the relay writes into the write-ahead log to give an event back to itself.
+-- A plain expression, so that queries need not call it for each row.
+CREATE OR REPLACE FUNCTION walrelay.delayed_message(d walrelay.delayed, released boolean)
+RETURNS bytea
+LANGUAGE sql STABLE
+AS $$
+    SELECT convert_to(concat(
+        '{"schema":', to_json(d.table_schema), ',"table":', to_json(d.table_name), ',"origin":"', d.origin, '"',
+        CASE WHEN d.kind <> 'event' THEN concat(',"kind":"', d.kind, '"') END,
+        CASE WHEN d.max_retries IS NOT NULL THEN concat(',"max_retries":', d.max_retries) END,
+        CASE WHEN d.last_error IS NOT NULL THEN concat(',"attempts":', d.attempts, ',"failures":', d.failures) END,
+        CASE WHEN released THEN ',"released":true' END,
+        E'}\n'), 'UTF8') || d.content
+$$;
+
 -- Raises an exception unless the attributes make an event.
 CREATE OR REPLACE FUNCTION walrelay.check_event(
     id            text,

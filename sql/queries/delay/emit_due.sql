@@ -15,18 +15,13 @@ WITH picked AS (
 ), gone AS (
     DELETE FROM walrelay.delayed AS d
     WHERE d.ctid = ANY (ARRAY(SELECT p.ctid FROM picked AS p))
-    RETURNING d.*
+    RETURNING d AS event
 ), emitted AS (
     SELECT
-        pg_logical_emit_message(true, $3, convert_to(concat(
-            '{"kind":"', g.kind, '","schema":', to_json(g.table_schema), ',"table":', to_json(g.table_name),
-            ',"origin":"', g.origin, '","max_retries":', coalesce(g.max_retries::text, 'null'),
-            ',"attempts":', g.attempts, ',"failures":', g.failures,
-            ',"released":', to_json(g.state = 'retrying'), E'}\n'
-        ), 'UTF8') || g.content) AS lsn,
-        CASE WHEN g.state = 'retrying' THEN g.key_hash END AS key_hash,
-        g.due_at
-    FROM (SELECT * FROM gone ORDER BY due_at, origin) AS g
+        pg_logical_emit_message(true, $3, walrelay.delayed_message(g.event, (g.event).state = 'retrying')) AS lsn,
+        CASE WHEN (g.event).state = 'retrying' THEN (g.event).key_hash END AS key_hash,
+        (g.event).due_at
+    FROM (SELECT * FROM gone ORDER BY (event).due_at, (event).origin) AS g
 )
 SELECT
     count(*),

@@ -28,16 +28,12 @@ WITH free AS (
 ), gone AS (
     DELETE FROM walrelay.delayed AS d
     WHERE d.ctid = ANY (ARRAY(SELECT p.row FROM picked AS p))
-    RETURNING d.*
+    RETURNING d AS event
 ), emitted AS (
     SELECT
-        pg_logical_emit_message(true, $3, convert_to(concat(
-            '{"kind":"', g.kind, '","schema":', to_json(g.table_schema), ',"table":', to_json(g.table_name),
-            ',"origin":"', g.origin, '","max_retries":', coalesce(g.max_retries::text, 'null'),
-            ',"attempts":', g.attempts, ',"failures":', g.failures, ',"released":true}', E'\n'
-        ), 'UTF8') || g.content) AS lsn,
-        g.key_hash
-    FROM (SELECT * FROM gone ORDER BY key_hash, origin) AS g
+        pg_logical_emit_message(true, $3, walrelay.delayed_message(g.event, true)) AS lsn,
+        (g.event).key_hash
+    FROM (SELECT * FROM gone ORDER BY (event).key_hash, (event).origin) AS g
 )
 SELECT
     count(*),
