@@ -5,7 +5,8 @@
 
 DO $walrelay$
 DECLARE
-    name text;
+    name     text;
+    returned text;
 BEGIN
     FOREACH name IN ARRAY ARRAY['walrelay_app', 'walrelay_operator', 'walrelay_relay'] LOOP
         BEGIN
@@ -33,6 +34,12 @@ BEGIN
                 EXECUTE format('GRANT SELECT, UPDATE, DELETE ON %s TO %I', {{literal .Ident}}, name);
             ELSIF name = 'walrelay_app' THEN
                 EXECUTE format('GRANT INSERT ON %s TO %I', {{literal .Ident}}, name);
+                -- For INSERT ... RETURNING, as ORMs write it.
+                SELECT format('GRANT SELECT (%s) ON %s TO %I', string_agg(quote_ident(attname), ', '), {{literal .Ident}}, name)
+                INTO returned
+                FROM pg_catalog.pg_attribute
+                WHERE attrelid = {{literal .Ident}}::regclass AND attname IN ('id', 'created_at', 'xact_id') AND NOT attisdropped;
+                EXECUTE coalesce(returned, 'SELECT');
             END IF;
 {{- end}}
         EXCEPTION
