@@ -70,7 +70,7 @@ func withDelayed(ctx context.Context, cfg walrelay.Config, do func(conn *pgx.Con
 
 func newDelayedListCommand() *cobra.Command {
 	var asJSON bool
-	limit := 50
+	limit, page := 50, 1
 	cmd := &cobra.Command{
 		Use:   "list",
 		Short: "List delayed events, the newest first",
@@ -79,13 +79,17 @@ func newDelayedListCommand() *cobra.Command {
 	filter := addFilterFlags(cmd)
 	cmd.Flags().BoolVar(&asJSON, "json", false, "one JSON object a line")
 	cmd.Flags().IntVar(&limit, "limit", limit, "how many at most; 0 for all")
+	cmd.Flags().IntVar(&page, "page", page, "which of the pages of --limit events")
 	source := addConfigFlags(cmd)
 	cmd.RunE = source.command(func(ctx context.Context, cfg walrelay.Config) error {
 		if err := checkState(filter.State); err != nil {
 			return err
 		}
+		if limit < 0 || page < 1 {
+			return &usageError{fmt.Sprintf("--limit %d --page %d: pages count from 1, and a limit is no less than 0", limit, page)}
+		}
 		return withDelayed(ctx, cfg, func(conn *pgx.Conn) error {
-			return listDelayed(ctx, conn, *filter, limit, asJSON, cmd.OutOrStdout(), cmd.ErrOrStderr())
+			return listDelayed(ctx, conn, *filter, limit, page, asJSON, cmd.OutOrStdout(), cmd.ErrOrStderr())
 		})
 	})
 	return cmd
@@ -94,7 +98,7 @@ func newDelayedListCommand() *cobra.Command {
 // pageSize is how many events are read at a time.
 const pageSize = 500
 
-func listDelayed(ctx context.Context, conn *pgx.Conn, filter retry.Filter, limit int, asJSON bool, stdout, stderr io.Writer) error {
+func listDelayed(ctx context.Context, conn *pgx.Conn, filter retry.Filter, limit, page int, asJSON bool, stdout, stderr io.Writer) error {
 	out := bufio.NewWriter(stdout)
 	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	encoder := json.NewEncoder(out)
@@ -103,31 +107,34 @@ func listDelayed(ctx context.Context, conn *pgx.Conn, filter retry.Filter, limit
 	}
 	var last *retry.Delayed
 	more := false
+	skip, end := limit*(page-1), limit*page
 	for n := 0; ; {
 		size := pageSize
 		if limit > 0 {
-			size = min(pageSize, limit-n+1) // one more tells whether there are more
+			size = min(pageSize, end-n+1) // one more tells whether there are more
 		}
-		page, err := retry.List(ctx, conn, filter, last, size)
+		list, err := retry.List(ctx, conn, filter, last, size)
 		if err != nil {
 			return err
 		}
-		for i := range page {
-			if limit > 0 && n == limit {
+		for i := range list {
+			if limit > 0 && n == end {
 				more = true
 				break
 			}
 			n++
-			last = &page[i]
-			if asJSON {
-				if err := encoder.Encode(page[i]); err != nil {
+			last = &list[i]
+			switch {
+			case n <= skip:
+			case asJSON:
+				if err := encoder.Encode(list[i]); err != nil {
 					return fmt.Errorf("writing the list: %w", err)
 				}
-				continue
+			default:
+				printDelayed(table, list[i])
 			}
-			printDelayed(table, page[i])
 		}
-		if more || len(page) < size {
+		if more || len(list) < size {
 			break
 		}
 	}
@@ -135,7 +142,7 @@ func listDelayed(ctx context.Context, conn *pgx.Conn, filter retry.Filter, limit
 		return fmt.Errorf("writing the list: %w", err)
 	}
 	if more {
-		fmt.Fprintf(stderr, "there are more; see them with --limit, or narrow the list with --state, --type, --key or --error\n")
+		fmt.Fprintf(stderr, "there are more; see them with --page %d or a higher --limit, or narrow the list with --state, --type, --key or --error\n", page+1)
 	}
 	return nil
 }

@@ -654,7 +654,9 @@ func TestDelayedCommands(t *testing.T) {
 		}
 	}
 	check(0, []string{"000000000001  a.later  scheduled  2100-01-02T03:04:05Z  0         k", "000000000002  a.bad", "-2 is no number of retries"}, "list")
-	check(0, []string{"000000000003", "there are more"}, "list", "--state", "failed", "--limit", "1")
+	check(0, []string{"000000000003", "there are more; see them with --page 2"}, "list", "--state", "failed", "--limit", "1")
+	check(0, []string{"000000000002"}, "list", "--state", "failed", "--limit", "1", "--page", "2")
+	check(2, []string{"pages count from 1"}, "list", "--page", "0")
 	check(0, []string{`"state":"failed"`, `"type":"b.bad"`}, "list", "--json", "--type", "b.bad")
 	check(2, []string{`"lost" is no state`}, "list", "--state", "lost")
 	check(0, []string{"attempts  1", "failed    20", "column max_retries: -1 is no number of retries", `["event_type",25,"a.bad"]`}, "show", "00000000-0000-0000-0000-000000000002")
