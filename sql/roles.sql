@@ -38,8 +38,11 @@ BEGIN
                 SELECT format('GRANT SELECT (%s) ON %s TO %I', string_agg(quote_ident(attname), ', '), {{literal .Ident}}, name)
                 INTO returned
                 FROM pg_catalog.pg_attribute
-                WHERE attrelid = {{literal .Ident}}::regclass AND attname IN ('id', 'created_at', 'xact_id') AND NOT attisdropped;
-                EXECUTE coalesce(returned, 'SELECT');
+                WHERE attrelid = {{literal .Ident}}::regclass AND attname IN ('id', 'created_at', 'xact_id') AND NOT attisdropped
+                HAVING count(*) > 0;
+                IF FOUND THEN
+                    EXECUTE returned;
+                END IF;
             END IF;
 {{- end}}
         EXCEPTION
