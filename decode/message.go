@@ -7,9 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/tidwall/gjson"
@@ -196,6 +194,7 @@ func (h *head) schedule(ev *event.Event) error {
 func (d *Decoder) parse(ev *event.Event, content []byte) error {
 	const version = `"` + event.SpecVersion + `"`
 	var data, encoded gjson.Result
+	var extensions map[string]json.RawMessage
 	err := eachMember(content, func(name string, value gjson.Result) error {
 		switch name {
 		case "specversion":
@@ -210,9 +209,10 @@ func (d *Decoder) parse(ev *event.Event, content []byte) error {
 			if to := attributeOf(ev, name); to != nil {
 				return takeText(to, name, value)
 			}
-			if err := appendExtension(ev, name, json.RawMessage(value.Raw)); err != nil {
-				return fmt.Errorf("extension %q: %w", clip(name), err)
+			if extensions == nil {
+				extensions = make(map[string]json.RawMessage)
 			}
+			extensions[name] = json.RawMessage(value.Raw)
 		}
 		return nil
 	})
@@ -241,8 +241,7 @@ func (d *Decoder) parse(ev *event.Event, content []byte) error {
 	if a, err := d.validator.check(ev); err != nil {
 		return fmt.Errorf("%s: %w", a, err)
 	}
-	slices.SortFunc(ev.Extensions, func(a, b event.Attribute) int { return strings.Compare(a.Name, b.Name) })
-	return nil
+	return appendExtensions(ev, extensions)
 }
 
 func parseData(ev *event.Event, data, encoded gjson.Result) error {

@@ -85,6 +85,11 @@ func TestTheHeadOfAMessageIsTaken(t *testing.T) {
 	if want := time.Date(2030, 1, 2, 3, 4, 5, 0, time.UTC); !ev.ScheduledAt.Equal(want) || ev.Delay != nil || ev.Table != "emit_event" {
 		t.Errorf("want an event of emit_event for %v, got %+v", want, ev)
 	}
+	// As any reader of JSON does, the last of two members with one name counts.
+	ev = feed(t, d, encodeMessage(1, prefix, `{}`+"\n"+`{"id":"1","type":"t","source":"/s","z":"1","x":"1","x":"2"}`)).Event
+	if diff := cmp.Diff([]event.Attribute{{Name: "x", Value: "2"}, {Name: "z", Value: "1"}}, ev.Extensions); diff != "" {
+		t.Errorf("the extensions are others (-want +got):\n%s", diff)
+	}
 	if change := feed(t, d, encodeMessage(1, prefix, `{"marker":"m"}`)); change.Kind != decode.Marker || change.Marker != "m" {
 		t.Errorf("want a marker, got %+v", change)
 	}
