@@ -24,7 +24,7 @@ func TestPublishedRowsAreCleanedAwayAndOthersStay(t *testing.T) {
 		"mark": func(t *testing.T, e *env) {
 			t.Helper()
 			eventually(t, 30*time.Second, "all rows are marked", func() error {
-				if n := queryString(t, e.postgresURL, "SELECT count(*)::text FROM outbox WHERE published_at IS NOT NULL"); n != "2003" {
+				if n := queryString(t, e.postgresURL, "SELECT count(*)::text FROM outbox WHERE published_at IS NOT NULL"); n != "2004" {
 					return fmt.Errorf("%s are", n)
 				}
 				return nil
@@ -48,34 +48,30 @@ func TestPublishedRowsAreCleanedAwayAndOthersStay(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			prepared := connectSQL(t, e.postgresURL)
-			for _, statement := range []string{
-				"SET synchronous_commit = off", "BEGIN",
-				"SAVEPOINT a", "INSERT INTO outbox (event_type, source) VALUES ('sub', '/e2e')", "RELEASE a", "COMMIT",
-			} {
-				if _, err := prepared.Exec(t.Context(), statement); err != nil {
-					t.Fatal(err)
-				}
-			}
+			// One that is prepared for as long, and one with a subtransaction that
+			// commits before it is on disk.
+			execScript(t, e.postgresURL, "BEGIN;INSERT INTO outbox (event_type, source) VALUES ('prepared', '/e2e');PREPARE TRANSACTION 'p'")
+			execScript(t, e.postgresURL, "SET synchronous_commit = off;BEGIN;"+
+				"SAVEPOINT a;INSERT INTO outbox (event_type, source) VALUES ('sub', '/e2e');RELEASE a;COMMIT")
 			e.insert(1000)
 			execSQL(t, e.postgresURL, "INSERT INTO outbox (event_type, source, max_retries) VALUES ('bad', '/e2e', -1)")
 			e.awaitMessages("EVENTS", 1001)
 			r.kill()
 			e.insert(1000)
-			r = e.run()
+			e.run()
 			e.awaitMessages("EVENTS", 2001)
 			if _, err := open.Exec(t.Context(), "COMMIT"); err != nil {
 				t.Fatal(err)
 			}
+			execSQL(t, e.postgresURL, "COMMIT PREPARED 'p'")
 			check(t, e)
 			e.awaitCaughtUp()
-			if n := e.messages("EVENTS"); n != 2002 {
-				t.Errorf("the stream has %d messages, want 2002", n)
+			if n := e.messages("EVENTS"); n != 2003 {
+				t.Errorf("the stream has %d messages, want 2003", n)
 			}
 			if got := e.delayed(); got["failed"] != 1 {
 				t.Errorf("the delay table has %v, want the failed event", got)
 			}
-			_ = r
 		})
 	}
 }
@@ -141,12 +137,7 @@ func TestDroppedPartitionLosesNoEvent(t *testing.T) {
 	e.awaitMessages("EVENTS", 100)
 	e.awaitDelayed(map[string]int{"scheduled": 10})
 	id := queryString(t, e.postgresURL, "SELECT id::text FROM outbox WHERE subject = '1'")
-	eventually(t, 30*time.Second, "the event is known as published", func() error {
-		if state := queryString(t, e.postgresURL, "SELECT state FROM walrelay.event_status('"+id+"')"); state != "published" {
-			return fmt.Errorf("it is %s", state)
-		}
-		return nil
-	})
+	e.awaitStatus(id, "published")
 	r.kill()
 	insert(111, 210, "01", "NULL")
 	execSQL(t, e.postgresURL, "ALTER TABLE outbox DETACH PARTITION outbox_1; DROP TABLE outbox_1")
@@ -162,7 +153,7 @@ func TestDroppedPartitionLosesNoEvent(t *testing.T) {
 	if got.distinct() != 310 || got.doubled() != 0 {
 		t.Errorf("%d events arrived, %d of them more than once, want 310 once", got.distinct(), got.doubled())
 	}
-	if state := queryString(t, e.postgresURL, "SELECT state FROM walrelay.event_status('"+id+"')"); state != "unknown" {
+	if state := e.status(id); state != "unknown" {
 		t.Errorf("an event whose row is gone is %s", state)
 	}
 }
@@ -186,10 +177,10 @@ func TestUpgradeFromVersionOne(t *testing.T) {
 	execSQL(t, e.postgresURL, "CREATE PUBLICATION "+e.slot+" FOR TABLE outbox WITH (publish = 'insert', publish_via_partition_root = true)")
 	execSQL(t, e.postgresURL, "SELECT pg_create_logical_replication_slot('"+e.slot+"', 'pgoutput')")
 	e.insert(100)
-	if out, code := e.walrelay("run"); code == 0 || !strings.Contains(out, "is at version 1, and this walrelay needs 2") || !strings.Contains(out, `run "walrelay init"`) {
+	if out, code := e.walrelay("run"); code == 0 || !strings.Contains(out, fmt.Sprintf("is at version 1, and this walrelay needs %d", len(migrations))) || !strings.Contains(out, `run "walrelay init"`) {
 		t.Errorf("run ends with %d and says %q", code, out)
 	}
-	if out, code := e.walrelay("init"); code != 0 || !strings.Contains(out, "changed  version 2") {
+	if out, code := e.walrelay("init"); code != 0 || !strings.Contains(out, fmt.Sprintf("changed  version %d", len(migrations))) {
 		t.Errorf("init ends with %d and says %q", code, out)
 	}
 	r := e.run()

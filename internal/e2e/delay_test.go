@@ -111,6 +111,13 @@ func checkNoneEarly(t *testing.T, e *env, want int) {
 	}
 }
 
+// schedule inserts n events that are due after an interval.
+func (e *env) schedule(n int, after string) {
+	e.t.Helper()
+	execSQL(e.t, e.postgresURL, fmt.Sprintf(
+		"INSERT INTO outbox (event_type, source, scheduled_at) SELECT 'later', '/e2e', clock_timestamp() + interval '%s' FROM generate_series(1, %d)", after, n))
+}
+
 // An event that is due while the slot still stands before it stays in the table:
 // otherwise a new run would read its row again, and find nothing that says that
 // it is on its way.
@@ -122,7 +129,7 @@ func TestDueEventWaitsUntilTheSlotHasPassedIt(t *testing.T) {
 	r := e.run()
 	e.server.Stop()
 	e.insert(1) // stands before the others, and has no outcome
-	execSQL(t, e.postgresURL, "INSERT INTO outbox (event_type, source, scheduled_at) SELECT 'later', '/e2e', clock_timestamp() + interval '300 ms' FROM generate_series(1, 10)")
+	e.schedule(10, "300 ms")
 	e.awaitDelayed(map[string]int{"scheduled": 10})
 	eventually(t, 10*time.Second, "the events have been due for a second", func() error {
 		if late := queryString(t, e.postgresURL, "SELECT (count(*) FILTER (WHERE due_at < clock_timestamp() - interval '1 s'))::text FROM walrelay.delayed"); late != "10" {
@@ -146,11 +153,11 @@ func TestRelayThatLostItsSlotDelaysNothing(t *testing.T) {
 	e.init()
 	e.updateStream("EVENTS", func(cfg *jetstream.StreamConfig) { cfg.Duplicates = 100 * time.Millisecond })
 	frozen := e.run()
-	execSQL(t, e.postgresURL, "INSERT INTO outbox (event_type, source, scheduled_at) SELECT 'later', '/e2e', clock_timestamp() + interval '100 ms'")
+	e.schedule(1, "100 ms")
 	e.awaitMessages("EVENTS", 1) // it has its connection for the table
 	frozen.signal(syscall.SIGSTOP)
 	// More than the relay reads before it writes them down.
-	execSQL(t, e.postgresURL, "INSERT INTO outbox (event_type, source, scheduled_at) SELECT 'later', '/e2e', clock_timestamp() + interval '500 ms' FROM generate_series(1, 1500)")
+	e.schedule(1500, "500 ms")
 	written := queryString(t, e.postgresURL, "SELECT pg_current_wal_insert_lsn()::text")
 	eventually(t, 10*time.Second, "the frozen relay has been sent the events", func() error {
 		sent := queryString(t, e.postgresURL, "SELECT sent_lsn::text FROM pg_stat_replication WHERE sent_lsn >= $1::text::pg_lsn AND pid = $2::text::int UNION ALL SELECT '' LIMIT 1", written, e.walsender())
