@@ -34,6 +34,13 @@ type Options struct {
 	// Settings are written to postgresql.conf, over the defaults: logical WAL
 	// level, no fsync, loopback only.
 	Settings map[string]string
+	// WALDir, if set, is an empty folder for the write-ahead log; Close leaves
+	// it where it is.
+	WALDir string
+	// Copy is a stopped cluster, whose data the new one begins with; with
+	// Standby it follows the server that its settings name.
+	Copy    *Cluster
+	Standby bool
 }
 
 // Cluster is a Postgres server with its data. Its methods are for one
@@ -144,8 +151,13 @@ func Start(ctx context.Context, opts Options) (*Cluster, error) {
 	if c.dir, err = os.MkdirTemp(tempRoot(), "walrelay-pg-"); err != nil {
 		return nil, fmt.Errorf("making a folder for Postgres: %w", err)
 	}
-	if err := c.create(ctx, opts.Settings); err != nil {
+	if err := c.create(ctx, opts); err != nil {
 		return nil, errors.Join(err, os.RemoveAll(c.dir))
+	}
+	if opts.Standby {
+		if err := c.makeStandby(); err != nil {
+			return nil, errors.Join(err, os.RemoveAll(c.dir))
+		}
 	}
 	if err := c.Restart(ctx); err != nil {
 		return nil, errors.Join(err, c.Close())
@@ -180,19 +192,28 @@ func serverUser() (*syscall.Credential, error) {
 	return nil, errors.New("the Postgres server does not run as root, and there is neither a user postgres nor nobody")
 }
 
-func (c *Cluster) create(ctx context.Context, settings map[string]string) error {
-	if c.owner != nil {
-		if err := os.Chown(c.dir, int(c.owner.Uid), int(c.owner.Gid)); err != nil {
+func (c *Cluster) create(ctx context.Context, opts Options) error {
+	for _, dir := range []string{c.dir, opts.WALDir} {
+		if c.owner == nil || dir == "" {
+			continue
+		}
+		if err := os.Chown(dir, int(c.owner.Uid), int(c.owner.Gid)); err != nil {
 			return fmt.Errorf("handing a folder to Postgres: %w", err)
 		}
 	}
-	initdb := exec.CommandContext(ctx, filepath.Join(c.binDir, "initdb"), "-D", c.data(), "-U", "postgres",
+	fill := exec.CommandContext(ctx, filepath.Join(c.binDir, "initdb"), "-D", c.data(), "-U", "postgres",
 		"--auth=trust", "--encoding=UTF8", "--no-locale", "--no-sync")
-	initdb.Dir = c.dir
-	initdb.Env = c.environ()
-	initdb.SysProcAttr = &syscall.SysProcAttr{Credential: c.owner}
-	if out, err := initdb.CombinedOutput(); err != nil {
-		return fmt.Errorf("initdb: %w\n%s", err, out)
+	if opts.WALDir != "" {
+		fill.Args = append(fill.Args, "--waldir", opts.WALDir)
+	}
+	if opts.Copy != nil {
+		fill = exec.CommandContext(ctx, "cp", "-R", opts.Copy.data(), c.data())
+	}
+	fill.Dir = c.dir
+	fill.Env = c.environ()
+	fill.SysProcAttr = &syscall.SysProcAttr{Credential: c.owner}
+	if out, err := fill.CombinedOutput(); err != nil {
+		return fmt.Errorf("making the data of Postgres: %w\n%s", err, out)
 	}
 	port, err := freePort(ctx)
 	if err != nil {
@@ -212,7 +233,7 @@ func (c *Cluster) create(ctx context.Context, settings map[string]string) error 
 		"log_destination":           "stderr",
 		"shared_buffers":            "64MB",
 	}
-	maps.Copy(all, settings)
+	maps.Copy(all, opts.Settings)
 	var conf strings.Builder
 	names := make([]string, 0, len(all))
 	for name := range all {
@@ -351,6 +372,36 @@ func (c *Cluster) Stop(ctx context.Context, mode StopMode) error {
 	case <-ctx.Done():
 		return fmt.Errorf("waiting for Postgres to stop: %w", context.Cause(ctx))
 	}
+}
+
+// Kill ends the main process and nothing else, as the kernel does when memory
+// is short; the others notice, and end. A server cannot start before they have.
+func (c *Cluster) Kill() error {
+	c.mu.Lock()
+	running := c.running()
+	c.mu.Unlock()
+	if !running {
+		return nil
+	}
+	if err := c.cmd.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return fmt.Errorf("killing Postgres: %w", err)
+	}
+	<-c.done
+	return nil
+}
+
+// makeStandby has the cluster follow another server when it starts.
+func (c *Cluster) makeStandby() error {
+	path := filepath.Join(c.data(), "standby.signal")
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		return fmt.Errorf("making a standby: %w", err)
+	}
+	if c.owner != nil {
+		if err := os.Chown(path, int(c.owner.Uid), int(c.owner.Gid)); err != nil {
+			return fmt.Errorf("making a standby: %w", err)
+		}
+	}
+	return nil
 }
 
 // Close ends the server at once and removes its data.

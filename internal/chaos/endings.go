@@ -1,0 +1,309 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"regexp"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/walrelay/walrelay/internal/localpg"
+)
+
+// endings are the faults that somebody has to mend: the relay ends with a line
+// that says what is wrong and what to do.
+func endings() []fault {
+	ending := func(name, what, then, line string, do func(context.Context, *World) error) fault {
+		return fault{
+			name: name, settings: []string{onSingle}, alone: true, what: what, then: then,
+			do: func(ctx context.Context, w *World, _ *rand.Rand) error {
+				w.relays[0].ends, w.judged = true, true
+				if err := do(ctx, w); err != nil {
+					return err
+				}
+				return w.ended(ctx, line)
+			},
+		}
+	}
+	const ends = "the relay ends with 1 and one clear line"
+	return []fault{
+		ending("slot-dropped", "the slot is dropped while the relay is down", ends, `slot \\"walrelay\\" does not exist`, func(ctx context.Context, w *World) error {
+			w.relays[0].kill()
+			if err := until(ctx, 10*time.Second, "the slot is dropped", func(ctx context.Context) error {
+				return w.exec(ctx, "SELECT pg_drop_replication_slot('walrelay')")
+			}); err != nil {
+				return err
+			}
+			return w.relays[0].start("")
+		}),
+		ending("slot-lost", "Postgres gives up the slot, as max_slot_wal_keep_size says, while NATS does not answer", ends, `slot.*(lost|invalidat)`, func(ctx context.Context, w *World) error {
+			w.nats[0].stop()
+			if err := w.exec(ctx, "ALTER SYSTEM SET max_slot_wal_keep_size = '16MB'", "ALTER SYSTEM SET max_wal_size = '32MB'", "SELECT pg_reload_conf()"); err != nil {
+				return err
+			}
+			return until(ctx, 60*time.Second, "the slot is lost", func(ctx context.Context) error {
+				if err := w.exec(ctx, "SELECT pg_logical_emit_message(false, 'somebody', repeat('x', 8000000))", "SELECT pg_switch_wal()", "CHECKPOINT"); err != nil {
+					return err
+				}
+				var status string
+				if err := w.query(ctx, &status, "SELECT wal_status FROM pg_replication_slots WHERE slot_name = $1", slotName); err != nil {
+					return err
+				}
+				if status != "lost" {
+					return errors.New("it is " + status)
+				}
+				return nil
+			})
+		}),
+		ending("publication-dropped", "the publication is dropped while events flow", ends, `publication \\"walrelay\\"`, func(ctx context.Context, w *World) error {
+			return w.exec(ctx, "DROP PUBLICATION walrelay")
+		}),
+		ending("table-left-publication", "the outbox table is taken out of the publication", ends, `publication \\"walrelay\\"`, func(ctx context.Context, w *World) error {
+			return w.exec(ctx, "ALTER PUBLICATION walrelay DROP TABLE public.outbox")
+		}),
+		ending("stream-deleted", "the stream is deleted under load", ends, `stream \\"EVENTS\\" does not exist`, func(ctx context.Context, w *World) error {
+			return w.js.DeleteStream(ctx, streamName)
+		}),
+		ending("stream-recreated", "the stream is deleted and made again under load", ends, `stream \\"EVENTS\\" was deleted and created again`, func(ctx context.Context, w *World) error {
+			stream, err := w.js.Stream(ctx, streamName)
+			if err != nil {
+				return err
+			}
+			if err := w.js.DeleteStream(ctx, streamName); err != nil {
+				return err
+			}
+			_, err = w.js.CreateStream(ctx, stream.CachedInfo().Config)
+			return err
+		}),
+		ending("stream-sealed", "the stream is sealed under load", ends, `sealed`, func(ctx context.Context, w *World) error {
+			return w.changeStream(ctx, func(c *jetstream.StreamConfig) { c.Sealed = true })
+		}),
+		ending("database-restored", "Postgres is replaced by a copy of its data of an hour ago", ends, `went back in time|A database was restored`, func(ctx context.Context, w *World) error {
+			w.writers.hold()
+			if err := w.caughtUp(ctx, 30*time.Second); err != nil {
+				return err
+			}
+			if err := w.stopPostgres(ctx, localpg.Fast, 15*time.Second); err != nil {
+				return err
+			}
+			w.relays[0].kill()
+			old := w.pg
+			restored, err := localpg.Start(ctx, localpg.Options{Copy: old})
+			if err != nil {
+				return err
+			}
+			w.spare = restored
+			if err := w.startPostgres(ctx); err != nil {
+				return err
+			}
+			if err := w.relays[0].start(""); err != nil {
+				return err
+			}
+			w.writers.resume()
+			if err := w.flowing(ctx, 500); err != nil {
+				return err
+			}
+			w.writers.hold()
+			if err := w.caughtUp(ctx, 30*time.Second); err != nil {
+				return err
+			}
+			w.relays[0].kill()
+			if err := w.net.turn(ctx, "postgres", restored.Port()); err != nil {
+				return err
+			}
+			return w.relays[0].start("")
+		}),
+		ending("another-database", "another Postgres answers at the address", ends, `slot \\"walrelay\\" does not exist|is not a|does not exist`, func(ctx context.Context, w *World) error {
+			other, err := localpg.Start(ctx, localpg.Options{})
+			if err != nil {
+				return err
+			}
+			w.spare = other
+			return w.net.turn(ctx, "postgres", other.Port())
+		}),
+		ending("synchronous-standby-names", "synchronous_standby_names is '*', so that every commit would wait for NATS", ends, `synchronous_standby_names`, func(ctx context.Context, w *World) error {
+			w.relays[0].kill()
+			if err := w.exec(ctx, "ALTER SYSTEM SET synchronous_standby_names = '*'", "SELECT pg_reload_conf()"); err != nil {
+				return err
+			}
+			return w.relays[0].start("")
+		}),
+		{
+			name: "streams-that-break-promises", settings: []string{onSingle}, alone: true,
+			what: "the relay is started with streams that forget, do not acknowledge, or write by themselves",
+			then: "it refuses each, with its reason",
+			do:   refusedStreams,
+		},
+		{
+			name: "idle-table-busy-database", settings: []string{onSingle}, alone: true,
+			what: "nobody writes events, and another database of the cluster writes a lot",
+			then: "the slot advances",
+			do: func(ctx context.Context, w *World, _ *rand.Rand) error {
+				w.writers.hold()
+				if err := w.exec(ctx, "CREATE DATABASE busy"); err != nil {
+					return err
+				}
+				for range 3 {
+					if err := w.exec(ctx, "SELECT pg_logical_emit_message(false, 'somebody', repeat('x', 5000000))"); err != nil {
+						return err
+					}
+					if err := w.caughtUp(ctx, 15*time.Second); err != nil {
+						return err
+					}
+				}
+				return nil
+			},
+		},
+		{
+			name: "foreign-publisher", settings: []string{onSingle}, alone: true,
+			what: "somebody else publishes into the stream that walrelay owns",
+			then: "the relay says so and goes on; nothing is lost or doubled",
+			says: []string{"somebody else writes into a stream that walrelay owns"},
+			do: func(ctx context.Context, w *World, rng *rand.Rand) error {
+				w.reorders, w.foreign = true, true
+				for range 20 {
+					if err := w.nc.PublishMsg(&nats.Msg{Subject: "events.chaos.foreign", Data: []byte("not an event")}); err != nil {
+						return err
+					}
+					sleep(ctx, between(rng, 0, 200*time.Millisecond))
+				}
+				return w.flowing(ctx, 100)
+			},
+		},
+		{
+			name: "wal-disk-full", settings: []string{onSmall}, alone: true, root: true,
+			what: "NATS is away until the disk of the write-ahead log is full and Postgres crashes; then there is more room",
+			then: "everything is published when both are back",
+			do: func(ctx context.Context, w *World, _ *rand.Rand) error {
+				w.nats[0].stop()
+				if err := until(ctx, 60*time.Second, "the disk is full", func(ctx context.Context) error {
+					err := w.exec(ctx, "SELECT pg_logical_emit_message(false, 'somebody', repeat('x', 5000000))")
+					if err == nil {
+						return errors.New("it is not")
+					}
+					return nil
+				}); err != nil {
+					return err
+				}
+				sleep(ctx, time.Second)
+				if err := resize(ctx, w.volumes[0], 4*w.setting.walSize); err != nil {
+					return err
+				}
+				if err := w.pg.Kill(); err != nil {
+					return err
+				}
+				if err := w.startPostgres(ctx); err != nil {
+					return err
+				}
+				return w.nats[0].start(ctx)
+			},
+		},
+		{
+			name: "per-subject-limit", settings: []string{onSingle}, alone: true,
+			what: "the stream takes only so many messages of one subject, and more later",
+			then: "events of that subject go to the delay table and are published later; the others flow",
+			says: []string{"maximum messages per subject exceeded"},
+			do: func(ctx context.Context, w *World, rng *rand.Rand) error {
+				w.writers.hold()
+				if err := w.caughtUp(ctx, 30*time.Second); err != nil {
+					return err
+				}
+				if err := w.readToTheEnd(ctx); err != nil {
+					return err
+				}
+				stream, err := w.js.Stream(ctx, streamName)
+				if err != nil {
+					return err
+				}
+				if err := stream.Purge(ctx); err != nil {
+					return err
+				}
+				if err := w.changeStream(ctx, func(c *jetstream.StreamConfig) {
+					c.Discard, c.DiscardNewPerSubject, c.MaxMsgs, c.MaxMsgsPerSubject = jetstream.DiscardNew, true, 10_000_000, 5
+				}); err != nil {
+					return err
+				}
+				a := &application{number: writerCount, rng: rng}
+				for range 10 {
+					if err := w.writeOne(ctx, a, patient); err != nil {
+						return err
+					}
+				}
+				sleep(ctx, 2*time.Second)
+				return w.changeStream(ctx, func(c *jetstream.StreamConfig) {
+					c.Discard, c.DiscardNewPerSubject, c.MaxMsgs, c.MaxMsgsPerSubject = jetstream.DiscardOld, false, -1, -1
+				})
+			},
+		},
+	}
+}
+
+// ended waits until the relay has ended with 1, and checks what it said last.
+func (w *World) ended(ctx context.Context, pattern string) error {
+	r := w.relays[0]
+	waiting, cancel := context.WithTimeout(ctx, 60*time.Second)
+	defer cancel()
+	code, err := r.process.wait(waiting)
+	if err != nil {
+		return fmt.Errorf("%w; it said last:\n%s", err, r.log.lastLines(5))
+	}
+	last := r.log.lastLines(1)
+	w.hist.Add(r.name, "ended", "code", code, "line", last)
+	switch {
+	case code != 1:
+		return fmt.Errorf("the relay ended with %d, not 1, and said last:\n%s", code, last)
+	case strings.Contains(r.log.since(0), "panic:"):
+		return fmt.Errorf("the relay panicked:\n%s", r.log.lastLines(20))
+	case !regexp.MustCompile(pattern).MatchString(last):
+		return fmt.Errorf("the relay's last line says nothing like %q:\n%s", pattern, last)
+	}
+	return nil
+}
+
+// refusedStreams starts the relay with each kind of stream that it must not
+// publish to.
+func refusedStreams(ctx context.Context, w *World, _ *rand.Rand) error {
+	w.judged = true
+	w.relays[0].ends = true
+	if err := w.relays[0].stop(ctx); err != nil {
+		return err
+	}
+	w.relays[0].ends = true
+	stream, err := w.js.Stream(ctx, streamName)
+	if err != nil {
+		return err
+	}
+	usual := stream.CachedInfo().Config
+	for _, c := range []struct {
+		change func(*jetstream.StreamConfig)
+		line   string
+	}{
+		{func(c *jetstream.StreamConfig) { c.Storage = jetstream.MemoryStorage }, "memory"},
+		{func(c *jetstream.StreamConfig) { c.NoAck = true }, "no_ack"},
+		{func(c *jetstream.StreamConfig) { c.AllowMsgSchedules = true }, "schedules"},
+		{func(c *jetstream.StreamConfig) { c.PersistMode = jetstream.AsyncPersistMode }, "persist_mode"},
+		{func(c *jetstream.StreamConfig) { c.Subjects = []string{"something.else"} }, "subjects"},
+	} {
+		if err := w.js.DeleteStream(ctx, streamName); err != nil {
+			return err
+		}
+		config := usual
+		c.change(&config)
+		if _, err := w.js.CreateStream(ctx, config); err != nil {
+			return fmt.Errorf("making a stream (%s): %w", c.line, err)
+		}
+		if err := w.relays[0].start(""); err != nil {
+			return err
+		}
+		w.relays[0].ends = true
+		if err := w.ended(ctx, c.line); err != nil {
+			return err
+		}
+	}
+	return nil
+}

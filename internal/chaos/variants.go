@@ -1,0 +1,159 @@
+package main
+
+// steps are where the stepped relay can be made to die: between any two of
+// them, something has happened and something has not.
+var steps = []string{
+	"received", "sent", "acked", "delaying", "delayed", "saved", "reported", "emitting", "emitted", "resync", "expel",
+}
+
+// stepped is the relay that kills itself where WALRELAY_STEP says ("sent:500":
+// when it has sent a message for the 500th time), and whose clock jumps an hour
+// ahead at SIGUSR1 and an hour back at SIGUSR2.
+func stepped() variant {
+	at := func(name string) string { return "step.At(\"" + name + "\")\n" }
+	imports := func(file string) edit {
+		return edit{file, "import (\n", "import (\n\t\"github.com/walrelay/walrelay/internal/step\"\n"}
+	}
+	before := func(file, text, name string) edit { return edit{file, text, at(name) + text} }
+	return variant{
+		name: "stepped",
+		edits: []edit{
+			imports("session.go"),
+			before("session.go", "\t\tchange, err := s.decoder.Decode(msg.Data)\n", "received"),
+			before("session.go", "\tif err := s.stream.Report(lsn); err != nil {\n", "saved"),
+			imports("replication/stream.go"),
+			{
+				"replication/stream.go",
+				"\tif _, err := s.conn.Write(b[:]); err != nil {\n\t\treturn fmt.Errorf(\"sending a standby status update: %w\", err)\n\t}\n",
+				"\tif _, err := s.conn.Write(b[:]); err != nil {\n\t\treturn fmt.Errorf(\"sending a standby status update: %w\", err)\n\t}\n" + at("reported"),
+			},
+			imports("router/writer.go"),
+			before("router/writer.go", "\tw.sent++\n\treturn nil\n", "sent"),
+			before("router/writer.go", "\tn := got.sequence - w.offset\n", "acked"),
+			imports("router/repair.go"),
+			before("router/repair.go", "\tr, err := w.readLedger(ctx, known)\n", "resync"),
+			before("router/repair.go", "\treturn w.cfg.delay.Fail(ctx, failed, reason, behind)\n", "expel"),
+			imports("retry/store.go"),
+			before("retry/store.go", "\tif err := s.conn.SendBatch(ctx, &batch).Close(); err != nil {\n", "delaying"),
+			before("retry/store.go", "\tif !owned {\n", "delayed"),
+			imports("retry/timer.go"),
+			before("retry/timer.go", "\tif err := tx.Commit(ctx); err != nil {\n", "emitting"),
+			before("retry/timer.go", "\tcommitted = true\n", "emitted"),
+			{
+				"go:src/time/time.go",
+				"func Now() Time {\n\tsec, nsec, mono := runtimeNow()\n",
+				"var Skew int64 // in seconds\n\nfunc Now() Time {\n\tsec, nsec, mono := runtimeNow()\n\tsec += Skew\n",
+			},
+		},
+		added: map[string]string{
+			"internal/step/step.go": `// Package step ends the process where it is told to.
+package step
+
+import (
+	"os"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"syscall"
+)
+
+var (
+	name, count, _ = strings.Cut(os.Getenv("WALRELAY_STEP"), ":")
+	last, _        = strconv.ParseInt(count, 10, 64)
+	calls          atomic.Int64
+)
+
+// At is called at the step.
+func At(step string) {
+	if step == name && calls.Add(1) == last {
+		_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
+		select {}
+	}
+}
+`,
+			"cmd/walrelay/skew.go": `package main
+
+import (
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+)
+
+func init() {
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGUSR1, syscall.SIGUSR2)
+	go func() {
+		for s := range signals {
+			if s == syscall.SIGUSR1 {
+				time.Skew += 3600
+			} else {
+				time.Skew -= 3600
+			}
+		}
+	}()
+}
+`,
+		},
+	}
+}
+
+// control is a relay with a fault of its own, which the harness must find: one
+// that finds nothing here shows nothing elsewhere.
+type control struct {
+	variant
+	// faults show it, and setting is where.
+	faults  []string
+	setting string
+	// promise is the beginning of a violation that has to be among those found.
+	promise string
+}
+
+// controls are the relays that break a promise.
+func controls() []control {
+	return []control{
+		{
+			variant: variant{name: "acknowledges-on-receipt", edits: []edit{
+				{"replication/frontier.go", "\tdefer f.mu.Unlock()\n\treturn f.lsn\n", "\tdefer f.mu.Unlock()\n\treturn f.received\n"},
+			}},
+			faults: []string{"relay-killed-while-nats-hangs"}, setting: onSingle, promise: "P1",
+		},
+		{
+			variant: variant{name: "acknowledges-early", edits: []edit{
+				{"router/writer.go", "\terr := w.send(n)\n", "\terr := w.send(n)\n\tw.cfg.sink.Done(ticket, Published, ev, 0)\n"},
+				{"router/writer.go", "\tw.cfg.sink.Done(f.ticket, Published, f.ev, time.Since(f.sent))\n", ""},
+			}},
+			faults: []string{"relay-killed-while-nats-hangs"}, setting: onSingle, promise: "P1",
+		},
+		{
+			variant: variant{name: "acknowledges-every-keepalive", edits: []edit{
+				{"replication/frontier.go", "\treturn f.mark(lsn)\n}\n\nfunc (f *Frontier) mark", "\tf.mu.Lock()\n\tf.lsn, f.received = lsn, lsn\n\tf.mu.Unlock()\n\treturn nil\n}\n\nfunc (f *Frontier) mark"},
+			}},
+			faults: []string{"relay-killed-while-nats-hangs"}, setting: onSingle, promise: "P1",
+		},
+		{
+			variant: variant{name: "drops-the-fence", edits: []edit{
+				{"router/writer.go", "\t\tw.enc.Set(&w.msg, nats.ExpectedLastSeqHdr, text[endSubject:endSequence])\n", "\t\t_ = text[endSubject:endSequence]\n"},
+			}},
+			faults: []string{"relay-wakes-after-takeover"}, setting: onPair, promise: "P2",
+		},
+		{
+			variant: variant{name: "forgets-the-delayed-set", edits: []edit{
+				{"delay.go", "\td.passed, d.known = passed, known\n", "\td.passed, d.known = passed, nil\n\t_ = known\n"},
+			}},
+			faults: []string{"relay-dies-at-a-step"}, setting: onSingle, promise: "P",
+		},
+		{
+			variant: variant{name: "retries-single-messages", edits: []edit{
+				// Every message has a reply subject of its own and no fence; one
+				// that was refused is sent again, after those that followed it.
+				{"router/writer.go", "\tif w.cfg.shared {\n\t\tend := len(b)\n", "\tif true {\n\t\tend := len(b)\n"},
+				{"router/writer.go", "\tif w.cfg.shared {\n\t\tif n, err = strconv", "\tif true {\n\t\tif n, err = strconv"},
+				{"router/writer.go", "\tif !w.cfg.shared {\n\t\tw.reply += \"0\"\n\t}\n", ""},
+				{"router/writer.go", "\tcase w.cfg.shared:\n\t\tf.stored = true\n\t\tw.settleStored()\n", "\tcase true:\n\t\tf.stored = true\n\t\tw.settleStored()\n"},
+				{"router/writer.go", "\tif err != nil || got.duplicate && !w.cfg.shared {\n", "\tif err != nil {\n\t\tif n, nerr := strconv.ParseUint(number, 10, 64); nerr == nil && n >= w.base && n < w.next {\n\t\t\t_ = w.send(n)\n\t\t}\n\t\treturn\n\t}\n\tif false {\n"},
+			}},
+			faults: []string{"nats-ingest-overload"}, setting: onSingle, promise: "P",
+		},
+	}
+}
