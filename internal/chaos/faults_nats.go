@@ -68,7 +68,7 @@ func natsFaults() []fault {
 					return err
 				}
 				for range 3 {
-					if err := w.writeHuge(ctx, 6000, rng); err != nil {
+					if err := w.writeHuge(ctx, 1500, rng); err != nil {
 						return err
 					}
 				}
