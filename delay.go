@@ -280,6 +280,7 @@ func (s *session) sayFailed(entry *retry.Entry, reason error) {
 		class = failureMalformed
 	}
 	s.relay.metrics.failures.WithLabelValues(class).Inc()
+	s.limits.refused(reason)
 	line := s.relay.log.Warn()
 	text := "an event could not be published; it is tried again"
 	if entry.State == retry.Failed {

@@ -35,6 +35,9 @@ const (
 	stoppingGrace = 2 * time.Second
 	// closeGrace bounds the last words to the server.
 	closeGrace = 2 * time.Second
+	// stuckAfter is how long no event may get an outcome, while the server wants
+	// to send more, before what it sends is thrown away.
+	stuckAfter = 15 * time.Second
 	// codeCannotConnectNow is the SQLSTATE of a server that is starting up or
 	// shutting down.
 	codeCannotConnectNow = "57P03"
@@ -52,6 +55,7 @@ type session struct {
 	control *pgx.Conn // used by the reporter only; nil while it is lost
 	delay   delay
 	cleaner cleaner
+	limits  limits
 	poke    chan struct{}
 
 	saving   sync.Mutex // guards recorded, also while it is being written
@@ -74,7 +78,7 @@ type sample struct {
 // session streams until the context ends, which it does in order, or until
 // something fails.
 func (r *Relay) session(ctx context.Context, nc *nats.Conn) (err error) {
-	s := &session{relay: r, poke: make(chan struct{}, 1)}
+	s := &session{relay: r, poke: make(chan struct{}, 1), limits: newLimits()}
 	s.delay.session, s.cleaner.session = s, s
 	defer s.delay.close()
 	if s.decoder, err = decode.New(r.plan.decode); err != nil {
@@ -116,6 +120,8 @@ func (r *Relay) session(ctx context.Context, nc *nats.Conn) (err error) {
 	// is in flight has its outcome.
 	work, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer cancel(context.Canceled)
+	stopGuarding := s.guard(work, cancel)
+	defer stopGuarding()
 	stopOpening := context.AfterFunc(ctx, func() { cancel(context.Cause(ctx)) })
 	if err := s.openRouter(work, nc); err != nil {
 		stopOpening()
@@ -126,7 +132,48 @@ func (r *Relay) session(ctx context.Context, nc *nats.Conn) (err error) {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	return s.run(ctx, work, cancel)
+	return s.run(ctx, work, cancel, nc)
+}
+
+// guard keeps a stream that does not flow from getting in the server's way, until
+// the context ends or the function that it returns is called, which waits for
+// it. It ends the session when the server has ended the stream meanwhile.
+func (s *session) guard(ctx context.Context, cancel context.CancelCauseFunc) (stop func()) {
+	ctx, stopTicking := context.WithCancel(ctx)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		ticker := time.NewTicker(time.Second)
+		defer ticker.Stop()
+		last, since := uint64(0), time.Now()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-ticker.C:
+			}
+			if n := s.outcomes.Load(); n != last || s.stream.Idle() {
+				last, since = n, time.Now()
+			}
+			if time.Since(since) < stuckAfter {
+				continue
+			}
+			s.relay.log.Warn().Dur("for", stuckAfter).
+				Msg("no event gets an outcome; what Postgres sends is not kept from here on, so that it never waits for us, and is asked for again later")
+			interrupt := context.AfterFunc(ctx, s.stream.Interrupt)
+			err := s.stream.Discard()
+			interrupt()
+			if err != nil {
+				cancel(err)
+				return
+			}
+			since = time.Now()
+		}
+	}()
+	return func() {
+		stopTicking()
+		<-done
+	}
 }
 
 // inspectOnce checks everything that init makes, until that has succeeded once.
@@ -227,7 +274,7 @@ func (s *session) closeRouter() {
 
 // run streams: one goroutine reads, decodes and publishes, one keeps the
 // streams in order, one reports to the slot.
-func (s *session) run(ctx, work context.Context, cancel context.CancelCauseFunc) error {
+func (s *session) run(ctx, work context.Context, cancel context.CancelCauseFunc, nc *nats.Conn) error {
 	r := s.relay
 	if r.streamed {
 		r.metrics.reconnects.WithLabelValues("postgres").Inc()
@@ -251,6 +298,10 @@ func (s *session) run(ctx, work context.Context, cancel context.CancelCauseFunc)
 	group.Go(func() error { return s.delay.timer(work) })
 	group.Go(func() error {
 		s.cleaner.run(work)
+		return nil
+	})
+	group.Go(func() error {
+		s.watchLimits(work, nc)
 		return nil
 	})
 	reported := make(chan struct{})

@@ -402,6 +402,24 @@ func (s *Stream) writeStatus(requestReply bool) error {
 	return nil
 }
 
+// Idle reports whether a Receive waits for the server.
+func (s *Stream) Idle() bool { return s.reader.isReading() }
+
+// Discard is for when nobody has received for long, and nobody will soon: a
+// server that cannot send cannot end the stream either, so that whoever wants
+// it to (a shutdown, a checkpoint that gives up the slot, an administrator)
+// would wait for us. It reads what the server sends and throws it away, while
+// the status updates go on; a later Receive gets what was read before, and then
+// an error. It blocks until the stream is interrupted or closed and then returns
+// nil, or until the server has ended it and then returns why. If a Receive is
+// under way it does nothing.
+func (s *Stream) Discard() error {
+	if err := s.reader.discard(); err != nil {
+		return fmt.Errorf("the replication stream ended: %w", err)
+	}
+	return nil
+}
+
 // Interrupt makes a Receive that blocks, and every later one, return an error.
 // Status updates go on. Safe for concurrent use.
 func (s *Stream) Interrupt() { s.reader.interrupt() }
@@ -452,9 +470,14 @@ type deadlineReader struct {
 	conn        net.Conn // nil until armed
 	timeout     time.Duration
 	interrupted bool
+	reading     bool // a Read is under way
+	discarding  bool // everything is read and thrown away
 }
 
-var errInterrupted = errors.New("the stream was interrupted")
+var (
+	errInterrupted = errors.New("the stream was interrupted")
+	errDiscarded   = errors.New("what the server sent meanwhile was not kept, and is asked for again")
+)
 
 // arm gives every read from now on a timeout.
 func (d *deadlineReader) arm(conn net.Conn, timeout time.Duration) {
@@ -465,18 +488,66 @@ func (d *deadlineReader) arm(conn net.Conn, timeout time.Duration) {
 
 func (d *deadlineReader) Read(p []byte) (int, error) {
 	d.mu.Lock()
-	if d.interrupted {
+	switch {
+	case d.interrupted:
 		d.mu.Unlock()
 		return 0, errInterrupted
-	}
-	if d.conn != nil {
+	case d.discarding:
+		d.mu.Unlock()
+		return 0, errDiscarded
+	case d.conn != nil:
 		if err := d.conn.SetReadDeadline(time.Now().Add(d.timeout)); err != nil {
 			d.mu.Unlock()
 			return 0, err
 		}
 	}
+	d.reading = true
 	d.mu.Unlock()
-	return d.r.Read(p)
+	n, err := d.r.Read(p)
+	d.mu.Lock()
+	d.reading = false
+	d.mu.Unlock()
+	return n, err
+}
+
+// isReading reports whether somebody waits for the server.
+func (d *deadlineReader) isReading() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.reading
+}
+
+// discard reads and throws away until the connection ends or is interrupted. It
+// does nothing if somebody reads.
+func (d *deadlineReader) discard() error {
+	d.mu.Lock()
+	if d.reading || d.interrupted {
+		d.mu.Unlock()
+		return nil
+	}
+	d.discarding = true
+	d.mu.Unlock()
+	buf := make([]byte, readBuffer)
+	for {
+		d.mu.Lock()
+		if d.interrupted {
+			d.mu.Unlock()
+			return nil
+		}
+		err := d.conn.SetReadDeadline(time.Now().Add(d.timeout))
+		d.mu.Unlock()
+		if err == nil {
+			_, err = d.r.Read(buf)
+		}
+		if err != nil {
+			d.mu.Lock()
+			defer d.mu.Unlock()
+			if d.interrupted {
+				return nil
+			}
+			return err
+		}
+	}
 }
 
 func (d *deadlineReader) interrupt() {

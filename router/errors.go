@@ -84,6 +84,11 @@ const (
 
 var errNotConnected = errors.New("not connected to NATS")
 
+// errClosed says that the client has given up the connection, as it does after
+// some faults that the server calls violations of the protocol. Another one has
+// to be made.
+var errClosed = errors.New("the connection to NATS was closed")
+
 // errWrongLastSequence says that the fence was tripped: it is no failure of
 // the event, only the reason to read what the stream has.
 var errWrongLastSequence = errors.New("the stream's last sequence is not the expected one")

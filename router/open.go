@@ -95,6 +95,8 @@ func (w *writer) readLedger(ctx context.Context, sequence uint64) (reading, erro
 			return r, nil
 		case isDone(ctx):
 			return reading{}, fmt.Errorf("reading stream %q: %w", w.cfg.stream, context.Cause(ctx))
+		case w.ledger.nc.IsClosed():
+			return reading{}, fmt.Errorf("reading stream %q: %w", w.cfg.stream, errClosed)
 		case !w.ledger.nc.IsConnected():
 			err, doubt = errNotConnected, nil
 		case isAPIError(err, codeStreamNotFound):

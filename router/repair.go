@@ -65,7 +65,7 @@ func (w *writer) repair(ctx context.Context) error {
 		}
 		switch classify(err) {
 		case Configuration:
-			return err
+			return w.mustChange(err)
 		case Poison:
 			if err := w.expel(ctx, err); err != nil {
 				return err
@@ -84,6 +84,17 @@ func (w *writer) repair(ctx context.Context) error {
 	w.hold(nil)
 	w.resume()
 	return nil
+}
+
+// mustChange says that somebody has to change something, if err does not.
+func (w *writer) mustChange(err error) error {
+	if _, ok := errors.AsType[*ConfigurationError](err); ok {
+		return err
+	}
+	return &ConfigurationError{
+		What:   fmt.Sprintf("stream %q does not take what is published to it: %v", w.cfg.stream, err),
+		Remedy: "change the stream, or the route",
+	}
 }
 
 // expel gives the first flight, which cannot be published, to the delay, and

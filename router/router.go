@@ -149,13 +149,14 @@ func (r *Router) Open(ctx context.Context, recorded map[string]StreamState) erro
 }
 
 // Run keeps the streams in order until the context ends; it returns an error
-// only when somebody has to change something. Open comes first.
+// when somebody has to change something (*[ConfigurationError]), or when the
+// connection is closed for good. Open comes first.
 func (r *Router) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	for _, w := range r.ordered {
 		group.Go(func() error { return w.run(ctx) })
 	}
-	changes := r.nc.StatusChanged(nats.DISCONNECTED, nats.RECONNECTING)
+	changes := r.nc.StatusChanged(nats.DISCONNECTED, nats.RECONNECTING, nats.CLOSED)
 	defer r.nc.RemoveStatusListener(changes)
 	group.Go(func() error {
 		for {
@@ -163,6 +164,9 @@ func (r *Router) Run(ctx context.Context) error {
 			case <-ctx.Done():
 				return nil
 			case <-changes:
+				if r.nc.IsClosed() {
+					return errClosed
+				}
 				for _, w := range r.ordered {
 					w.interrupted()
 				}

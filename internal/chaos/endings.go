@@ -32,7 +32,7 @@ func endings() []fault {
 	}
 	const ends = "the relay ends with 1 and one clear line"
 	return []fault{
-		ending("slot-dropped", "the slot is dropped while the relay is down", ends, `slot \\"walrelay\\" does not exist`, func(ctx context.Context, w *World) error {
+		ending("slot-dropped", "the slot is dropped while the relay is down", ends, `slot "walrelay" does not exist`, func(ctx context.Context, w *World) error {
 			w.relays[0].kill()
 			if err := until(ctx, 10*time.Second, "the slot is dropped", func(ctx context.Context) error {
 				return w.exec(ctx, "SELECT pg_drop_replication_slot('walrelay')")
@@ -60,16 +60,16 @@ func endings() []fault {
 				return nil
 			})
 		}),
-		ending("publication-dropped", "the publication is dropped while events flow", ends, `publication \\"walrelay\\"`, func(ctx context.Context, w *World) error {
+		ending("publication-dropped", "the publication is dropped while events flow", ends, `publication "walrelay"`, func(ctx context.Context, w *World) error {
 			return w.exec(ctx, "DROP PUBLICATION walrelay")
 		}),
-		ending("table-left-publication", "the outbox table is taken out of the publication", ends, `publication \\"walrelay\\"`, func(ctx context.Context, w *World) error {
+		ending("table-left-publication", "the outbox table is taken out of the publication", ends, `publication "walrelay"`, func(ctx context.Context, w *World) error {
 			return w.exec(ctx, "ALTER PUBLICATION walrelay DROP TABLE public.outbox")
 		}),
-		ending("stream-deleted", "the stream is deleted under load", ends, `stream \\"EVENTS\\" does not exist`, func(ctx context.Context, w *World) error {
+		ending("stream-deleted", "the stream is deleted under load", ends, `stream "EVENTS" does not exist`, func(ctx context.Context, w *World) error {
 			return w.js.DeleteStream(ctx, streamName)
 		}),
-		ending("stream-recreated", "the stream is deleted and made again under load", ends, `stream \\"EVENTS\\" was deleted and created again`, func(ctx context.Context, w *World) error {
+		ending("stream-recreated", "the stream is deleted and made again under load", ends, `stream "EVENTS" was deleted and created again`, func(ctx context.Context, w *World) error {
 			stream, err := w.js.Stream(ctx, streamName)
 			if err != nil {
 				return err
@@ -118,7 +118,7 @@ func endings() []fault {
 			}
 			return w.relays[0].start("")
 		}),
-		ending("another-database", "another Postgres answers at the address", ends, `slot \\"walrelay\\" does not exist|is not a|does not exist`, func(ctx context.Context, w *World) error {
+		ending("another-database", "another Postgres answers at the address", ends, `slot "walrelay" does not exist|is not a|does not exist`, func(ctx context.Context, w *World) error {
 			other, err := localpg.Start(ctx, localpg.Options{})
 			if err != nil {
 				return err

@@ -176,7 +176,7 @@ type harness struct {
 
 func (h *harness) faults(ctx context.Context) error {
 	rng := rand.New(rand.NewPCG(h.seed, 0))
-	done := 0
+	done, failed := 0, 0
 	for range h.rounds {
 		steps, err := plan(h.options, rng)
 		if err != nil {
@@ -195,15 +195,22 @@ func (h *harness) faults(ctx context.Context) error {
 				err = errors.New("promises are broken:\n  " + strings.Join(broken, "\n  "))
 			}
 			if err != nil {
+				if ctx.Err() != nil {
+					return ctx.Err()
+				}
 				names := make([]string, len(s.faults))
 				for i, f := range s.faults {
 					names[i] = f.name
 				}
-				return fmt.Errorf("%w\n\nsetting %s; logs and history: %s\nagain: make chaos SEED=%d ARGS=\"--setting %s --fault %s\"",
+				failed++
+				fmt.Fprintf(h.out, "FAILED: %v\n\nsetting %s; logs and history: %s\nagain: make chaos SEED=%d ARGS=\"--setting %s --fault %s\"\n\n",
 					err, s.setting.name, dir, h.seed, s.setting.name, strings.Join(names, ","))
 			}
 			done += len(s.faults)
 		}
+	}
+	if failed > 0 {
+		return fmt.Errorf("%d worlds failed; seed %d", failed, h.seed)
 	}
 	fmt.Fprintf(h.out, "%d faults, and every promise was kept\n", done)
 	return nil

@@ -624,9 +624,9 @@ func (w *World) close() error {
 		w.net.kill()
 	}
 	var errs []error
-	for _, pg := range []*localpg.Cluster{w.pg, w.spare} {
+	for i, pg := range []*localpg.Cluster{w.pg, w.spare} {
 		if pg != nil {
-			errs = append(errs, pg.Close())
+			errs = append(errs, os.WriteFile(filepath.Join(w.dir, fmt.Sprintf("postgres-%d.log", i)), []byte(pg.LogTail(5000)), 0o600), pg.Close())
 		}
 	}
 	for _, dir := range w.volumes {
