@@ -445,9 +445,9 @@ func (s *Stream) close(grace time.Duration) error {
 		err = s.writeStatus(false)
 	}
 	if err == nil {
-		// CopyDone ends the stream in order: the server reads the status
-		// update before it lets go of the slot.
-		if _, werr := s.conn.Write([]byte{'c', 0, 0, 0, 4}); werr != nil {
+		// CopyDone ends the stream in order, and Terminate the session: the
+		// server reads the status update before it lets go of the slot.
+		if _, werr := s.conn.Write([]byte{'c', 0, 0, 0, 4, 'X', 0, 0, 0, 4}); werr != nil {
 			err = fmt.Errorf("ending the replication stream: %w", werr)
 		}
 	}

@@ -1,9 +1,13 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
+	"maps"
+	"os"
 	"slices"
 	"sort"
+	"strings"
 	"time"
 )
 
@@ -128,10 +132,10 @@ func (v *verdict) stored() {
 			v.say("P1: message %d has event %s (%s), which was never committed", m.sequence, m.id, e.what)
 		}
 	}
-	for id := range v.origin {
+	for _, id := range slices.SortedFunc(maps.Keys(v.origin), func(a, b string) int { return cmp.Compare(v.origin[a], v.origin[b]) }) {
 		e := v.expected[id]
 		if e != nil && e.kind != poison && times[id] == 0 {
-			v.say("P1: event %s (%s), committed at %s, is lost", id, e.what, v.witness[v.origin[id]].position)
+			v.say("P1: event %s (%s), key %q, committed at %s, is lost", id, e.what, e.key, v.witness[v.origin[id]].position)
 		}
 	}
 }
@@ -181,7 +185,9 @@ func (v *verdict) keys() {
 			continue
 		}
 		if before := last[e.key]; before != nil && v.origin[before.id] > v.origin[m.id] {
-			v.say("P3: event %s of key %q stands at sequence %d, after event %s, which was committed after it", m.id, e.key, m.sequence, before.id)
+			v.say("P3: event %s (%s) of key %q, committed at %s, stands at sequence %d, after event %s (%s), which was committed at %s and stands at %d",
+				m.id, e.what, e.key, v.witness[v.origin[m.id]].position, m.sequence,
+				before.id, v.expected[before.id].what, v.witness[v.origin[before.id]].position, before.sequence)
 			continue
 		}
 		last[e.key] = m
@@ -255,4 +261,34 @@ func (v *verdict) table() {
 			v.say("P5: event %s (%s) was tried again %d times, although nothing is wrong with it", w.id, e.what, w.attempts)
 		}
 	}
+}
+
+// write writes everything down that was committed, in order, and what became of
+// it: what a person needs to find out why.
+func (s *story) write(path string) error {
+	v := &verdict{story: s, expected: make(map[string]*expected), origin: make(map[string]int)}
+	v.writers()
+	sequences := make(map[string][]uint64)
+	for _, m := range s.stream {
+		sequences[m.id] = append(sequences[m.id], m.sequence)
+	}
+	states := make(map[string]string)
+	for _, d := range s.delayed {
+		states[d.id] = d.state
+	}
+	var b strings.Builder
+	for _, w := range s.witness {
+		what, key := "", ""
+		if e := v.expected[w.id]; e != nil {
+			what, key = e.what, e.key
+		}
+		if w.back {
+			what = fmt.Sprintf("given back, released=%t, after %d attempts: %s", w.released, w.attempts, what)
+		}
+		fmt.Fprintf(&b, "%s %-36s key=%-6s stored=%v %s %s%s\n", w.position, w.id, key, sequences[w.id], states[w.id], what, w.marker)
+	}
+	if err := os.WriteFile(path, []byte(b.String()), 0o600); err != nil {
+		return fmt.Errorf("writing the story: %w", err)
+	}
+	return nil
 }

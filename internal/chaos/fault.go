@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"math/rand/v2"
 	"slices"
 	"syscall"
@@ -213,6 +214,7 @@ func (w *World) dieAt(ctx context.Context, step string, rng *rand.Rand) error {
 	if err := r.stop(ctx); err != nil {
 		return err
 	}
+	sleep(ctx, between(rng, 0, 2*time.Second)) // so that there is something to read
 	if err := r.start(stepAfter(step, 1+rng.IntN(max(1, most)))); err != nil {
 		return err
 	}
@@ -223,6 +225,10 @@ func (w *World) dieAt(ctx context.Context, step string, rng *rand.Rand) error {
 		select {
 		case <-r.process.done:
 			waiting = false
+			if r.process.code != -1 {
+				return fmt.Errorf("the relay ended with %d instead of killing itself:\n%s", r.process.code, r.log.lastLines(5))
+			}
+			w.hist.Add("harness", r.name+" has died", "step", step)
 		case <-limit:
 			w.hist.Add("harness", "it has not come to the step", "step", step)
 			r.kill()

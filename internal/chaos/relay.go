@@ -61,7 +61,7 @@ func (w *World) command(ctx context.Context, args ...string) (string, error) {
 func (r *relay) start(step string) error {
 	binary, env := r.world.programs.relay, r.world.environ()
 	if step != "" {
-		binary, env = r.world.programs.stepped, append(env, "WALRELAY_STEP="+step)
+		binary, env = r.world.programs.stepped, append(env, "CHAOS_STEP="+step)
 	}
 	cmd := exec.Command(binary, "run")
 	cmd.Dir, cmd.Env = r.world.dir, append(os.Environ(), env...)

@@ -6,7 +6,7 @@ var steps = []string{
 	"received", "sent", "acked", "delaying", "delayed", "saved", "reported", "emitting", "emitted", "resync", "expel",
 }
 
-// stepped is the relay that kills itself where WALRELAY_STEP says ("sent:500":
+// stepped is the relay that kills itself where CHAOS_STEP says ("sent:500":
 // when it has sent a message for the 500th time), and whose clock jumps an hour
 // ahead at SIGUSR1 and an hour back at SIGUSR2.
 func stepped() variant {
@@ -58,7 +58,7 @@ import (
 )
 
 var (
-	name, count, _ = strings.Cut(os.Getenv("WALRELAY_STEP"), ":")
+	name, count, _ = strings.Cut(os.Getenv("CHAOS_STEP"), ":")
 	last, _        = strconv.ParseInt(count, 10, 64)
 	calls          atomic.Int64
 )

@@ -18,6 +18,8 @@ type witnessed struct {
 	end      uint64 // where the transaction ends
 	back     bool   // given back by the delay table
 	attempts int    // how often it had failed, then
+	released bool   // its key was held for it
+	marker   string // instead of an event
 }
 
 // witnessSlot is a second slot, which nobody but the harness reads, at the end:
@@ -117,6 +119,7 @@ func (w *witnessReader) message(content []byte) error {
 		Marker   string `json:"marker"`
 		Origin   string `json:"origin"`
 		Attempts int    `json:"attempts"`
+		Released bool   `json:"released"`
 	}
 	first, rest, _ := bytes.Cut(content, []byte{'\n'})
 	if err := json.Unmarshal(first, &head); err != nil {
@@ -128,6 +131,6 @@ func (w *witnessReader) message(content []byte) error {
 	if head.Marker == "" {
 		_ = json.Unmarshal(rest, &body) // a row that cannot be an event has no id here
 	}
-	w.add(witnessed{id: body.ID, back: head.Origin != "", attempts: head.Attempts})
+	w.add(witnessed{id: body.ID, back: head.Origin != "", attempts: head.Attempts, released: head.Released, marker: head.Marker})
 	return nil
 }

@@ -465,15 +465,8 @@ func (w *World) judge(ctx context.Context) ([]string, error) {
 	if err := w.commitPrepared(ctx); err != nil {
 		return nil, err
 	}
-	// What was committed may still go to the delay table, and what that gives
-	// back has to be published.
-	for range 2 {
-		if err := w.caughtUp(ctx, 60*time.Second); err != nil {
-			return nil, err
-		}
-		if err := until(ctx, 60*time.Second, "nothing waits in the delay table", w.nothingWaits); err != nil {
-			return nil, err
-		}
+	if err := w.quiet(ctx); err != nil {
+		return nil, err
 	}
 	if err := w.readToTheEnd(ctx); err != nil {
 		return nil, err
@@ -495,7 +488,30 @@ func (w *World) judge(ctx context.Context) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	return append(found, s.violations()...), nil
+	found = append(found, s.violations()...)
+	if len(found) > 0 {
+		err = s.write(filepath.Join(w.dir, "story.txt"))
+	}
+	return found, err
+}
+
+// quiet waits until everything has its outcome for good: what is committed may
+// go to the delay table, what that gives back may fail again, and in between it
+// is only in the write-ahead log.
+func (w *World) quiet(ctx context.Context) error {
+	const enough = 10
+	return until(ctx, 120*time.Second, "everything has its outcome", func(ctx context.Context) error {
+		for range enough {
+			if err := w.nothingWaits(ctx); err != nil {
+				return err
+			}
+			if err := w.caughtUp(ctx, 60*time.Second); err != nil {
+				return err
+			}
+			sleep(ctx, 30*time.Millisecond)
+		}
+		return nil
+	})
 }
 
 // nothingWaits looks for events in the delay table that are neither failed nor
