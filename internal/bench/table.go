@@ -25,8 +25,10 @@ func (r *Result) WriteText(w io.Writer) error {
 	if len(r.LeftBehind) > 0 {
 		b.WriteByte('\n')
 	}
-	if _, err := io.WriteString(w, b.String()); err != nil {
-		return fmt.Errorf("writing the result: %w", err)
+	for line := range strings.Lines(b.String()) {
+		if _, err := fmt.Fprintln(w, strings.TrimRight(line, " \n")); err != nil {
+			return fmt.Errorf("writing the result: %w", err)
+		}
 	}
 	return nil
 }
