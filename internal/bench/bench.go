@@ -16,6 +16,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -68,14 +69,13 @@ func Run(ctx context.Context, opts Options) (result *Result, err error) {
 	if err := b.connect(ctx); err != nil {
 		return nil, interrupted(ctx, err)
 	}
-	result, err = b.measure(ctx)
-	return result, interrupted(ctx, err)
+	return b.measure(ctx)
 }
 
 // interrupted says so, instead of what the interruption made fail.
 func interrupted(ctx context.Context, err error) error {
 	if err != nil && ctx.Err() != nil {
-		return fmt.Errorf("interrupted: %w", context.Cause(ctx))
+		return errors.New("interrupted")
 	}
 	return err
 }
@@ -115,25 +115,35 @@ func (b *bench) disconnect(ctx context.Context) {
 }
 
 // measure makes what is needed, measures, and removes what it made.
-func (b *bench) measure(ctx context.Context) (result *Result, err error) {
-	var left []string
-	if !b.opts.private() {
-		if err := b.claim(ctx); err != nil {
-			return nil, err
-		}
-		defer func() {
-			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), removeTimeout)
-			defer cancel()
-			b.opts.progress("removing what the bench made …")
-			var rerr error
-			if left, rerr = b.remove(ctx); rerr != nil {
-				err = errors.Join(err, fmt.Errorf("removing what the bench made: %w", rerr))
-			}
-			if result != nil {
-				result.LeftBehind = left
-			}
-		}()
+func (b *bench) measure(ctx context.Context) (*Result, error) {
+	if b.opts.private() { // the servers go as they are
+		result, err := b.parts(ctx)
+		return result, interrupted(ctx, err)
 	}
+	if err := b.claim(ctx); err != nil {
+		return nil, interrupted(ctx, err)
+	}
+	result, err := b.parts(ctx)
+	err = interrupted(ctx, err)
+	removing, cancel := context.WithTimeout(context.WithoutCancel(ctx), removeTimeout)
+	defer cancel()
+	b.opts.progress("removing what the bench made …")
+	left, rerr := b.remove(removing)
+	if rerr != nil {
+		err = errors.Join(err, fmt.Errorf("removing what the bench made: %w", rerr))
+	}
+	if err != nil && len(left) > 0 {
+		err = errors.Join(err, fmt.Errorf("left behind: %s", strings.Join(left, ", ")))
+	}
+	if err != nil {
+		return nil, err
+	}
+	result.LeftBehind = left
+	return result, nil
+}
+
+// parts measures the parts that are asked for.
+func (b *bench) parts(ctx context.Context) (result *Result, err error) {
 	if err := b.prepare(ctx); err != nil {
 		return nil, err
 	}

@@ -127,7 +127,9 @@ func TestPayloadsHaveTheirSizeAndAreJSON(t *testing.T) {
 		load := newWorkload(Parameters{PayloadBytes: size, Subjects: 3})
 		for _, n := range []int{0, 1, 999_999_999} {
 			text := load.data(n)
-			var data struct{ N int }
+			var data struct {
+				N int `json:"n"`
+			}
 			if err := json.Unmarshal([]byte(text), &data); err != nil || data.N != n || len(text) != size {
 				t.Errorf("payload %d of %d bytes: got %d bytes, number %d, %v", n, size, len(text), data.N, err)
 			}

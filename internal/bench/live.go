@@ -85,6 +85,11 @@ func (b *bench) live(ctx context.Context) (result *Live, err error) {
 	used := b.usage(relay).since(before)
 	stop()
 	result = w.result()
+	if !b.opts.private() {
+		if result.NATSClockAheadUs, result.NATSClockErrorUs, err = b.clock(ctx); err != nil {
+			return nil, err
+		}
+	}
 	arrivals.fill(result, w.counted)
 	result.Missing = written - arrivals.distinct // nobody adds to it any more
 	result.RelayPeakMemoryBytes = peakMemory(relay.pid())
@@ -224,6 +229,31 @@ func (b *bench) consume(ctx context.Context, a *arrivals) (stop func(), err erro
 		consuming.Stop()
 		<-consuming.Closed()
 	}), nil
+}
+
+// clock compares the clock of the stream's server with this machine's, by the
+// fastest of some requests: the server's time in the answer is of a moment
+// between question and answer.
+func (b *bench) clock(ctx context.Context) (aheadUs, errorUs float64, err error) {
+	const requests = 20
+	s, err := b.js.Stream(ctx, stream)
+	if err != nil {
+		return 0, 0, fmt.Errorf("asking NATS for stream %q: %w", stream, err)
+	}
+	fastest := time.Duration(-1)
+	for range requests {
+		before := time.Now()
+		info, err := s.Info(ctx)
+		if err != nil {
+			return 0, 0, fmt.Errorf("asking NATS for its time: %w", err)
+		}
+		if took := time.Since(before); fastest < 0 || took < fastest {
+			fastest = took
+			aheadUs = float64(info.TimeStamp.Sub(before.Add(took/2)).Nanoseconds()) / 1000
+			errorUs = float64(took.Nanoseconds()) / 2000
+		}
+	}
+	return aheadUs, errorUs, nil
 }
 
 func (a *arrivals) take(msg jetstream.Msg, arrived time.Time) {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/walrelay/walrelay"
@@ -59,6 +60,16 @@ func (b *bench) claim(ctx context.Context) error {
 		if err := b.mayDrop(ctx, name); err != nil {
 			return err
 		}
+	}
+	_, err := b.js.AccountInfo(ctx)
+	if errors.Is(err, nats.ErrNoResponders) || errors.Is(err, jetstream.ErrJetStreamNotEnabled) {
+		return &walrelay.SetupError{
+			What:   fmt.Sprintf("NATS at %s has no JetStream", b.nats.Address()),
+			Remedy: "start nats-server with -js, or correct nats.url or nats.domain",
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("asking NATS for JetStream: %w", err)
 	}
 	if _, err := b.remove(ctx); err != nil {
 		return fmt.Errorf("removing what an earlier bench has left: %w", err)

@@ -90,6 +90,11 @@ type Live struct {
 	// something is wrong.
 	Missing    int `json:"missing"`
 	Duplicated int `json:"duplicated"`
+	// NATSClockAheadUs is by how much the clock of the stream's server is ahead
+	// of this machine's, give or take NATSClockErrorUs. It is in
+	// CommitToStream. Missing for throw-away servers, which have this clock.
+	NATSClockAheadUs float64 `json:"nats_clock_ahead_us,omitempty"`
+	NATSClockErrorUs float64 `json:"nats_clock_error_us,omitempty"`
 	// All three count from just before the statement was sent, of which COMMIT
 	// is a part: until it returned to the writer, until the time that
 	// nats-server gave the message, and until a consumer had it.

@@ -36,7 +36,11 @@ func (r *Result) WriteText(w io.Writer) error {
 func (r *Result) heading(b *strings.Builder) {
 	e := r.Environment
 	fmt.Fprintf(b, "walrelay %s, %s, %s\n", e.Walrelay, e.GoVersion, r.StartedAt.Format(time.RFC3339))
-	fmt.Fprintf(b, "Postgres %s (%s), nats-server %s%s\n", e.Postgres, settingsText(e.PostgresSettings), e.NATS, map[bool]string{true: ", both throw-away and on this machine", false: ""}[e.Private])
+	fmt.Fprintf(b, "Postgres %s: %s\n", e.Postgres, settingsText(e.PostgresSettings))
+	fmt.Fprintf(b, "nats-server %s\n", e.NATS)
+	if e.Private {
+		b.WriteString("both throw-away, and on this machine\n")
+	}
 	fmt.Fprintf(b, "this machine: %d CPUs (%s), %s/%s\n", e.CPUs, orUnknown(e.CPUModel), e.OS, e.Arch)
 	p := r.Parameters
 	fmt.Fprintf(b, "events of %d bytes and %d types; streams with %s\n", p.PayloadBytes, p.Subjects, count(p.Replicas, "replica"))
@@ -45,10 +49,9 @@ func (r *Result) heading(b *strings.Builder) {
 func settingsText(settings map[string]string) string {
 	var texts []string
 	for name, value := range settings {
-		if value == "" {
-			value = "none"
+		if value != "" {
+			texts = append(texts, name+" "+value)
 		}
-		texts = append(texts, name+" "+value)
 	}
 	slices.Sort(texts)
 	return strings.Join(texts, ", ")
@@ -111,6 +114,10 @@ func (r *Result) liveText(b *strings.Builder) {
 	}
 	if l.Missing > 0 || l.Duplicated > 0 {
 		fmt.Fprintf(b, "\nSOMETHING IS WRONG: %d events are missing, and %d came twice.\n", l.Missing, l.Duplicated)
+	}
+	if l.NATSClockErrorUs > 0 {
+		fmt.Fprintf(b, "\nThe clock of nats-server less this machine's is %s ms, give or take %s; so much is in the times in the stream.\n",
+			ms(l.NATSClockAheadUs), ms(l.NATSClockErrorUs))
 	}
 	b.WriteString("\nFrom just before the transaction was sent, in ms:\n\n")
 	rows = newRows(b, false)

@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -83,7 +84,7 @@ func readStat(file string) (stat, error) {
 	if err != nil {
 		return stat{}, err
 	}
-	fields := strings.Fields(string(text[strings.LastIndexByte(string(text), ')')+1:]))
+	fields := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:]))
 	const parent, user, system, childUser, childSystem = 1, 11, 12, 13, 14
 	if len(fields) <= childSystem {
 		return stat{}, fmt.Errorf("%s has %d fields", file, len(fields))

@@ -94,6 +94,7 @@ func checkBench(t *testing.T, result bench.Result) {
 }
 
 func TestBenchStartsServersOfItsOwn(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	plot := filepath.Join(dir, "bench.svg")
 	cmd := exec.Command(binary, smallBench("--private", "--json", "--plot", plot, "--rounds", "2", "--live-per-tx", "2")...)
@@ -146,6 +147,7 @@ func awaitBench(t *testing.T, logs *logBuffer, text string) {
 }
 
 func TestBenchLeavesNothingBehind(t *testing.T) {
+	t.Parallel()
 	e := newEnv(t, own)
 	before := e.belongings()
 	nothing := func(when string) {
@@ -186,6 +188,7 @@ func TestBenchLeavesNothingBehind(t *testing.T) {
 }
 
 func TestBenchLeavesARelayAlone(t *testing.T) {
+	t.Parallel()
 	e := newEnv(t, own)
 	e.init()
 	r := e.run()
@@ -212,6 +215,7 @@ func TestBenchLeavesARelayAlone(t *testing.T) {
 }
 
 func TestBenchRefusesASlotInUse(t *testing.T) {
+	t.Parallel()
 	e := newEnv(t, own)
 	execSQL(t, e.postgresURL, "SELECT pg_create_logical_replication_slot('walrelay_bench', 'pgoutput')")
 	config, err := pgconn.ParseConfig(e.postgresURL)

@@ -39,7 +39,8 @@ type Server struct {
 
 // Start starts a server and waits until it accepts clients.
 func Start(opts Options) (*Server, error) {
-	dir, err := opts.StoreDir, error(nil)
+	var err error
+	dir := opts.StoreDir
 	if dir == "" {
 		if dir, err = os.MkdirTemp("", "walrelay-nats-"); err != nil {
 			return nil, fmt.Errorf("making a folder for nats-server: %w", err)
