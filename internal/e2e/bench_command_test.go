@@ -149,6 +149,7 @@ func awaitBench(t *testing.T, logs *logBuffer, text string) {
 func TestBenchLeavesNothingBehind(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t, own)
+	e.environ = append(e.environ, "TMPDIR="+e.dir) // for the one that is killed
 	before := e.belongings()
 	nothing := func(when string) {
 		t.Helper()
