@@ -214,6 +214,9 @@ func TestAProcessIsMeasuredAndStopped(t *testing.T) {
 		if cpu := processorTime(p.pid(), false); cpu <= 0 || cpu > time.Minute {
 			t.Errorf("the shell counted, and used %v", cpu)
 		}
+		if all, stolen := machineTime(); all <= 0 || stolen < 0 || stolen > all {
+			t.Errorf("the machine had %v, of which others took %v", all, stolen)
+		}
 		if peak := peakMemory(p.pid()); peak < 100<<10 || peak > 1<<30 {
 			t.Errorf("the shell had %d bytes", peak)
 		}

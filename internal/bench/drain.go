@@ -28,6 +28,7 @@ func (b *bench) drain(ctx context.Context) (*Drain, error) {
 
 func (b *bench) round(ctx context.Context, load *workload, number int) (r Round, err error) {
 	p := b.opts.Parameters
+	before := b.usage(nil)
 	// The relay's slot is past the backlogs before; the other is not yet.
 	if _, err := b.conn.Exec(ctx, "SELECT pg_replication_slot_advance($1, pg_current_wal_lsn())", bareSlot); err != nil {
 		return r, fmt.Errorf("advancing slot %q: %w", bareSlot, err)
@@ -68,6 +69,7 @@ func (b *bench) round(ctx context.Context, load *workload, number int) (r Round,
 	if err := b.relayBacklog(ctx, &r); err != nil {
 		return r, err
 	}
+	r.StealRatio = b.usage(nil).since(before).steal()
 	r.RelayToBareReader = r.RelayPerS / r.BareReaderPerS
 	r.RelayToBarePublisher = r.RelayPerS / r.BarePublisherPerS
 	r.RelayToSynchronous = r.RelayPerS / r.SynchronousPerS

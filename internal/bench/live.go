@@ -93,6 +93,7 @@ func (b *bench) live(ctx context.Context) (result *Live, err error) {
 	arrivals.fill(result, w.counted)
 	result.Missing = written - arrivals.distinct // nobody adds to it any more
 	result.RelayPeakMemoryBytes = peakMemory(relay.pid())
+	result.StealRatio = used.steal()
 	result.RelayCPUPerEventUs = perEvent(used.relay, result.Events)
 	result.PostgresCPUPerEventUs = perEvent(used.postgres, result.Events)
 	result.NATSCPUPerEventUs = perEvent(used.nats, result.Events)

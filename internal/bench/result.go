@@ -53,6 +53,10 @@ type Round struct {
 	PostgresCPUPerEventUs float64 `json:"postgres_cpu_per_event_us,omitempty"`
 	NATSCPUPerEventUs     float64 `json:"nats_cpu_per_event_us,omitempty"`
 	RelayPeakMemoryBytes  float64 `json:"relay_peak_memory_bytes,omitempty"`
+	// StealRatio is the part of this machine's processor time that other
+	// virtual machines took, in all of the round. With much of it the figures
+	// say little.
+	StealRatio float64 `json:"steal_ratio"`
 }
 
 // numbers are all of a round's, to be summarised.
@@ -60,7 +64,7 @@ func (r *Round) numbers() []*float64 {
 	return []*float64{
 		&r.WritePerS, &r.BareReaderPerS, &r.BarePublisherPerS, &r.SynchronousPerS, &r.RelayPerS,
 		&r.RelayToBareReader, &r.RelayToBarePublisher, &r.RelayToSynchronous,
-		&r.RelayCPUPerEventUs, &r.PostgresCPUPerEventUs, &r.NATSCPUPerEventUs, &r.RelayPeakMemoryBytes,
+		&r.RelayCPUPerEventUs, &r.PostgresCPUPerEventUs, &r.NATSCPUPerEventUs, &r.RelayPeakMemoryBytes, &r.StealRatio,
 	}
 }
 
@@ -105,4 +109,6 @@ type Live struct {
 	PostgresCPUPerEventUs float64      `json:"postgres_cpu_per_event_us,omitempty"`
 	NATSCPUPerEventUs     float64      `json:"nats_cpu_per_event_us,omitempty"`
 	RelayPeakMemoryBytes  int64        `json:"relay_peak_memory_bytes,omitempty"`
+	// StealRatio is as that of a round.
+	StealRatio float64 `json:"steal_ratio"`
 }

@@ -90,6 +90,7 @@ func (r *Result) drainText(b *strings.Builder) {
 	rows.drain(d, "CPU of Postgres", "µs/event", 1, func(r *Round) float64 { return r.PostgresCPUPerEventUs })
 	rows.drain(d, "CPU of nats-server", "µs/event", 1, func(r *Round) float64 { return r.NATSCPUPerEventUs })
 	rows.drain(d, "peak memory of walrelay", "MiB", 1, func(r *Round) float64 { return r.RelayPeakMemoryBytes / (1 << 20) })
+	rows.drain(d, "taken by other virtual machines", "%", 1, func(r *Round) float64 { return r.StealRatio * 100 })
 	rows.drain(d, "writing the backlog", "events/s", 0, func(r *Round) float64 { return r.WritePerS })
 	rows.flush()
 }
@@ -107,6 +108,7 @@ func (r *Result) liveText(b *strings.Builder) {
 	rows.row("CPU of Postgres", "µs/event", 1, l.PostgresCPUPerEventUs)
 	rows.row("CPU of nats-server", "µs/event", 1, l.NATSCPUPerEventUs)
 	rows.row("peak memory of walrelay", "MiB", 1, float64(l.RelayPeakMemoryBytes)/(1<<20))
+	rows.row("taken by other virtual machines", "%", 1, l.StealRatio*100)
 	rows.flush()
 	if !l.KeptRate {
 		fmt.Fprintf(b, "\nThe writers could not keep the rate, and were up to %v late: these are the latencies at %.0f events/s.\n",

@@ -17,11 +17,17 @@ const tick = 10 * time.Millisecond
 // usage is the processor time that the three have used so far. Zero where it
 // cannot be told: on other systems than Linux, and of servers that are not
 // children.
-type usage struct{ relay, postgres, nats time.Duration }
+type usage struct {
+	relay, postgres, nats time.Duration
+	// all is the time that this machine's processors had, and stolen how much
+	// of it went to other virtual machines.
+	all, stolen time.Duration
+}
 
 // usage reads them. A relay that is nil has used none.
 func (b *bench) usage(relay *process) usage {
 	var u usage
+	u.all, u.stolen = machineTime()
 	if relay != nil {
 		u.relay = processorTime(relay.pid(), false)
 	}
@@ -35,7 +41,40 @@ func (b *bench) usage(relay *process) usage {
 }
 
 func (u usage) since(before usage) usage {
-	return usage{relay: u.relay - before.relay, postgres: u.postgres - before.postgres, nats: u.nats - before.nats}
+	return usage{
+		relay: u.relay - before.relay, postgres: u.postgres - before.postgres, nats: u.nats - before.nats,
+		all: u.all - before.all, stolen: u.stolen - before.stolen,
+	}
+}
+
+// steal is the part of the machine that other virtual machines had.
+func (u usage) steal() float64 {
+	if u.all <= 0 {
+		return 0
+	}
+	return float64(u.stolen) / float64(u.all)
+}
+
+// machineTime reads the first line of /proc/stat (proc(5)): user, nice, system,
+// idle, iowait, irq, softirq and steal; what follows is counted in user already.
+func machineTime() (all, stolen time.Duration) {
+	text, err := os.ReadFile("/proc/stat")
+	if err != nil {
+		return 0, 0
+	}
+	line, _, _ := strings.Cut(string(text), "\n")
+	const steal = 7
+	for i, field := range strings.Fields(strings.TrimPrefix(line, "cpu ")) {
+		ticks, err := strconv.ParseInt(field, 10, 64)
+		if err != nil || i > steal {
+			break
+		}
+		all += time.Duration(ticks) * tick
+		if i == steal {
+			stolen = time.Duration(ticks) * tick
+		}
+	}
+	return all, stolen
 }
 
 // perEvent is the time in microseconds that each of n events took.
