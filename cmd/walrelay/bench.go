@@ -31,9 +31,9 @@ consumer, while others are written at a steady rate.
 It measures the configured servers, or throw-away ones when none is configured.
 On configured servers it uses a table, slots, a publication and streams of its
 own (walrelay_bench, WALRELAY_BENCH) and removes them at the end; of the
-configuration it takes the connections and the publishing window. They have the
-load of it, and keep the backlog twice, as write-ahead log and in a stream.
-Method and meaning: docs/performance.md.`,
+configuration it takes the connections and the publishing window. The servers
+have the load of it, and keep the backlog three times: in the table, as
+write-ahead log and in a stream. Method and meaning: docs/performance.md.`,
 		Args: cobra.NoArgs,
 	}
 	flags := cmd.Flags()
@@ -53,6 +53,8 @@ Method and meaning: docs/performance.md.`,
 	flags.DurationVar(&duration, "duration", 10*time.Second, "live: how long, after a second that does not count")
 	flags.IntVar(&p.LivePerTx, "live-per-tx", p.LivePerTx, "live: events of a transaction")
 	source := addConfigFlags(cmd, "postgres.", "nats.", "publish.max_in_flight", "publish.ack_timeout")
+	flags.Lookup(flagName("postgres.url")).Usage = "Postgres URL or keyword string (without this and nats-url: throw-away servers)"
+	flags.Lookup(flagName("nats.url")).Usage = "NATS URL, or several separated by commas"
 	cmd.RunE = source.command(func(ctx context.Context, cfg walrelay.Config) error {
 		p.DurationS = duration.Seconds()
 		switch only {

@@ -91,6 +91,20 @@ func (b *bench) connect(ctx context.Context) (err error) {
 	return err
 }
 
+// reconnect connects to Postgres again if the connection is closed, as it is
+// when a query was interrupted.
+func (b *bench) reconnect(ctx context.Context) error {
+	if !b.conn.IsClosed() {
+		return nil
+	}
+	conn, err := pgx.Connect(ctx, b.postgres)
+	if err != nil {
+		return fmt.Errorf("connecting to Postgres again: %w", err)
+	}
+	b.conn = conn
+	return nil
+}
+
 func (b *bench) jetstream(opts ...jetstream.JetStreamOpt) (js jetstream.JetStream, err error) {
 	if b.nats.Domain != "" {
 		js, err = jetstream.NewWithDomain(b.nc, b.nats.Domain, opts...)
@@ -128,7 +142,11 @@ func (b *bench) measure(ctx context.Context) (*Result, error) {
 	removing, cancel := context.WithTimeout(context.WithoutCancel(ctx), removeTimeout)
 	defer cancel()
 	b.opts.progress("removing what the bench made …")
-	left, rerr := b.remove(removing)
+	var left []string
+	rerr := b.reconnect(removing)
+	if rerr == nil {
+		left, rerr = b.remove(removing)
+	}
 	if rerr != nil {
 		err = errors.Join(err, fmt.Errorf("removing what the bench made: %w", rerr))
 	}

@@ -1,9 +1,11 @@
 package bench
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"strconv"
 	"sync"
 	"time"
@@ -25,6 +27,24 @@ const (
 	xLogDataHeader = 25
 )
 
+// readBuffer is how much the readers take from the socket at once, as much as
+// the relay does.
+const readBuffer = 256 << 10
+
+// patient waits a moment before it reads. The server sends each message by
+// itself; a reader that is faster than it would be woken for every one, which
+// costs both so much that it is slower than one with more to do.
+type patient struct{ r io.Reader }
+
+// Read implements io.Reader.
+func (p patient) Read(b []byte) (int, error) {
+	time.Sleep(pause)
+	return p.r.Read(b)
+}
+
+// pause is how long the limits wait for more to do at once.
+const pause = 200 * time.Microsecond
+
 // statusInterval is how often the readers tell the server that they live; by
 // default it gives up a silent one after a minute.
 const statusInterval = 10 * time.Second
@@ -41,6 +61,9 @@ func (b *bench) readSlot(ctx context.Context, handle func(message []byte) error)
 		return fmt.Errorf("reading slot %q: %w", bareSlot, err)
 	}
 	config.RuntimeParams["replication"] = "database"
+	config.BuildFrontend = func(r io.Reader, w io.Writer) *pgproto3.Frontend {
+		return pgproto3.NewFrontend(bufio.NewReaderSize(patient{r}, readBuffer), w)
+	}
 	conn, err := pgconn.ConnectConfig(ctx, config)
 	if err != nil {
 		return fmt.Errorf("connecting to read slot %q: %w", bareSlot, err)
@@ -127,8 +150,18 @@ func (b *bench) barePublisher(ctx context.Context, load *workload, first, events
 		if _, err := js.PublishMsgAsync(msg, jetstream.WithStallWait(ackPatience)); err != nil {
 			return 0, fmt.Errorf("publishing to stream %q: %w", bareStream, err)
 		}
-		if n%publishWindow == 0 && ctx.Err() != nil {
+		if n%(publishWindow/16) != 0 {
+			continue
+		}
+		if ctx.Err() != nil {
 			return 0, context.Cause(ctx)
+		}
+		// Left to itself, the client stalls at a full window and goes on at every
+		// acknowledgement, with one message.
+		for js.PublishAsyncPending() > publishWindow*3/4 {
+			if err := sleep(ctx, pause); err != nil {
+				return 0, err
+			}
 		}
 	}
 	select {

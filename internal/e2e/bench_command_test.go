@@ -160,23 +160,29 @@ func TestBenchLeavesNothingBehind(t *testing.T) {
 	checkBench(t, runBench(t, e.command(smallBench("--json")...)))
 	nothing("after a bench")
 
-	begin := func() (*exec.Cmd, *logBuffer) {
-		cmd, logs := e.command("bench", "--only", "live", "--duration", "1m"), &logBuffer{}
+	begin := func(awaited string, args ...string) (*exec.Cmd, *logBuffer) {
+		cmd, logs := e.command(append([]string{"bench"}, args...)...), &logBuffer{}
 		cmd.Stdout, cmd.Stderr = logs, logs
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
-		awaitBench(t, logs, "writing 1000 events a second")
+		awaitBench(t, logs, awaited)
 		return cmd, logs
 	}
-	cmd, logs := begin()
-	_ = cmd.Process.Signal(syscall.SIGINT)
-	if _ = cmd.Wait(); cmd.ProcessState.ExitCode() != 1 || !strings.Contains(logs.String(), "walrelay: interrupted") {
-		t.Errorf("want it to end with 1 and to say that it was interrupted; got %s:\n%s", cmd.ProcessState, logs.String())
+	const live = "writing 1000 events a second"
+	for _, args := range [][]string{
+		{"writing 5000000 events", "--events", "5000000"},
+		{live, "--only", "live", "--duration", "1m"},
+	} {
+		cmd, logs := begin(args[0], args[1:]...)
+		_ = cmd.Process.Signal(syscall.SIGINT)
+		if _ = cmd.Wait(); cmd.ProcessState.ExitCode() != 1 || !strings.Contains(logs.String(), "walrelay: interrupted") {
+			t.Errorf("want it to end with 1 and to say that it was interrupted; got %s:\n%s", cmd.ProcessState, logs.String())
+		}
+		nothing("after a bench was interrupted while " + args[0])
 	}
-	nothing("after an interrupted bench")
 
-	cmd, _ = begin()
+	cmd, _ := begin(live, "--only", "live", "--duration", "1m")
 	_ = cmd.Process.Kill()
 	_ = cmd.Wait()
 	if e.belongings() == before {
