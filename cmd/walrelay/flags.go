@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -46,8 +47,9 @@ func usages() [][2]string {
 }
 
 // addConfigFlags gives a command --config and a flag for every key that one
-// value can say.
-func addConfigFlags(cmd *cobra.Command) *configSource {
+// value can say; of those only that begin as one of prefixes does, if there are
+// any.
+func addConfigFlags(cmd *cobra.Command, prefixes ...string) *configSource {
 	s := &configSource{schema: configSchema(), flags: map[string]any{}}
 	flags := cmd.Flags()
 	flags.SortFlags = false
@@ -58,6 +60,9 @@ func addConfigFlags(cmd *cobra.Command) *configSource {
 	}
 	for _, usage := range usages() {
 		key := usage[0]
+		if len(prefixes) > 0 && !slices.ContainsFunc(prefixes, func(prefix string) bool { return strings.HasPrefix(key, prefix) }) {
+			continue
+		}
 		flag := flags.VarPF(&flagValue{key: key, kind: kinds[key], values: s.flags}, flagName(key), "", usage[1])
 		if kinds[key] == boolean {
 			flag.NoOptDefVal = "true"

@@ -56,7 +56,8 @@ func newRootCommand() *cobra.Command {
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
-	root.AddCommand(newInitCommand(), newRunCommand(), newDelayedCommand(), newDemoCommand(), newVersionCommand())
+	root.AddCommand(newInitCommand(), newRunCommand(), newDelayedCommand(), newDemoCommand(),
+		newBenchCommand(), newBenchServerCommand(), newVersionCommand())
 	return root
 }
 

@@ -1,5 +1,6 @@
 // Package localnats runs nats-servers with JetStream inside the program: for
-// the tests, and for "walrelay demo".
+// the tests, for "walrelay demo", and for the process that "walrelay bench"
+// starts for it.
 package localnats
 
 import (
@@ -22,6 +23,9 @@ const startTimeout = 20 * time.Second
 type Options struct {
 	// Port to listen on, on 127.0.0.1; default a free one.
 	Port int
+	// StoreDir is the folder for the streams, which goes when the server is
+	// closed; default a new one below the system's temp folder.
+	StoreDir string
 	// Configure may change the server's options before it starts.
 	Configure func(*server.Options)
 }
@@ -35,9 +39,12 @@ type Server struct {
 
 // Start starts a server and waits until it accepts clients.
 func Start(opts Options) (*Server, error) {
-	dir, err := os.MkdirTemp("", "walrelay-nats-")
-	if err != nil {
-		return nil, fmt.Errorf("making a folder for nats-server: %w", err)
+	var err error
+	dir := opts.StoreDir
+	if dir == "" {
+		if dir, err = os.MkdirTemp("", "walrelay-nats-"); err != nil {
+			return nil, fmt.Errorf("making a folder for nats-server: %w", err)
+		}
 	}
 	s := &Server{opts: &server.Options{
 		ServerName: "local", Host: "127.0.0.1", Port: opts.Port, JetStream: true, StoreDir: dir,

@@ -1,0 +1,140 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/walrelay/walrelay"
+	"github.com/walrelay/walrelay/internal/bench"
+)
+
+func newBenchCommand() *cobra.Command {
+	opts := bench.Options{Parameters: bench.DefaultParameters()}
+	p := &opts.Parameters
+	var duration time.Duration
+	var asJSON bool
+	var only, plot string
+	cmd := &cobra.Command{
+		Use:   "bench",
+		Short: "Measure throughput and latency, beside what the servers can do at most",
+		Long: `Measure how fast a relay drains a backlog, beside a reader of the slot and a
+publisher that do nothing else and a relay that waits for each acknowledgement;
+and how long an event takes, from its transaction to the stream and to a
+consumer, while others are written at a steady rate.
+
+It measures the configured servers, or throw-away ones when none is configured.
+On configured servers it uses a table, slots, a publication and streams of its
+own (walrelay_bench, WALRELAY_BENCH) and removes them at the end; of the
+configuration it takes the connections and the publishing window. The servers
+have the load of it, and keep the backlog three times: in the table, as
+write-ahead log and in a stream. Method and meaning: docs/performance.md.`,
+		Args: cobra.NoArgs,
+	}
+	flags := cmd.Flags()
+	flags.BoolVar(&opts.Private, "private", false, "throw-away servers, also when others are configured")
+	flags.StringVar(&only, "only", "", "one part only: drain or live")
+	flags.BoolVar(&asJSON, "json", false, "print one JSON object with everything")
+	flags.StringVar(&plot, "plot", "", "also draw the result into this `FILE.svg`")
+	flags.IntVar(&p.PayloadBytes, "payload", p.PayloadBytes, "bytes of an event's data")
+	flags.IntVar(&p.Subjects, "subjects", p.Subjects, "different event types")
+	flags.IntVar(&p.Writers, "writers", p.Writers, "connections that write")
+	flags.IntVar(&p.Replicas, "replicas", p.Replicas, "replicas of the streams")
+	flags.IntVar(&p.Events, "events", p.Events, "drain: events of the backlog")
+	flags.IntVar(&p.PerTx, "per-tx", p.PerTx, "drain: events of a transaction")
+	flags.IntVar(&p.SyncEvents, "sync-events", p.SyncEvents, "drain: events that are relayed one by one, at most")
+	flags.IntVar(&p.Rounds, "rounds", p.Rounds, "drain: how often; medians are reported")
+	flags.IntVar(&p.RatePerS, "rate", p.RatePerS, "live: events a second; 0 for as fast as the writers can")
+	flags.DurationVar(&duration, "duration", 10*time.Second, "live: how long, after a second that does not count")
+	flags.IntVar(&p.LivePerTx, "live-per-tx", p.LivePerTx, "live: events of a transaction")
+	source := addConfigFlags(cmd, "postgres.", "nats.", "publish.max_in_flight", "publish.ack_timeout")
+	flags.Lookup(flagName("postgres.url")).Usage = "Postgres URL or keyword string (without this and nats-url: throw-away servers)"
+	flags.Lookup(flagName("nats.url")).Usage = "NATS URL, or several separated by commas"
+	cmd.RunE = source.command(func(ctx context.Context, cfg walrelay.Config) error {
+		p.DurationS = duration.Seconds()
+		switch only {
+		case "", "drain", "live":
+			opts.Drain, opts.Live = only != "live", only != "drain"
+		default:
+			return &usageError{fmt.Sprintf("--only: %q is neither drain nor live", only)}
+		}
+		opts.Config, opts.Version, opts.Progress = cfg, versionText(), cmd.ErrOrStderr()
+		if err := benchUsage(opts.Validate()); err != nil {
+			return err
+		}
+		file, err := createPlot(plot)
+		if err != nil {
+			return err
+		}
+		result, err := bench.Run(ctx, opts)
+		if err != nil {
+			return errors.Join(err, discardPlot(file))
+		}
+		if file != nil {
+			if err := errors.Join(result.WriteSVG(file), file.Close()); err != nil {
+				return err
+			}
+		}
+		if asJSON {
+			return json.NewEncoder(cmd.OutOrStdout()).Encode(result)
+		}
+		return result.WriteText(cmd.OutOrStdout())
+	})
+	return cmd
+}
+
+// benchUsage turns the faults of options into those of flags.
+func benchUsage(err error) error {
+	if err == nil {
+		return nil
+	}
+	all := faults(err)
+	for i, fault := range all {
+		if option, ok := errors.AsType[*bench.OptionError](fault); ok {
+			all[i] = &usageError{"--" + option.Name + ": " + option.Problem}
+		}
+	}
+	return errors.Join(all...)
+}
+
+// createPlot opens the file before anything is measured, so that a wrong path
+// costs nobody minutes; nil without a path.
+func createPlot(path string) (*os.File, error) {
+	if path == "" {
+		return nil, nil //nolint:nilnil // no plot is asked for
+	}
+	file, err := os.Create(path)
+	if err != nil {
+		return nil, &usageError{fmt.Sprintf("--plot: %v", err)}
+	}
+	return file, nil
+}
+
+func discardPlot(file *os.File) error {
+	if file == nil {
+		return nil
+	}
+	return errors.Join(file.Close(), os.Remove(file.Name()))
+}
+
+// newBenchServerCommand is what bench starts for its nats-server to have a
+// process of its own.
+func newBenchServerCommand() *cobra.Command {
+	var dir string
+	cmd := &cobra.Command{
+		Use:    bench.ServerCommand,
+		Short:  "Run a nats-server for bench until standard input ends",
+		Args:   cobra.NoArgs,
+		Hidden: true,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return bench.ServeNATS(dir, cmd.InOrStdin(), cmd.OutOrStdout())
+		},
+	}
+	cmd.Flags().StringVar(&dir, "store-dir", "", "folder for the streams; default a new one")
+	return cmd
+}

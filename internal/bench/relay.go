@@ -1,0 +1,93 @@
+package bench
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/walrelay/walrelay"
+)
+
+// relayStop is how long the relay may take to end.
+const relayStop = 20 * time.Second
+
+// relayConfig is the configuration of the relay that is measured: the defaults,
+// with names of the bench's own, and the window that the options have.
+func relayConfig(opts Options, postgres string, nats walrelay.NATSConfig) walrelay.Config {
+	return walrelay.Config{
+		Postgres:    walrelay.PostgresConfig{URL: postgres},
+		NATS:        nats,
+		Slot:        slot,
+		Publication: publication,
+		Outbox:      walrelay.OutboxConfig{Tables: []string{table}},
+		Streams:     []walrelay.StreamConfig{{Name: stream, Subjects: []string{subjects}, Replicas: opts.Parameters.Replicas}},
+		Publish: walrelay.PublishConfig{
+			Subject:          subjectPrefix + "{type}",
+			MaxInFlight:      opts.Config.Publish.MaxInFlight,
+			MaxInFlightBytes: opts.Config.Publish.MaxInFlightBytes,
+			AckTimeout:       opts.Config.Publish.AckTimeout,
+		},
+		HTTP: walrelay.HTTPConfig{Addr: "off"},
+		Log:  walrelay.LogConfig{Level: "warn", Format: "json"},
+	}
+}
+
+// startRelay starts "walrelay run" of this executable.
+func (b *bench) startRelay() (*process, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, fmt.Errorf("looking for this program: %w", err)
+	}
+	cfg := relayConfig(b.opts, b.postgres, b.nats)
+	file := filepath.Join(b.dir, "relay.yaml")
+	// Streams can stand in a file only; secrets stand in the environment.
+	text := fmt.Sprintf("streams: [{name: %s, subjects: [%q], replicas: %d}]\n", stream, subjects, b.opts.Parameters.Replicas)
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		return nil, fmt.Errorf("writing the relay's configuration: %w", err)
+	}
+	cmd := exec.Command(self, "run", "--config", file)
+	cmd.Env = relayEnvironment(os.Environ(), cfg)
+	return startProcess("the relay", cmd)
+}
+
+// relayEnvironment is the environment with the configuration, and with nothing
+// of what walrelay is otherwise configured with there.
+func relayEnvironment(environ []string, cfg walrelay.Config) []string {
+	var env []string
+	for _, entry := range environ {
+		if !strings.HasPrefix(entry, "WALRELAY_") {
+			env = append(env, entry)
+		}
+	}
+	cfg = cfg.WithDefaults()
+	for _, variable := range [][2]string{
+		{"POSTGRES_URL", cfg.Postgres.URL},
+		{"NATS_URL", cfg.NATS.URL},
+		{"NATS_USER", cfg.NATS.User},
+		{"NATS_PASSWORD", cfg.NATS.Password},
+		{"NATS_TOKEN", cfg.NATS.Token},
+		{"NATS_CREDS_FILE", cfg.NATS.CredsFile},
+		{"NATS_NKEY_FILE", cfg.NATS.NKeyFile},
+		{"NATS_TLS_CA_FILE", cfg.NATS.TLS.CAFile},
+		{"NATS_TLS_CERT_FILE", cfg.NATS.TLS.CertFile},
+		{"NATS_TLS_KEY_FILE", cfg.NATS.TLS.KeyFile},
+		{"NATS_DOMAIN", cfg.NATS.Domain},
+		{"SLOT", cfg.Slot},
+		{"PUBLICATION", cfg.Publication},
+		{"OUTBOX_TABLES", strings.Join(cfg.Outbox.Tables, ",")},
+		{"PUBLISH_SUBJECT", cfg.Publish.Subject},
+		{"PUBLISH_MAX_IN_FLIGHT", strconv.Itoa(cfg.Publish.MaxInFlight)},
+		{"PUBLISH_MAX_IN_FLIGHT_BYTES", strconv.Itoa(cfg.Publish.MaxInFlightBytes)},
+		{"PUBLISH_ACK_TIMEOUT", cfg.Publish.AckTimeout.String()},
+		{"HTTP_ADDR", cfg.HTTP.Addr},
+		{"LOG_LEVEL", cfg.Log.Level},
+		{"LOG_FORMAT", cfg.Log.Format},
+	} {
+		env = append(env, "WALRELAY_"+variable[0]+"="+variable[1])
+	}
+	return env
+}
