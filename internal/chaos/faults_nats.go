@@ -196,7 +196,7 @@ func natsFaults() []fault {
 				if err := fillVolume(w.nats[0].store); err != nil {
 					return err
 				}
-				if err := w.writeHuge(ctx, 9000, rand.New(rand.NewPCG(w.seed, 99))); err != nil {
+				if err := w.writeHuge(ctx, 9000, newRand(w.seed, 99)); err != nil {
 					return err
 				}
 				sleep(ctx, 6*time.Second)

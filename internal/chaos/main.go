@@ -175,7 +175,7 @@ type harness struct {
 }
 
 func (h *harness) faults(ctx context.Context) error {
-	rng := rand.New(rand.NewPCG(h.seed, 0))
+	rng := newRand(h.seed, 0)
 	done, failed := 0, 0
 	for range h.rounds {
 		steps, err := plan(h.options, rng)
@@ -234,7 +234,7 @@ func (h *harness) world(ctx context.Context, s step, seed uint64, p programs) (b
 	}()
 	for _, f := range s.faults {
 		started, before := time.Now(), w.ledger.events()
-		if err := w.suffer(ctx, f, rand.New(rand.NewPCG(seed, hash(f.name)))); err != nil {
+		if err := w.suffer(ctx, f, newRand(seed, hash(f.name))); err != nil {
 			fmt.Fprintf(h.out, "  %-36s failed\n", f.name)
 			return nil, dir, err
 		}
@@ -336,3 +336,6 @@ func failoverBinaries(ctx context.Context) (string, error) {
 	found := strings.Split(strings.TrimSpace(out), "\n")
 	return found[len(found)-1], nil
 }
+
+// newRand returns numbers that the seed and the stream decide.
+func newRand(seed, stream uint64) *rand.Rand { return rand.New(rand.NewPCG(seed, stream)) }

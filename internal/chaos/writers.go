@@ -38,7 +38,7 @@ func startWriters(ctx context.Context, seed uint64, pause time.Duration, url fun
 	ctx, cancel := context.WithCancel(ctx)
 	w := &writers{url: url, hist: hist, ledger: ledger, pause: pause, cancel: cancel}
 	for n := range writerCount {
-		rng := rand.New(rand.NewPCG(seed, uint64(n)))
+		rng := newRand(seed, uint64(n))
 		w.group.Go(func() { w.write(ctx, n, rng) })
 	}
 	return w
