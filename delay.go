@@ -42,7 +42,7 @@ type delay struct {
 	// passed is the LSN below which every event had its outcome in a session
 	// before, and known has those above it that are in the table since then.
 	passed replication.LSN
-	known  map[event.Position]struct{}
+	known  map[event.Position]retry.State
 
 	staged []staged
 	bytes  int
@@ -100,8 +100,11 @@ func (d *delay) take(ctx context.Context, change decode.Change, ticket uint64, f
 		return nil
 	}
 	if len(d.known) > 0 {
-		if _, ok := d.known[ev.Position]; ok {
+		if state, ok := d.known[ev.Position]; ok {
 			delete(d.known, ev.Position)
+			if state == retry.Retrying || state == retry.Held || state == retry.Failed && d.session.relay.cfg.Retry.FailedHoldsKey {
+				d.keys.Known(ev.PartitionKey)
+			}
 			d.session.outcome(ticket, outcomeAlreadyDelayed, ev)
 			return nil
 		}

@@ -162,6 +162,20 @@ func (k *Keys) Fail(partitionKey string, behind int) {
 	state.pending += 1 + behind
 }
 
+// Known says that an event was read that is in the table since an earlier
+// session, and holds its key: what was given back of the key after it waits for
+// it, as it would have in that session.
+func (k *Keys) Known(partitionKey string) {
+	if partitionKey == "" || k.count.Load() == 0 {
+		return
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if key, ok := k.held[KeyHash(partitionKey)]; ok {
+		key.failed = true
+	}
+}
+
 // Stored says that an event of the key is in the table. look asks to look at the
 // key: the event is not one that holds it.
 func (k *Keys) Stored(partitionKey string, look bool) {

@@ -173,3 +173,28 @@ func BenchmarkHoldsWithHundredThousandKeys(b *testing.B) {
 		}
 	}
 }
+
+// A session was killed between two writes of what it had read in one go: the
+// first event of a key, which had failed, is in the table, the next ones, given
+// back together with it, are not. They must not overtake it.
+func TestWhatWasGivenBackWaitsForAnEventThatAnEarlierSessionPutIntoTheTable(t *testing.T) {
+	k := NewKeys([]int64{KeyHash("k"), KeyHash("other")})
+	wantHeld(t, k, keyed("k", 10, true), false)
+	k.Known("k")
+	k.Known("nobody's")
+	wantHeld(t, k, keyed("k", 10, true), true)
+	wantHeld(t, k, keyed("other", 10, true), false)
+	wantHeld(t, k, keyed("nobody's", 10, false), false)
+
+	// Once everything of that session has an outcome, the table decides.
+	k.Marked(20)
+	all, free := k.take(21, 10)
+	if len(all) != 2 || len(free) != 2 {
+		t.Fatalf("%d keys are looked at, and %d may be free; want both", len(all), len(free))
+	}
+	k.giveBack([]int64{KeyHash("k")})
+	k.looked(all, []int64{KeyHash("other")}, nil)
+	wantHeld(t, k, keyed("k", 30, true), false)
+	wantHeld(t, k, keyed("k", 30, false), true)
+	wantHeld(t, k, keyed("other", 30, false), false)
+}

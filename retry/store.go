@@ -283,9 +283,9 @@ func columns(entries []Entry, failedHolds bool) (rows []any, keys []int64, err e
 }
 
 // Load reads, over a connection that may be used for it, which keys are held,
-// and which positions from lsn on are in the table already. It then marks the
-// write-ahead log with the session's number.
-func Load(ctx context.Context, conn *pgx.Conn, slot string, session int64, lsn uint64) (keys []int64, positions map[event.Position]struct{}, err error) {
+// and which positions from lsn on are in the table already, and in which state.
+// It then marks the write-ahead log with the session's number.
+func Load(ctx context.Context, conn *pgx.Conn, slot string, session int64, lsn uint64) (keys []int64, positions map[event.Position]State, err error) {
 	rows, err := conn.Query(ctx, sql.DelayKeys, slot)
 	if err == nil {
 		keys, err = pgx.CollectRows(rows, pgx.RowTo[int64])
@@ -297,11 +297,11 @@ func Load(ctx context.Context, conn *pgx.Conn, slot string, session int64, lsn u
 	if err != nil {
 		return nil, nil, fmt.Errorf("reading walrelay.delayed: %w", err)
 	}
-	positions = make(map[event.Position]struct{})
-	var text string
-	if _, err := pgx.ForEachRow(rows, []any{&text}, func() error {
+	positions = make(map[event.Position]State)
+	var text, state string
+	if _, err := pgx.ForEachRow(rows, []any{&text, &state}, func() error {
 		position, err := event.ParsePosition(text)
-		positions[position] = struct{}{}
+		positions[position] = State(state)
 		return err
 	}); err != nil {
 		return nil, nil, fmt.Errorf("reading walrelay.delayed: %w", err)
