@@ -8,7 +8,7 @@ PG_CACHE    ?= /var/tmp/walrelay-pg
 GOLANGCI    := $(GO) run -modfile=tools/go.mod github.com/golangci/golangci-lint/v2/cmd/golangci-lint
 POSTGRES_URL ?=
 
-.PHONY: help build test test-unit test-e2e test-majors lint vet fuzz bench demo clean
+.PHONY: help build test test-unit test-e2e test-majors test-chaos lint vet fuzz chaos bench demo clean
 
 help: ## list the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -18,7 +18,7 @@ build: ## build bin/walrelay
 
 test: ## everything that CI runs: vet, lint, tests with the race detector, Postgres 15, 14 and 18
 	scripts/ensure-postgres.sh
-	$(MAKE) vet lint test-unit test-e2e test-majors
+	$(MAKE) vet lint test-unit test-e2e test-majors test-chaos
 
 test-unit: ## tests of the packages, with the race detector
 	$(GO) test -race -timeout 5m $$($(GO) list ./... | grep -v /internal/e2e)
@@ -44,6 +44,13 @@ fuzz: ## a short run of every fuzz test
 			$(GO) test -run '^$$' -fuzz "^$$name\$$" -fuzztime 20s $$target || exit 1; \
 		done; \
 	done
+
+chaos: ## try to break the promises: every fault in every setting (SEED=42, ARGS="--list", see docs/faults.md)
+	scripts/ensure-postgres.sh
+	$(GO) run ./internal/chaos $(if $(SEED),--seed $(SEED)) $(ARGS)
+
+test-chaos: ## a short run of it, and whether it finds what broken relays do
+	$(GO) run ./internal/chaos --short --controls --seed 1
 
 bench: ## throughput and latency on this machine, beside a bare reader of the slot
 	scripts/ensure-postgres.sh

@@ -17,10 +17,10 @@ import (
 
 // endings are the faults that somebody has to mend: the relay ends with a line
 // that says what is wrong and what to do.
-func endings() []fault {
-	ending := func(name, what, then, line string, do func(context.Context, *World) error) fault {
+func endings() []fault { //nolint:gocognit // a table
+	ending := func(name, what, line string, do func(context.Context, *World) error) fault {
 		return fault{
-			name: name, settings: []string{onSingle}, alone: true, what: what, then: then,
+			name: name, settings: []string{onSingle}, alone: true, what: what, then: "the relay ends with 1 and one clear line",
 			do: func(ctx context.Context, w *World, _ *rand.Rand) error {
 				w.relays[0].ends, w.judged = true, true
 				if err := do(ctx, w); err != nil {
@@ -30,9 +30,8 @@ func endings() []fault {
 			},
 		}
 	}
-	const ends = "the relay ends with 1 and one clear line"
 	return []fault{
-		ending("slot-dropped", "the slot is dropped while the relay is down", ends, `slot "walrelay" does not exist`, func(ctx context.Context, w *World) error {
+		ending("slot-dropped", "the slot is dropped while the relay is down", `slot "walrelay" does not exist`, func(ctx context.Context, w *World) error {
 			w.relays[0].kill()
 			if err := until(ctx, 10*time.Second, "the slot is dropped", func(ctx context.Context) error {
 				return w.exec(ctx, "SELECT pg_drop_replication_slot('walrelay')")
@@ -41,7 +40,7 @@ func endings() []fault {
 			}
 			return w.relays[0].start("")
 		}),
-		ending("slot-lost", "Postgres gives up the slot, as max_slot_wal_keep_size says, while NATS does not answer", ends, `slot.*(lost|invalidat)`, func(ctx context.Context, w *World) error {
+		ending("slot-lost", "Postgres gives up the slot, as max_slot_wal_keep_size says, while NATS does not answer", `slot.*(lost|invalidat)`, func(ctx context.Context, w *World) error {
 			w.nats[0].stop()
 			if err := w.exec(ctx, "ALTER SYSTEM SET max_slot_wal_keep_size = '16MB'", "ALTER SYSTEM SET max_wal_size = '32MB'", "SELECT pg_reload_conf()"); err != nil {
 				return err
@@ -60,16 +59,16 @@ func endings() []fault {
 				return nil
 			})
 		}),
-		ending("publication-dropped", "the publication is dropped while events flow", ends, `publication "walrelay"`, func(ctx context.Context, w *World) error {
+		ending("publication-dropped", "the publication is dropped while events flow", `publication "walrelay"`, func(ctx context.Context, w *World) error {
 			return w.exec(ctx, "DROP PUBLICATION walrelay")
 		}),
-		ending("table-left-publication", "the outbox table is taken out of the publication", ends, `publication "walrelay"`, func(ctx context.Context, w *World) error {
+		ending("table-left-publication", "the outbox table is taken out of the publication", `publication "walrelay"`, func(ctx context.Context, w *World) error {
 			return w.exec(ctx, "ALTER PUBLICATION walrelay DROP TABLE public.outbox")
 		}),
-		ending("stream-deleted", "the stream is deleted under load", ends, `stream "EVENTS" does not exist`, func(ctx context.Context, w *World) error {
+		ending("stream-deleted", "the stream is deleted under load", `stream "EVENTS" does not exist`, func(ctx context.Context, w *World) error {
 			return w.js.DeleteStream(ctx, streamName)
 		}),
-		ending("stream-recreated", "the stream is deleted and made again under load", ends, `stream "EVENTS" was deleted and created again`, func(ctx context.Context, w *World) error {
+		ending("stream-recreated", "the stream is deleted and made again under load", `stream "EVENTS" was deleted and created again`, func(ctx context.Context, w *World) error {
 			stream, err := w.js.Stream(ctx, streamName)
 			if err != nil {
 				return err
@@ -80,10 +79,10 @@ func endings() []fault {
 			_, err = w.js.CreateStream(ctx, stream.CachedInfo().Config)
 			return err
 		}),
-		ending("stream-sealed", "the stream is sealed under load", ends, `sealed`, func(ctx context.Context, w *World) error {
+		ending("stream-sealed", "the stream is sealed under load", `sealed`, func(ctx context.Context, w *World) error {
 			return w.changeStream(ctx, func(c *jetstream.StreamConfig) { c.Sealed = true })
 		}),
-		ending("database-restored", "Postgres is replaced by a copy of its data of an hour ago", ends, `went back in time|A database was restored`, func(ctx context.Context, w *World) error {
+		ending("database-restored", "Postgres is replaced by a copy of its data of an hour ago", `went back in time|A database was restored`, func(ctx context.Context, w *World) error {
 			w.writers.hold()
 			if err := w.caughtUp(ctx, 30*time.Second); err != nil {
 				return err
@@ -113,20 +112,20 @@ func endings() []fault {
 				return err
 			}
 			w.relays[0].kill()
-			if err := w.net.turn(ctx, "postgres", restored.Port()); err != nil {
+			if err := w.net.turnPostgres(ctx, restored.Port()); err != nil {
 				return err
 			}
 			return w.relays[0].start("")
 		}),
-		ending("another-database", "another Postgres answers at the address", ends, `slot "walrelay" does not exist|is not a|does not exist`, func(ctx context.Context, w *World) error {
+		ending("another-database", "another Postgres answers at the address", `slot "walrelay" does not exist|is not a|does not exist`, func(ctx context.Context, w *World) error {
 			other, err := localpg.Start(ctx, localpg.Options{})
 			if err != nil {
 				return err
 			}
 			w.spare = other
-			return w.net.turn(ctx, "postgres", other.Port())
+			return w.net.turnPostgres(ctx, other.Port())
 		}),
-		ending("synchronous-standby-names", "synchronous_standby_names is '*', so that every commit would wait for NATS", ends, `synchronous_standby_names`, func(ctx context.Context, w *World) error {
+		ending("synchronous-standby-names", "synchronous_standby_names is '*', so that every commit would wait for NATS", `synchronous_standby_names`, func(ctx context.Context, w *World) error {
 			w.relays[0].kill()
 			if err := w.exec(ctx, "ALTER SYSTEM SET synchronous_standby_names = '*'", "SELECT pg_reload_conf()"); err != nil {
 				return err

@@ -75,7 +75,6 @@ type stored struct {
 	at       time.Time // the server's
 	id       string
 	position string // of its header
-	key      string
 }
 
 // flushed says which LSN the slot had confirmed at a time.

@@ -21,8 +21,8 @@ type fault struct {
 	alone bool
 	// root says that only root can do it (mounting a volume).
 	root bool
-	// short says that it is part of the short run.
-	short bool
+	// short is the setting in which it is part of the short run; empty for none.
+	short string
 	// does it, and leaves at most what World.heal takes away.
 	do func(ctx context.Context, w *World, rng *rand.Rand) error
 	// says are patterns of what a relay must have logged.
@@ -51,10 +51,10 @@ func between(rng *rand.Rand, from, to time.Duration) time.Duration {
 
 var everywhere = []string{onSingle, onPair, onCluster, onQueue, onFailover}
 
-func relayFaults() []fault {
+func relayFaults() []fault { //nolint:gocognit // a table
 	return []fault{
 		{
-			name: "relay-killed", settings: everywhere, short: true,
+			name: "relay-killed", settings: everywhere, short: onSingle,
 			what: "the relay that streams is killed, four times, and started again",
 			then: "the next one, or the standby, goes on after what the stream has",
 			do: func(ctx context.Context, w *World, rng *rand.Rand) error {
@@ -74,7 +74,7 @@ func relayFaults() []fault {
 			},
 		},
 		{
-			name: "relay-dies-at-a-step", settings: []string{onSingle, onQueue}, short: true,
+			name: "relay-dies-at-a-step", settings: []string{onSingle, onQueue}, short: onSingle,
 			what: "the relay dies between any two steps: received, sent, acknowledged, delayed, written down, reported, emitted",
 			then: "the next run does each thing once",
 			do: func(ctx context.Context, w *World, rng *rand.Rand) error {
@@ -124,7 +124,7 @@ func relayFaults() []fault {
 			},
 		},
 		{
-			name: "relay-wakes-after-takeover", settings: []string{onPair}, short: true,
+			name: "relay-wakes-after-takeover", settings: []string{onPair}, short: onPair,
 			what: "the relay is frozen, its walsender is ended, the standby takes over, and the first one wakes up",
 			then: "nothing of what the first one still has is stored; it waits as a standby",
 			says: []string{"waiting as a standby"},

@@ -11,10 +11,10 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-func natsFaults() []fault {
+func natsFaults() []fault { //nolint:gocognit // a table
 	return []fault{
 		{
-			name: "nats-killed", settings: []string{onSingle, onPair, onQueue, onFailover}, short: true,
+			name: "nats-killed", settings: []string{onSingle, onPair, onQueue, onFailover}, short: onSingle,
 			what: "nats-server is killed and started again, three times",
 			then: "the stream says what it has, and the relay goes on after it",
 			do: func(ctx context.Context, w *World, rng *rand.Rand) error {
@@ -58,7 +58,7 @@ func natsFaults() []fault {
 			},
 		},
 		{
-			name: "nats-ingest-overload", settings: []string{onSingle, onQueue}, short: true,
+			name: "nats-ingest-overload", settings: []string{onSingle, onQueue}, short: onSingle,
 			what: "the server takes at most 50 messages at a time, refuses others, and gets thousands",
 			then: "what was refused is not overtaken by what follows",
 			do: func(ctx context.Context, w *World, rng *rand.Rand) error {
@@ -81,7 +81,7 @@ func natsFaults() []fault {
 			},
 		},
 		{
-			name: "stream-full", settings: []string{onSingle, onPair, onCluster, onQueue}, short: true,
+			name: "stream-full", settings: []string{onSingle, onPair, onCluster, onQueue}, short: onSingle,
 			what: "the stream has no room for more messages, and gets some after a while",
 			then: "the stream is held and said to be; nothing goes to the delay table",
 			says: []string{"held in place.*|maximum messages exceeded", "the stream flows again"},
@@ -237,10 +237,10 @@ func (w *World) writeOne(ctx context.Context, a *application, k kind) error {
 	return err
 }
 
-func clusterFaults() []fault {
+func clusterFaults() []fault { //nolint:gocognit // a table
 	return []fault{
 		{
-			name: "leader-killed", settings: []string{onCluster},
+			name: "leader-killed", settings: []string{onCluster}, short: onCluster,
 			what: "the server that leads the stream is killed, four times, and started again",
 			then: "nothing is lost, doubled or reordered at the next leader",
 			do: func(ctx context.Context, w *World, rng *rand.Rand) error {

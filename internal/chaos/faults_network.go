@@ -26,7 +26,7 @@ func toxics(rng *rand.Rand) []toxic {
 	}
 }
 
-func networkFaults() []fault {
+func networkFaults() []fault { //nolint:gocognit // a table
 	bad := func(link func(w *World) []string) func(context.Context, *World, *rand.Rand) error {
 		return func(ctx context.Context, w *World, rng *rand.Rand) error {
 			kinds := toxics(rng)
@@ -64,7 +64,7 @@ func networkFaults() []fault {
 			do:   bad(toPostgres),
 		},
 		{
-			name: "nats-link-bad", settings: everywhere, short: true,
+			name: "nats-link-bad", settings: everywhere, short: onSingle,
 			what: "the same with the network to NATS: acknowledgements are lost, or messages",
 			then: "the stream says what it has",
 			do:   bad(toNATS),
@@ -100,12 +100,12 @@ func networkFaults() []fault {
 				}
 				defer g.close()
 				for range 8 {
-					if err := w.net.turn(ctx, "postgres", g.port()); err != nil {
+					if err := w.net.turnPostgres(ctx, g.port()); err != nil {
 						return err
 					}
 					sleep(ctx, time.Second)
 				}
-				return w.net.turn(ctx, "postgres", w.pg.Port())
+				return w.net.turnPostgres(ctx, w.pg.Port())
 			},
 		},
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"strconv"
 	"syscall"
@@ -17,10 +18,10 @@ import (
 
 func stepAfter(step string, times int) string { return step + ":" + strconv.Itoa(times) }
 
-func postgresFaults() []fault {
+func postgresFaults() []fault { //nolint:gocognit // a table
 	return []fault{
 		{
-			name: "postgres-restarted", settings: everywhere, short: true,
+			name: "postgres-restarted", settings: everywhere, short: onSingle,
 			what: "Postgres is restarted in order, which makes those before 17 forget what the slot had confirmed",
 			then: "the events that come again are known by their positions",
 			do: func(ctx context.Context, w *World, _ *rand.Rand) error {
@@ -31,7 +32,7 @@ func postgresFaults() []fault {
 			},
 		},
 		{
-			name: "postgres-crashed", settings: everywhere, short: true,
+			name: "postgres-crashed", settings: everywhere, short: onSingle,
 			what: "Postgres is shut down immediately, without a checkpoint, and recovers",
 			then: "the same",
 			do: func(ctx context.Context, w *World, _ *rand.Rand) error {
@@ -106,7 +107,7 @@ func postgresFaults() []fault {
 			},
 		},
 		{
-			name: "relay-killed-while-nats-hangs", settings: []string{onSingle, onQueue}, short: true,
+			name: "relay-killed-while-nats-hangs", settings: []string{onSingle, onQueue}, short: onSingle,
 			what: "NATS does not answer while another database is busy, so keepalives come; then the relay is killed",
 			then: "the slot has not passed what was not acknowledged",
 			do: func(ctx context.Context, w *World, _ *rand.Rand) error {
@@ -360,13 +361,11 @@ func startPair(ctx context.Context, options localpg.Options) (primary, standby *
 		return primary, nil, err
 	}
 	options.Copy, options.Standby = primary, true
-	follow := map[string]string{
+	follow := maps.Clone(options.Settings)
+	maps.Copy(follow, map[string]string{
 		"primary_conninfo":  fmt.Sprintf("host=127.0.0.1 port=%d user=postgres dbname=postgres application_name=standby", primary.Port()),
 		"primary_slot_name": "standby", "sync_replication_slots": "on",
-	}
-	for name, value := range options.Settings {
-		follow[name] = value
-	}
+	})
 	options.Settings = follow
 	if err := primary.Restart(ctx); err != nil {
 		return primary, nil, err
@@ -427,5 +426,5 @@ func (w *World) failOver(ctx context.Context) error {
 	if err := old.Close(); err != nil {
 		return err
 	}
-	return w.net.turn(ctx, "postgres", w.pg.Port())
+	return w.net.turnPostgres(ctx, w.pg.Port())
 }

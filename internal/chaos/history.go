@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"sync"
 	"time"
 )
@@ -37,17 +38,18 @@ func (h *History) Add(who, what string, details ...any) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	entry := map[string]any{"at": time.Since(h.start).Round(time.Microsecond).String(), "who": who, "what": what}
-	line := fmt.Sprintf("%9.3fs  %-10s %s", time.Since(h.start).Seconds(), who, what)
+	var line strings.Builder
+	fmt.Fprintf(&line, "%9.3fs  %-10s %s", time.Since(h.start).Seconds(), who, what)
 	for i := 0; i+1 < len(details); i += 2 {
 		name := fmt.Sprint(details[i])
 		entry[name] = fmt.Sprint(details[i+1])
-		line += fmt.Sprintf("  %s=%v", name, details[i+1])
+		fmt.Fprintf(&line, "  %s=%v", name, details[i+1])
 	}
 	if b, err := json.Marshal(entry); err == nil {
 		_, _ = h.w.Write(append(b, '\n'))
 	}
 	if who != "writer" { // there are thousands of these
-		h.tail = append(h.tail, line)
+		h.tail = append(h.tail, line.String())
 		h.tail = h.tail[max(0, len(h.tail)-shown):]
 	}
 }

@@ -42,19 +42,16 @@ type options struct {
 	controls bool
 	list     bool
 	keep     bool
-	relay    string
 }
 
 func main() {
-	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer cancel()
 	var o options
 	flag.Uint64Var(&o.seed, "seed", 0, "decides the plan; 0 takes one from the clock")
 	flag.StringVar(&o.fault, "fault", "", "only these faults, separated by commas")
 	flag.StringVar(&o.setting, "setting", "", "only in this setting")
 	flag.IntVar(&o.rounds, "rounds", 1, "how often everything is done")
 	flag.BoolVar(&o.short, "short", false, "only a few faults")
-	flag.BoolVar(&o.controls, "controls", false, "run relays that break a promise, and fail if that is not found")
+	flag.BoolVar(&o.controls, "controls", false, "run relays that break a promise, and fail if that is not found; with --short after the faults, otherwise instead of them")
 	flag.BoolVar(&o.list, "list", false, "list the faults and settings")
 	flag.BoolVar(&o.keep, "keep", false, "keep logs and histories also of what went well")
 	flag.Parse()
@@ -65,7 +62,10 @@ func main() {
 		list(os.Stdout)
 		return
 	}
-	if err := chaos(ctx, o, os.Stdout); err != nil {
+	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err := chaos(ctx, o, os.Stdout)
+	cancel()
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "chaos:", err)
 		os.Exit(1)
 	}
@@ -117,7 +117,7 @@ func plan(o options, rng *rand.Rand) ([]step, error) {
 		together := step{setting: s}
 		for _, f := range faults() {
 			switch {
-			case !slices.Contains(f.settings, s.name), len(only) > 0 && !slices.Contains(only, f.name), o.short && !f.short:
+			case !slices.Contains(f.settings, s.name), len(only) > 0 && !slices.Contains(only, f.name), o.short && f.short != s.name:
 			case f.root && os.Geteuid() != 0:
 			case f.alone:
 				planned = append(planned, step{s, []fault{f}})
@@ -156,10 +156,11 @@ func chaos(ctx context.Context, o options, out io.Writer) error {
 		return err
 	}
 	h := &harness{options: o, dir: dir, out: out, programs: programs}
-	if o.controls {
-		err = h.controls(ctx)
-	} else {
+	if o.short || !o.controls {
 		err = h.faults(ctx)
+	}
+	if o.controls {
+		err = errors.Join(err, h.controls(ctx))
 	}
 	keep = err != nil
 	return err

@@ -78,7 +78,7 @@ func (s *natsServer) start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return until(ctx, 20*time.Second, s.name+" takes clients", func(ctx context.Context) error {
+	return until(ctx, 20*time.Second, s.name+" takes clients", func(context.Context) error {
 		if s.process == nil || !s.process.running() {
 			if s.process, err = startProcess(s.name, s.log, exec.Command(s.binary, "-c", path)); err != nil {
 				return err

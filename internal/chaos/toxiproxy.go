@@ -63,9 +63,10 @@ func (n *network) link(ctx context.Context, name string, port, to int) error {
 	})
 }
 
-// turn leads a way to another server; what is connected is cut.
-func (n *network) turn(ctx context.Context, name string, to int) error {
-	return n.call(ctx, http.MethodPost, "/proxies/"+name, map[string]any{"upstream": "127.0.0.1:" + strconv.Itoa(to), "enabled": true})
+// turnPostgres leads the way to Postgres to another server; what is connected is
+// cut.
+func (n *network) turnPostgres(ctx context.Context, to int) error {
+	return n.call(ctx, http.MethodPost, "/proxies/postgres", map[string]any{"upstream": "127.0.0.1:" + strconv.Itoa(to), "enabled": true})
 }
 
 // cut refuses connections and cuts those that are, or lets them through again.

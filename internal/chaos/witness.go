@@ -30,7 +30,7 @@ const witnessSlot = "witness"
 func prepareWitness(ctx context.Context, conn *pgx.Conn, failover bool) error {
 	create := "SELECT pg_create_logical_replication_slot('" + witnessSlot + "', 'pgoutput')"
 	if failover {
-		create = "SELECT pg_create_logical_replication_slot('" + witnessSlot + "', 'pgoutput', false, false, true)"
+		create = "SELECT pg_create_logical_replication_slot('" + witnessSlot + "', 'pgoutput', failover => true)"
 	}
 	for _, statement := range []string{
 		"CREATE PUBLICATION " + witnessSlot + " FOR TABLE public.outbox WITH (publish = 'insert')", create,
@@ -46,8 +46,8 @@ func prepareWitness(ctx context.Context, conn *pgx.Conn, failover bool) error {
 // ours.
 func readWitness(ctx context.Context, conn *pgx.Conn) ([]witnessed, error) {
 	rows, err := conn.Query(ctx, `
-		SELECT data FROM pg_logical_slot_peek_binary_changes($1::text, NULL, NULL,
-			'proto_version', '1', 'publication_names', $2::text, 'messages', 'true')`, witnessSlot, witnessSlot)
+		SELECT data FROM pg_logical_slot_peek_binary_changes($1::text, upto_lsn => NULL, upto_nchanges => NULL, VARIADIC options => ARRAY[
+			'proto_version', '1', 'publication_names', $2::text, 'messages', 'true'])`, witnessSlot, witnessSlot)
 	if err != nil {
 		return nil, fmt.Errorf("reading the witness: %w", err)
 	}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -120,9 +121,7 @@ func (w *World) newLog(name string) (*logFile, error) {
 
 func (w *World) startServers(ctx context.Context) (err error) {
 	settings := map[string]string{"wal_sender_timeout": "3s", "max_wal_size": "4GB", "autovacuum_naptime": "5s"}
-	for name, value := range w.setting.pgSettings {
-		settings[name] = value
-	}
+	maps.Copy(settings, w.setting.pgSettings)
 	options := localpg.Options{BinDir: w.setting.pgBin, Settings: settings}
 	if w.setting.walSize > 0 {
 		dir, err := os.MkdirTemp("/tmp", "walrelay-wal-")
