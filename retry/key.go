@@ -253,6 +253,10 @@ func (k *Keys) take(lsn uint64, n int) (all, free []int64) {
 			continue
 		}
 		key.queued = false
+		if key.back {
+			// Given back since: it comes again when that has an outcome.
+			continue
+		}
 		all = append(all, hash)
 		if key.pending == 0 {
 			// Nothing of it is under way, so nothing has failed since.

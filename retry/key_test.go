@@ -198,3 +198,23 @@ func TestWhatWasGivenBackWaitsForAnEventThatAnEarlierSessionPutIntoTheTable(t *t
 	wantHeld(t, k, keyed("k", 30, false), true)
 	wantHeld(t, k, keyed("other", 30, false), false)
 }
+
+// While a transaction gives events of a key back, another event of it fails for
+// good, and asks to look at the key.
+func TestAKeyIsNotLookedAtWhileEventsOfItAreGivenBack(t *testing.T) {
+	k := NewKeys(nil)
+	k.Fail("k", 0)
+	k.Stored("k", true)
+	k.giveBack([]int64{KeyHash("k")})
+	k.Fail("k", 0)
+	k.Stored("k", true)
+	if all, _ := k.take(100, 10); len(all) > 0 {
+		t.Error("a key is looked at although events of it were given back and have no outcome")
+	}
+	wantHeld(t, k, keyed("k", 10, true), true)
+	k.Read(keyed("k", 10, true))
+	all, free := k.take(11, 10)
+	if len(all) != 1 || len(free) != 1 {
+		t.Errorf("after that, %d keys are looked at, and %d may be free; want 1", len(all), len(free))
+	}
+}

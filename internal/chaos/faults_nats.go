@@ -121,7 +121,7 @@ func natsFaults() []fault { //nolint:gocognit // a table
 					if err != nil {
 						return err
 					}
-					if err := stream.Purge(ctx); err != nil {
+					if err := stream.Purge(ctx, jetstream.WithPurgeSequence(w.reader.through()+1)); err != nil {
 						return err
 					}
 					if rng.IntN(2) == 0 {

@@ -54,11 +54,11 @@ func (s *natsServer) configuration() string {
 	}
 	b.WriteString("}\n")
 	if len(s.routes) > 0 {
-		fmt.Fprintf(&b, "cluster {\n  name: chaos\n  listen: \"127.0.0.1:%d\"\n  no_advertise: true\n  pool_size: -1\n  routes: [", s.cluster)
+		fmt.Fprintf(&b, "cluster {\n  name: chaos\n  listen: \"127.0.0.1:%d\"\n  no_advertise: true\n  pool_size: -1\n  routes: [\n", s.cluster)
 		for _, port := range s.routes {
-			fmt.Fprintf(&b, " \"nats://127.0.0.1:%d\"", port)
+			fmt.Fprintf(&b, "    \"nats://127.0.0.1:%d\"\n", port)
 		}
-		b.WriteString(" ]\n}\n")
+		b.WriteString("  ]\n}\n")
 	}
 	return b.String()
 }

@@ -541,20 +541,7 @@ func (w *World) commitPrepared(ctx context.Context) error {
 		return fmt.Errorf("connecting to Postgres: %w", err)
 	}
 	defer func() { _ = conn.Close(ctx) }()
-	rows, err := conn.Query(ctx, "SELECT gid FROM pg_prepared_xacts")
-	if err != nil {
-		return fmt.Errorf("reading prepared transactions: %w", err)
-	}
-	names, err := pgx.CollectRows(rows, pgx.RowTo[string])
-	if err != nil {
-		return fmt.Errorf("reading prepared transactions: %w", err)
-	}
-	for _, name := range names {
-		if _, err := conn.Exec(ctx, "COMMIT PREPARED '"+name+"'"); err != nil {
-			return fmt.Errorf("committing %s: %w", name, err)
-		}
-	}
-	return nil
+	return commitPrepared(ctx, conn, "chaos-")
 }
 
 // readToTheEnd waits until the reader has everything that is in the stream.

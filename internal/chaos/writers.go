@@ -129,9 +129,31 @@ const statementTimeout = 20 * time.Second
 func (a *application) connect(ctx context.Context, url string) error {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
-	var err error
-	a.conn, err = pgx.Connect(ctx, url)
-	return err
+	conn, err := pgx.Connect(ctx, url)
+	if err != nil {
+		return err
+	}
+	a.conn = conn
+	// What a crash has left between its two phases keeps its locks.
+	return commitPrepared(ctx, conn, fmt.Sprintf("chaos-%d-", a.number))
+}
+
+// commitPrepared commits the prepared transactions whose names begin so.
+func commitPrepared(ctx context.Context, conn *pgx.Conn, prefix string) error {
+	rows, err := conn.Query(ctx, "SELECT gid FROM pg_prepared_xacts WHERE starts_with(gid, $1)", prefix)
+	if err != nil {
+		return fmt.Errorf("reading prepared transactions: %w", err)
+	}
+	names, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return fmt.Errorf("reading prepared transactions: %w", err)
+	}
+	for _, name := range names {
+		if _, err := conn.Exec(ctx, "COMMIT PREPARED '"+name+"'"); err != nil {
+			return fmt.Errorf("committing %s: %w", name, err)
+		}
+	}
+	return nil
 }
 
 func (a *application) disconnect(ctx context.Context) {
