@@ -215,15 +215,22 @@ func (w *writer) covers(r reading, n uint64) bool {
 	case r.foreign > 0:
 		// Everything after what we know is of others.
 		return false
-	case time.Since(f.first) < r.window:
-		// The last message is gone already. Sent again within the duplicate
-		// window, this one is stored or called a duplicate: probe finds out,
-		// and loses nothing even if somebody else wrote.
+	case w.isRemembered(f, r):
+		// The last message is gone already. Sent again, this one is stored or
+		// called a duplicate: probe finds out, and loses nothing even if
+		// somebody else wrote.
 		return false
 	}
 	// Too late for that. Only we write into the stream, so a sequence that was
 	// predicted says whose message it was.
 	return n+w.offset <= r.last
+}
+
+// isRemembered reports whether the stream surely remembers the flight's id, if it
+// has it, also when the message that asks for it takes long to get there: no
+// longer than half of the duplicate window.
+func (w *writer) isRemembered(f *flight, r reading) bool {
+	return time.Since(f.first)+w.cfg.ackTimeout < r.window/2
 }
 
 // confirm finds out, after a refusal, about flights that were not acknowledged
@@ -252,8 +259,10 @@ func (w *writer) confirm(ctx context.Context, r reading) (foreign uint64, err er
 		case err == nil && position == s.f.ev.Position:
 			s.f.stored = true
 		case errors.Is(err, nats.ErrMsgNotFound):
-			// Removed already, whoever's it was. It was sent a moment ago:
-			// sent again, it is stored, or called a duplicate.
+			// Removed already, whoever's it was. If it is not too long ago, it
+			// is sent again, and stored or called a duplicate. Otherwise the
+			// sequence says that it was ours.
+			s.f.stored = !w.isRemembered(s.f, r)
 		case err == nil || errors.Is(err, errForeign):
 			foreign++
 			w.cfg.log.Error().Str("stream", w.cfg.stream).Str("id", s.f.ev.ID).Uint64("sequence", s.sequence).
