@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -180,8 +181,15 @@ func TestTheSeedDecidesThePlan(t *testing.T) {
 }
 
 func TestEveryFaultHasItsPlaceAndItsWords(t *testing.T) {
+	page, err := os.ReadFile("../../docs/faults.md")
+	if err != nil {
+		t.Fatal(err)
+	}
 	seen := make(map[string]bool)
 	for _, f := range faults() {
+		if !strings.Contains(string(page), "| `"+f.name+"` |") {
+			t.Errorf("docs/faults.md has no line about %s", f.name)
+		}
 		if seen[f.name] {
 			t.Errorf("there are two faults called %s", f.name)
 		}

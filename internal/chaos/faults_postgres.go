@@ -367,11 +367,11 @@ func startPair(ctx context.Context, options localpg.Options) (primary, standby *
 		"primary_slot_name": "standby", "sync_replication_slots": "on",
 	})
 	options.Settings = follow
-	if err := primary.Restart(ctx); err != nil {
-		return primary, nil, err
-	}
 	if standby, err = localpg.Start(ctx, options); err != nil {
 		return primary, nil, err
+	}
+	if err := primary.Restart(ctx); err != nil {
+		return primary, standby, err
 	}
 	// Commits wait for the standby, so that a failover loses none, and the slots
 	// never get ahead of it.
