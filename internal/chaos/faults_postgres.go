@@ -390,6 +390,32 @@ func startPair(ctx context.Context, options localpg.Options) (primary, standby *
 	return primary, standby, nil
 }
 
+// synchronise waits until the standby has the witness's slot for good, which
+// takes one that has moved since the standby began to follow.
+func (w *World) synchronise(ctx context.Context, primary *pgx.Conn) error {
+	conn, err := pgx.Connect(ctx, w.spare.URL("postgres"))
+	if err != nil {
+		return fmt.Errorf("connecting to the standby: %w", err)
+	}
+	defer func() { _ = conn.Close(ctx) }()
+	return until(ctx, 90*time.Second, "the standby has the witness", func(ctx context.Context) error {
+		for _, statement := range []string{
+			"SELECT pg_log_standby_snapshot()", "SELECT pg_replication_slot_advance('" + witnessSlot + "', pg_current_wal_lsn())",
+		} {
+			if _, err := primary.Exec(ctx, statement); err != nil {
+				return err
+			}
+		}
+		sleep(ctx, 100*time.Millisecond)
+		var ready bool
+		err := conn.QueryRow(ctx, "SELECT synced AND NOT temporary FROM pg_replication_slots WHERE slot_name = $1", witnessSlot).Scan(&ready)
+		if err == nil && !ready {
+			err = errors.New("it is temporary")
+		}
+		return err
+	})
+}
+
 // failOver kills the primary and promotes the standby once it has the slots. It
 // can be done once.
 func (w *World) failOver(ctx context.Context) error {

@@ -247,6 +247,11 @@ func (w *World) startRelaysAndWatchers(ctx context.Context) error {
 	if err := prepareWitness(ctx, conn, w.setting.standby); err != nil {
 		return err
 	}
+	if w.spare != nil {
+		if err := w.synchronise(ctx, conn); err != nil {
+			return err
+		}
+	}
 	for i := range w.setting.relays {
 		r, err := w.newRelay(fmt.Sprintf("relay-%c", 'a'+i))
 		if err != nil {
