@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"strconv"
 	"syscall"
 	"time"
 
@@ -155,8 +156,7 @@ func natsFaults() []fault { //nolint:gocognit // a table
 			then: "events that are too large go to the delay table and are published later; the others flow",
 			says: []string{"max_payload of the NATS server is|it is tried again"},
 			do: func(ctx context.Context, w *World, rng *rand.Rand) error {
-				w.nats[0].settings["max_payload"] = "16384"
-				if err := w.nats[0].reload(ctx); err != nil {
+				if err := w.limitPayload(ctx, maxPayload/4); err != nil {
 					return err
 				}
 				a := &application{number: writerCount, rng: rng, n: int(rng.Int32())}
@@ -168,8 +168,20 @@ func natsFaults() []fault { //nolint:gocognit // a table
 				if err := w.flowing(ctx, 300); err != nil {
 					return err
 				}
-				delete(w.nats[0].settings, "max_payload")
-				return w.nats[0].reload(ctx)
+				return w.limitPayload(ctx, maxPayload)
+			},
+		},
+		{
+			name: "refused-then-taken", settings: []string{onSingle, onQueue}, short: onSingle,
+			what: "events that the server refuses, as too large, go to the delay table; the relay is killed before the slot has passed them, and the next one could publish them",
+			then: "it knows that they are in the table, and publishes them once",
+			do: func(ctx context.Context, w *World, rng *rand.Rand) error {
+				for range 3 {
+					if err := w.refuseAndKill(ctx, rng); err != nil {
+						return err
+					}
+				}
+				return nil
 			},
 		},
 		{
@@ -210,6 +222,48 @@ func natsFaults() []fault { //nolint:gocognit // a table
 	}
 }
 
+// refuseAndKill has events refused, kills the relay as soon as they are in the
+// delay table, and starts one that has nothing against them.
+func (w *World) refuseAndKill(ctx context.Context, rng *rand.Rand) error {
+	if err := w.limitPayload(ctx, maxPayload/4); err != nil {
+		return err
+	}
+	var before, after int
+	const count = "SELECT count(*) FROM walrelay.delayed WHERE state = 'retrying' AND event_type LIKE 'chaos.patient%'"
+	if err := w.query(ctx, &before, count); err != nil {
+		return err
+	}
+	a := &application{number: writerCount, rng: rng, n: int(rng.Int32())}
+	for range 5 {
+		if err := w.writeOne(ctx, a, patient); err != nil {
+			return err
+		}
+	}
+	if err := until(ctx, 20*time.Second, "they are in the delay table", func(ctx context.Context) error {
+		err := w.query(ctx, &after, count)
+		if err == nil && after < before+5 {
+			err = fmt.Errorf("%d of 5 are", after-before)
+		}
+		return err
+	}); err != nil {
+		return err
+	}
+	w.relays[0].kill()
+	if err := w.limitPayload(ctx, maxPayload); err != nil {
+		return err
+	}
+	if err := w.relays[0].start(""); err != nil {
+		return err
+	}
+	return w.flowing(ctx, 50)
+}
+
+// limitPayload changes max_payload of the running server.
+func (w *World) limitPayload(ctx context.Context, limit int) error {
+	w.nats[0].settings["max_payload"] = strconv.Itoa(limit)
+	return w.nats[0].reload(ctx)
+}
+
 // authorization lets relays in without a password, with these permissions.
 func authorization(permissions string) string {
 	return `{ users: [ { user: relay, password: relay, permissions: { ` + permissions + ` } }, { user: observer, password: observer } ] }`
@@ -240,7 +294,7 @@ func (w *World) writeOne(ctx context.Context, a *application, k kind) error {
 func clusterFaults() []fault { //nolint:gocognit // a table
 	return []fault{
 		{
-			name: "leader-killed", settings: []string{onCluster}, short: onCluster,
+			name: "leader-killed", settings: []string{onCluster},
 			what: "the server that leads the stream is killed, four times, and started again",
 			then: "nothing is lost, doubled or reordered at the next leader",
 			do: func(ctx context.Context, w *World, rng *rand.Rand) error {

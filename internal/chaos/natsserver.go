@@ -44,7 +44,7 @@ func (s *natsServer) configuration() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "server_name: %s\nlisten: \"127.0.0.1:%d\"\nclient_advertise: \"127.0.0.1:%d\"\n", s.name, s.port, s.link)
 	settings := map[string]string{"max_payload": strconv.Itoa(maxPayload), "authorization": authorization(""), "no_auth_user": "relay"}
-	maps.Copy(settings, s.settings)
+	maps.Copy(settings, s.settings) // over the usual ones
 	for _, name := range slices.Sorted(maps.Keys(settings)) {
 		fmt.Fprintf(&b, "%s: %s\n", name, settings[name])
 	}

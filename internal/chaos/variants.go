@@ -143,7 +143,7 @@ func controls() []control {
 			variant: variant{name: "forgets-the-delayed-set", edits: []edit{
 				{"delay.go", "\td.passed, d.known = passed, known\n", "\td.passed, d.known = passed, nil\n\t_ = known\n"},
 			}},
-			faults: []string{"relay-dies-at-a-step"}, setting: onSingle, promise: "P",
+			faults: []string{"refused-then-taken"}, setting: onSingle, promise: "P2",
 		},
 		{
 			variant: variant{name: "retries-single-messages", edits: []edit{
