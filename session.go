@@ -158,7 +158,7 @@ func (s *session) guard(ctx context.Context, cancel context.CancelCauseFunc) (st
 			if time.Since(since) < stuckAfter {
 				continue
 			}
-			s.relay.log.Warn().Dur("for", stuckAfter).
+			s.relay.log.Warn().Stringer("for", stuckAfter).
 				Msg("no event gets an outcome; what Postgres sends is not kept from here on, so that it never waits for us, and is asked for again later")
 			interrupt := context.AfterFunc(ctx, s.stream.Interrupt)
 			err := s.stream.Discard()

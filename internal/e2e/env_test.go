@@ -244,8 +244,8 @@ func (e *env) cutNATSClients(name string) {
 	}
 }
 
-// killStreamLeader ends the server that leads the stream, and starts it again
-// when another leads.
+// killStreamLeader ends the server that leads the stream, starts it again when
+// another leads, and waits until it has the stream.
 func (e *env) killStreamLeader(stream string) {
 	e.t.Helper()
 	leader := func() string {
@@ -275,6 +275,25 @@ func (e *env) killStreamLeader(stream string) {
 	if err := e.servers.RestartNode(node); err != nil {
 		e.t.Fatalf("starting nats-server again: %v", err)
 	}
+	// Another one killed before it has the stream again would take the quorum.
+	eventually(e.t, 60*time.Second, "every server has the stream", func() error {
+		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+		defer cancel()
+		s, err := e.jetstream().Stream(ctx, stream)
+		if err != nil {
+			return err
+		}
+		cluster := s.CachedInfo().Cluster
+		if cluster == nil || cluster.Leader == "" || len(cluster.Replicas) < 2 {
+			return errors.New("it has no leader")
+		}
+		for _, replica := range cluster.Replicas {
+			if replica.Offline || !replica.Current {
+				return fmt.Errorf("%s is behind", replica.Name)
+			}
+		}
+		return nil
+	})
 }
 
 // tally counts ids.
