@@ -16,6 +16,8 @@ const (
 	// do, and cleanBatch how many rows one statement takes.
 	cleanInterval = 5 * time.Second
 	cleanBatch    = 5000
+	// journalBatch is how many pages of the journal one statement takes.
+	journalBatch = 100
 )
 
 // cleaner deletes or marks the rows of the outbox tables whose events have an
@@ -73,13 +75,13 @@ func (c *cleaner) clean(ctx context.Context) (more bool, err error) {
 	s.saving.Lock()
 	published := s.recorded.published
 	s.saving.Unlock()
-	if published == "" || len(c.tasks) == 0 {
-		return false, nil
-	}
 	if c.conn == nil || c.conn.IsClosed() {
 		if c.conn, err = connectPostgres(ctx, s.relay.cfg); err != nil {
 			return false, err
 		}
+	}
+	if more, err = c.cleanJournal(ctx); err != nil || published == "" {
+		return more, err
 	}
 	for _, task := range c.tasks {
 		args := []any{published, task.window, cleanBatch}
@@ -95,6 +97,17 @@ func (c *cleaner) clean(ctx context.Context) (more bool, err error) {
 	}
 	s.relay.metrics.cleanUps.Inc()
 	return more, nil
+}
+
+// cleanJournal deletes what is older than the repair window from the journal,
+// whatever becomes of the rows.
+func (c *cleaner) cleanJournal(ctx context.Context) (more bool, err error) {
+	cfg := c.session.relay.cfg
+	var looked, done int
+	if err := c.conn.QueryRow(ctx, sql.JournalClean, cfg.Slot, cfg.Outbox.RepairWindow.Seconds(), journalBatch).Scan(&looked, &done); err != nil {
+		return false, fmt.Errorf("cleaning up walrelay.journal: %w", err)
+	}
+	return done == journalBatch, nil
 }
 
 // describeOutboxes finds out which columns the outbox tables have, for the

@@ -14,11 +14,13 @@ import (
 	"github.com/walrelay/walrelay/replication"
 	"github.com/walrelay/walrelay/retry"
 	"github.com/walrelay/walrelay/router"
+	"github.com/walrelay/walrelay/sql"
 )
 
 // progress is the row of walrelay.progress of one slot: what the relay knows
 // of itself and of its streams, for the next run. It is written before the
-// slot is told of the same LSN, so that it is never behind the slot.
+// slot is told of the same LSN, so that it is never behind the slot; and with it
+// the journal of what the streams have got.
 type progress struct {
 	session  int64
 	systemID string
@@ -117,8 +119,9 @@ func takeOver(ctx context.Context, conn *pgx.Conn, slot string, system replicati
 	return session, nil
 }
 
-// save writes the row, unless the slot has a later session.
-func (p *progress) save(ctx context.Context, conn execer, slot string) error {
+// save writes the row and pages of the journal, at once, unless the slot has a
+// later session.
+func (p *progress) save(ctx context.Context, conn execer, slot string, pages []router.JournalPage) error {
 	streams, err := json.Marshal(p.streams)
 	if err != nil {
 		return fmt.Errorf("writing walrelay.progress: %w", err)
@@ -127,17 +130,21 @@ func (p *progress) save(ctx context.Context, conn execer, slot string) error {
 	if err != nil {
 		return fmt.Errorf("writing walrelay.progress: %w", err)
 	}
-	tag, err := conn.Exec(ctx, `
-		UPDATE walrelay.progress
-		SET system_identifier = $3,
-		    timeline = $4,
-		    flush_lsn = $5::text::pg_lsn,
-		    streams = $6,
-		    published = nullif($7, '')::pg_snapshot,
-		    outboxes = $8,
-		    updated_at = now()
-		WHERE slot = $1 AND session = $2`,
-		slot, p.session, p.systemID, p.timeline, p.flushLSN.String(), streams, p.published, outboxes)
+	var (
+		names, first, last []string
+		events             []int32
+		entries            [][]byte
+	)
+	for i := range pages {
+		page := &pages[i]
+		names = append(names, page.Stream)
+		first, last = append(first, page.First.String()), append(last, page.Last.String())
+		events = append(events, int32(page.Events)) //nolint:gosec // a page has a few MiB
+		entries = append(entries, page.Entries)
+	}
+	tag, err := conn.Exec(ctx, sql.JournalSave,
+		slot, p.session, p.systemID, p.timeline, p.flushLSN.String(), streams, p.published, outboxes,
+		names, first, last, events, entries)
 	if err != nil {
 		return fmt.Errorf("writing walrelay.progress: %w", err)
 	}
@@ -150,6 +157,6 @@ func (p *progress) save(ctx context.Context, conn execer, slot string) error {
 // sameStreams reports whether nothing was published since p.
 func (p *progress) sameStreams(streams map[string]router.StreamState) bool {
 	return maps.EqualFunc(p.streams, streams, func(a, b router.StreamState) bool {
-		return a.Created.Equal(b.Created) && a.LastSequence == b.LastSequence && a.Position == b.Position
+		return a.Created.Equal(b.Created) && a.LastSequence == b.LastSequence && a.Position == b.Position && a.Repairing == b.Repairing
 	})
 }

@@ -236,6 +236,7 @@ func (s *session) openRouter(ctx context.Context, nc *nats.Conn) error {
 		MaxInFlightBytes: r.cfg.Publish.MaxInFlightBytes,
 		AckTimeout:       r.cfg.Publish.AckTimeout,
 		Domain:           r.cfg.NATS.Domain,
+		JournalFilling:   s.pokeReporter,
 		Sink:             s,
 		Delay:            &s.delay,
 		Log:              r.log,
@@ -259,7 +260,7 @@ func (s *session) openRouter(ctx context.Context, nc *nats.Conn) error {
 		s.closeRouter()
 		return err
 	}
-	if err := s.recorded.save(ctx, s.control, r.cfg.Slot); err != nil {
+	if err := s.recorded.save(ctx, s.control, r.cfg.Slot, nil); err != nil {
 		s.closeRouter()
 		return err
 	}
@@ -503,7 +504,8 @@ func (s *session) report(ctx context.Context, finish <-chan struct{}) error {
 // next run knows.
 func (s *session) reportOnce(ctx context.Context) error {
 	lsn := s.stream.Frontier().LSN()
-	if lsn <= s.stream.Reported() {
+	// A transaction of millions of events moves nothing, and fills the journal.
+	if lsn <= s.stream.Reported() && !s.router.MustSave() {
 		return nil
 	}
 	if s.progressed() {
@@ -521,6 +523,9 @@ func (s *session) reportOnce(ctx context.Context) error {
 			s.relay.log.Warn().Err(err).Msg("progress is not written down, so the slot is not advanced; trying again")
 			return nil
 		}
+	}
+	if lsn <= s.stream.Reported() {
+		return nil
 	}
 	if err := s.stream.Report(lsn); err != nil {
 		return err
@@ -580,7 +585,7 @@ func (s *session) samplePublished(ctx context.Context) error {
 func (s *session) progressed() bool {
 	s.saving.Lock()
 	defer s.saving.Unlock()
-	return !s.recorded.sameStreams(s.router.Progress())
+	return s.router.HasUnsaved() || !s.recorded.sameStreams(s.router.Progress())
 }
 
 // save writes progress down and returns up to which LSN. Until done is called,
@@ -590,14 +595,17 @@ func (s *session) save(ctx context.Context, conn execer) (lsn replication.LSN, d
 	next := s.recorded
 	// In this order: what the streams are said to have must not be behind.
 	next.flushLSN = max(next.flushLSN, s.stream.Frontier().LSN())
+	// And the journal must have all that is before the LSN.
 	next.streams = s.router.Progress()
-	if err := next.save(ctx, conn, s.relay.cfg.Slot); err != nil {
+	unsaved := s.router.Unsaved()
+	if err := next.save(ctx, conn, s.relay.cfg.Slot, unsaved.Pages); err != nil {
 		s.saving.Unlock()
 		return 0, nil, err
 	}
 	return next.flushLSN, func(committed bool) {
 		if committed {
 			s.recorded = next
+			s.router.Saved(unsaved)
 		}
 		s.saving.Unlock()
 	}, nil

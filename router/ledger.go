@@ -113,6 +113,9 @@ type StreamState struct {
 	// position of its event. Zero before the first.
 	LastSequence uint64 `json:"last_sequence"`
 	Position     string `json:"position"`
+	// Repairing says that the stream lost events, and that a repair, which brings
+	// them back, has begun and has not come to its end.
+	Repairing bool `json:"repairing,omitempty"`
 }
 
 // ledger reads from a stream what it has.

@@ -357,6 +357,7 @@ func (w *writer) confirmDuplicate(ctx context.Context, n, sequence uint64) error
 	w.cfg.log.Warn().Str("stream", w.cfg.stream).Str("id", f.ev.ID).Str("table", f.ev.Schema+"."+f.ev.Table).Uint64("sequence", sequence).
 		Msg("an event with this id is in the stream already; this one is not stored again")
 	last := w.reached.sequence
+	f.elsewhere = true
 	w.settle(n + 1)
 	w.reached.sequence = last
 	w.offset = last + 1 - w.base

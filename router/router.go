@@ -88,6 +88,10 @@ type Config struct {
 	Log        zerolog.Logger
 	// Domain is the JetStream domain; empty for the connection's own.
 	Domain string
+	// JournalFilling, if not nil, makes the router keep journals of its owned
+	// streams, see [Router.Unsaved]. It is called when one is filling up, and must
+	// not block: while one is full, its stream takes no events.
+	JournalFilling func()
 }
 
 // Stream names a stream, and says whether others write into it too.
@@ -127,6 +131,9 @@ func New(nc *nats.Conn, cfg Config) (*Router, error) {
 			delay:            cfg.Delay,
 			log:              cfg.Log,
 		})
+		if cfg.JournalFilling != nil && !stream.Shared {
+			w.journal = &journal{stream: stream.Name, filling: cfg.JournalFilling}
+		}
 		r.writers[stream.Name] = w
 		r.ordered = append(r.ordered, w)
 	}

@@ -26,6 +26,9 @@ type flight struct {
 	// stored says that the server acknowledged it in this epoch, although
 	// earlier ones may not be stored.
 	stored bool
+	// elsewhere says that it counts as published because the stream has another
+	// message with its id.
+	elsewhere bool
 }
 
 // writer publishes to one stream. Publish appends to the window and sends;
@@ -66,6 +69,7 @@ type writer struct {
 	created time.Time  // the stream's creation
 	reached reached    // everything before base
 	skip    skip       // what a replay brings although the stream has it
+	journal *journal   // what the stream has got; nil keeps none
 	enc     Encoder
 	msg     nats.Msg
 	subject []byte
@@ -173,7 +177,7 @@ func (w *writer) hasRoom(size int) bool {
 	inFlight := int(w.next - w.base)
 	room := inFlight == 0 || inFlight < events && w.bytes+size <= bytes
 	w.full = !room
-	return room && w.flows
+	return room && w.flows && w.journal.hasRoom()
 }
 
 // has reports whether the stream already has the event, from a run before, and
@@ -183,11 +187,13 @@ func (w *writer) has(ev *event.Event) bool {
 		return false
 	}
 	if ev.Position.Compare(w.skip.through) <= 0 {
+		w.journal.add(ev)
 		return true
 	}
 	if w.skip.count == 0 {
 		return false
 	}
+	w.journal.add(ev)
 	w.skip.count--
 	w.skip.through = ev.Position
 	w.reached = reached{sequence: w.reached.sequence + 1, position: ev.Position}
@@ -331,6 +337,9 @@ func (w *writer) done(f *flight, sequence uint64) {
 	w.bytes -= f.size
 	if w.reached.position.Compare(f.ev.Position) < 0 {
 		w.reached = reached{sequence: sequence, position: f.ev.Position}
+	}
+	if !f.elsewhere {
+		w.journal.add(f.ev)
 	}
 	w.cfg.sink.Done(f.ticket, Published, f.ev, time.Since(f.sent))
 	*f = flight{}
