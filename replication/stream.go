@@ -141,19 +141,10 @@ func Open(ctx context.Context, cfg Config) (*Stream, error) {
 	return s, nil
 }
 
-// connect opens a replication connection whose session writes values in the
-// one way that the decoder reads, whatever the role's or database's settings.
-func (s *Stream) connect(ctx context.Context) (*pgconn.PgConn, error) {
-	config, err := pgconn.ParseConfig(s.cfg.ConnString)
-	if err != nil {
-		return nil, &ConfigurationError{What: "postgres.url cannot be read", Remedy: "correct postgres.url", Err: err}
-	}
-	params := config.RuntimeParams
-	if params["application_name"] == "" {
-		params["application_name"] = "walrelay"
-	}
-	maps.Copy(params, map[string]string{
-		"replication":        "database",
+// Settings are what a session needs so that it writes values in the one way
+// that the decoder reads, whatever the role's or database's settings.
+func Settings() map[string]string {
+	return map[string]string{
 		"client_encoding":    "UTF8",
 		"datestyle":          "ISO",
 		"intervalstyle":      "postgres",
@@ -162,7 +153,58 @@ func (s *Stream) connect(ctx context.Context) (*pgconn.PgConn, error) {
 		"bytea_output":       "hex",
 		"row_security":       "off",
 		"statement_timeout":  "0",
-	})
+	}
+}
+
+// configure returns how to open a replication connection.
+func configure(connString string) (*pgconn.Config, error) {
+	config, err := pgconn.ParseConfig(connString)
+	if err != nil {
+		return nil, &ConfigurationError{What: "postgres.url cannot be read", Remedy: "correct postgres.url", Err: err}
+	}
+	params := config.RuntimeParams
+	if params["application_name"] == "" {
+		params["application_name"] = "walrelay"
+	}
+	maps.Copy(params, Settings())
+	params["replication"] = "database"
+	return config, nil
+}
+
+// Identify asks the server what it is, and what the slot has confirmed. It
+// leaves the slot alone.
+func Identify(ctx context.Context, cfg Config) (System, error) {
+	config, err := configure(cfg.ConnString)
+	if err != nil {
+		return System{}, err
+	}
+	conn, err := pgconn.ConnectConfig(ctx, config)
+	if err != nil {
+		return System{}, classify(cfg.Slot, cfg.Publication, fmt.Errorf("connecting to Postgres for replication: %w", err))
+	}
+	system, err := identify(ctx, conn)
+	if err == nil {
+		system.ConfirmedFlush, err = confirmedFlush(ctx, conn, cfg.Slot)
+	}
+	return system, errors.Join(err, conn.Close(context.WithoutCancel(ctx)))
+}
+
+func identify(ctx context.Context, conn *pgconn.PgConn) (System, error) {
+	result, err := pglogrepl.IdentifySystem(ctx, conn)
+	if err != nil {
+		return System{}, fmt.Errorf("identifying the system: %w", err)
+	}
+	system := System{ID: result.SystemID, Timeline: result.Timeline}
+	system.Ended, err = timelineHistory(ctx, conn, result.Timeline)
+	return system, err
+}
+
+// connect opens the replication connection.
+func (s *Stream) connect(ctx context.Context) (*pgconn.PgConn, error) {
+	config, err := configure(s.cfg.ConnString)
+	if err != nil {
+		return nil, err
+	}
 	config.BuildFrontend = func(r io.Reader, w io.Writer) *pgproto3.Frontend {
 		s.reader.r = r
 		s.buffer = bufio.NewReaderSize(s.reader, readBuffer)
@@ -172,12 +214,8 @@ func (s *Stream) connect(ctx context.Context) (*pgconn.PgConn, error) {
 }
 
 func (s *Stream) start(ctx context.Context, conn *pgconn.PgConn) error {
-	system, err := pglogrepl.IdentifySystem(ctx, conn)
-	if err != nil {
-		return fmt.Errorf("identifying the system: %w", err)
-	}
-	s.system = System{ID: system.SystemID, Timeline: system.Timeline}
-	if s.system.Ended, err = timelineHistory(ctx, conn, system.Timeline); err != nil {
+	var err error
+	if s.system, err = identify(ctx, conn); err != nil {
 		return err
 	}
 	timeout, err := queryValue(ctx, conn, "SELECT setting FROM pg_settings WHERE name = 'wal_sender_timeout'")

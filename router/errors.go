@@ -38,6 +38,8 @@ func (c Class) String() string {
 type ConfigurationError struct {
 	// What is wrong, and Remedy what to do about it; one sentence each.
 	What, Remedy string
+	// Loss is set when the stream lost events that it had acknowledged.
+	Loss *Loss
 }
 
 func (e *ConfigurationError) Error() string {

@@ -217,7 +217,9 @@ func unpackUUID(b []byte) string {
 }
 
 // Read returns a reader of the page's entries.
-func (p *JournalPage) Read() *JournalReader { return &JournalReader{page: p, rest: p.Entries, begun: false} }
+func (p *JournalPage) Read() *JournalReader {
+	return &JournalReader{page: p, rest: p.Entries, begun: false}
+}
 
 // JournalReader reads the entries of a page one by one.
 type JournalReader struct {

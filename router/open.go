@@ -26,6 +26,9 @@ func (w *writer) open(ctx context.Context, recorded *StreamState) error {
 	}
 	var known reached
 	if recorded != nil {
+		if recorded.Repairing && !w.cfg.repair {
+			return w.unrepaired()
+		}
 		w.created, known.sequence = recorded.Created, recorded.LastSequence
 		if known.position, err = event.ParsePosition(recorded.Position); err != nil {
 			return fmt.Errorf("the recorded state of stream %q: %w", w.cfg.stream, err)
@@ -100,10 +103,7 @@ func (w *writer) readLedger(ctx context.Context, sequence uint64) (reading, erro
 		case !w.ledger.nc.IsConnected():
 			err, doubt = errNotConnected, nil
 		case isAPIError(err, codeStreamNotFound):
-			doubt = &ConfigurationError{
-				What:   fmt.Sprintf("stream %q does not exist", w.cfg.stream),
-				Remedy: "run \"walrelay init\" to create it; if it existed before, see docs/operations.md, \"A stream lost messages\"",
-			}
+			doubt = w.lostStream(sequence)
 		case doubt == nil && classify(err) == Configuration:
 			return reading{}, err
 		}
@@ -123,26 +123,4 @@ func (w *writer) readLedger(ctx context.Context, sequence uint64) (reading, erro
 			return reading{}, fmt.Errorf("reading stream %q: %w", w.cfg.stream, err)
 		}
 	}
-}
-
-// lostMessages compares what the stream has with what it is known to have had.
-func (w *writer) lostMessages(r reading, sequence uint64) *ConfigurationError {
-	const remedy = "see docs/operations.md, \"A stream lost messages\""
-	switch {
-	case w.created.IsZero():
-		return nil
-	case !r.created.Equal(w.created):
-		return &ConfigurationError{
-			What: fmt.Sprintf("stream %q was deleted and created again at %s: acknowledged events up to sequence %d are not in it",
-				w.cfg.stream, r.created.UTC().Format(time.RFC3339), sequence),
-			Remedy: remedy,
-		}
-	case r.last < sequence:
-		return &ConfigurationError{
-			What: fmt.Sprintf("stream %q lost acknowledged events: it had reached sequence %d, and is now at %d",
-				w.cfg.stream, sequence, r.last),
-			Remedy: remedy,
-		}
-	}
-	return nil
 }

@@ -92,6 +92,9 @@ type Config struct {
 	// streams, see [Router.Unsaved]. It is called when one is filling up, and must
 	// not block: while one is full, its stream takes no events.
 	JournalFilling func()
+	// Repair says that the router brings events back that the streams lost:
+	// otherwise it takes no stream of which that is known not to be finished.
+	Repair bool
 }
 
 // Stream names a stream, and says whether others write into it too.
@@ -130,6 +133,7 @@ func New(nc *nats.Conn, cfg Config) (*Router, error) {
 			sink:             cfg.Sink,
 			delay:            cfg.Delay,
 			log:              cfg.Log,
+			repair:           cfg.Repair,
 		})
 		if cfg.JournalFilling != nil && !stream.Shared {
 			w.journal = &journal{stream: stream.Name, filling: cfg.JournalFilling}

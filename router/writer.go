@@ -101,6 +101,8 @@ type writerConfig struct {
 	sink             Sink
 	delay            Delay
 	log              zerolog.Logger
+	// repair says that events are brought back that the stream lost.
+	repair bool
 }
 
 func newWriter(nc *nats.Conn, js nats.JetStreamContext, cfg writerConfig) *writer {

@@ -109,6 +109,9 @@ func (s *Server) Close() error {
 // URL is how to connect.
 func (s *Server) URL() string { return fmt.Sprintf("nats://127.0.0.1:%d", s.opts.Port) }
 
+// Dir is where the server keeps its streams.
+func (s *Server) Dir() string { return s.opts.StoreDir }
+
 // CutClients closes the connections of the clients with that name, and says
 // how many there were.
 func (s *Server) CutClients(name string) int {

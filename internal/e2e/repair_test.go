@@ -1,0 +1,376 @@
+package e2e_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// recreateStream deletes the stream and makes it again, as init does.
+func (e *env) recreateStream() {
+	e.t.Helper()
+	if err := e.jetstream().DeleteStream(e.t.Context(), "EVENTS"); err != nil {
+		e.t.Fatal(err)
+	}
+	e.init()
+}
+
+// backup stops nats-server, copies its streams, and starts it again. restore
+// puts the copy in their place.
+func (e *env) backup() (restore func()) {
+	e.t.Helper()
+	dir := e.t.TempDir()
+	copyStore := func(from, to string) {
+		e.server.Stop()
+		if err := os.RemoveAll(to); err != nil {
+			e.t.Fatal(err)
+		}
+		if err := os.CopyFS(to, os.DirFS(from)); err != nil {
+			e.t.Fatal(err)
+		}
+		e.restartNATS()
+		e.awaitMessages("EVENTS", 0)
+	}
+	copyStore(e.server.Dir(), filepath.Join(dir, "copy"))
+	return func() { copyStore(filepath.Join(dir, "copy"), e.server.Dir()) }
+}
+
+// repair runs "walrelay repair", which must end with the code.
+func (e *env) repair(code int, args ...string) string {
+	e.t.Helper()
+	out, got := e.walrelay(append([]string{"repair"}, args...)...)
+	if got != code {
+		e.t.Fatalf("walrelay repair %s ended with %d, want %d:\n%s", strings.Join(args, " "), got, code, out)
+	}
+	return out
+}
+
+// checkSame checks that messages are the same as before: but not the sequence
+// that each was expected to follow.
+func checkSame(t *testing.T, before, after []stored) {
+	t.Helper()
+	if len(before) == 0 {
+		t.Fatal("there was no message; this test shows nothing")
+	}
+	byID := make(map[string]*stored, len(after))
+	for i := range after {
+		byID[after[i].id] = &after[i]
+	}
+	different := 0
+	for _, b := range before {
+		a := byID[b.id]
+		if a == nil {
+			continue // others tell
+		}
+		wantHeader, gotHeader := maps.Clone(b.header), maps.Clone(a.header)
+		for _, h := range []map[string][]string{wantHeader, gotHeader} {
+			delete(h, "Nats-Expected-Last-Sequence")
+		}
+		if a.subject != b.subject || !bytes.Equal(a.data, b.data) || !maps.EqualFunc(gotHeader, wantHeader, slices.Equal) {
+			if different++; different < 4 {
+				t.Logf("event %s was\n%s %v %s\nand is\n%s %v %s", b.id, b.subject, wantHeader, b.data, a.subject, gotHeader, a.data)
+			}
+		}
+	}
+	if different > 0 {
+		t.Errorf("%d of %d messages are not as they were", different, len(before))
+	}
+}
+
+func TestRepairBringsBackAStreamThatWasDeletedUnderLoad(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t, shared)
+	e.init()
+	r := e.run()
+	w := startWriters(t, e.postgresURL, 4, time.Millisecond)
+	e.awaitMessages("EVENTS", 1000)
+	e.awaitCaughtUp()
+	before := readStream(t, e.nats(), "EVENTS")
+	e.recreateStream()
+	if code := r.wait(40 * time.Second); code != 1 {
+		t.Errorf("the relay ended with %d, want 1", code)
+	}
+	w.end()
+	// It says what is missing, also when it is started again, and publishes
+	// nothing before it is there.
+	again := e.start()
+	if code := again.wait(30 * time.Second); code != 1 {
+		t.Errorf("started again, the relay ended with %d, want 1", code)
+	}
+	missing := queryString(t, e.postgresURL, `SELECT sum(events)::text FROM walrelay.journal WHERE slot = $1`, e.slot)
+	for _, want := range []string{"deleted and created again", missing + " events", "published since", "walrelay repair --dry-run"} {
+		if !strings.Contains(again.logs.String(), want) {
+			t.Errorf("the relay does not say %q:\n%s", want, again.logs.tail(3))
+		}
+	}
+	if n := e.messages("EVENTS"); n != 0 {
+		t.Fatalf("the relay published %d events that hide the gap", n)
+	}
+	if out := e.repair(0); !strings.Contains(out, "brought back, 0 lost") {
+		t.Errorf("repair says\n%s", out)
+	}
+	e.run()
+	e.awaitLedger()
+	checkSame(t, before, readStream(t, e.nats(), "EVENTS"))
+	e.walrelayRefusesRepair()
+}
+
+// walrelayRefusesRepair checks that nothing is repaired while a relay runs.
+func (e *env) walrelayRefusesRepair() {
+	e.t.Helper()
+	if out := e.repair(1); !strings.Contains(out, "a relay is running") || !strings.Contains(out, "pid "+e.walsender()) {
+		e.t.Errorf("while a relay runs, repair says\n%s", out)
+	}
+}
+
+func TestRepairBringsBackWhatABackupDoesNotHave(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t, shared)
+	e.writeConfig("outbox: {tables: [public.outbox, public.events, public.audit], mappings: [{table: public.events, preset: debezium}]}\n")
+	execSQL(t, e.postgresURL, `
+		CREATE TABLE public.events (id varchar(40) PRIMARY KEY, aggregatetype text, aggregateid text, type text, payload jsonb, upper text GENERATED ALWAYS AS (upper(type)) STORED);
+		CREATE TABLE public.audit (LIKE public.events);
+		DROP TABLE public.audit;
+		CREATE TABLE public.audit (event_type text, source text, id bigint PRIMARY KEY, data_bytes bytea, created_at timestamptz DEFAULT now(), extensions jsonb)`)
+	e.init()
+	r := e.run()
+	write := func(n int) {
+		for i := range 20 {
+			execScript(t, e.postgresURL, fmt.Sprintf(`BEGIN;
+				INSERT INTO public.audit (id, event_type, source, data_bytes, extensions) VALUES (%[1]d, 'audit.done', '/e2e', '\x00ff%[2]02x', '{"traceparent": "ä %% \" b"}');
+				INSERT INTO public.events VALUES ('odd "id" \ %[1]d', 'order', '%[1]d', 'order.paid', '{"b": 1.50, "a": "ü"}');
+				INSERT INTO public.outbox (event_type, source, subject, data, created_at) VALUES ('order.created', '/e2e', 's %[1]d', '{"n": %[1]d}', '2020-02-29 12:00:00.123456+02');
+				INSERT INTO public.audit (id, event_type, source) VALUES (-%[1]d, 'audit.done', '/e2e');
+				COMMIT`, n+i, i))
+		}
+		execSQL(t, e.postgresURL, "INSERT INTO public.outbox (event_type, source, scheduled_at) VALUES ('later', '/e2e', now() + interval '100ms')")
+		e.awaitCaughtUp()
+	}
+	write(1)
+	e.awaitMessages("EVENTS", 81)
+	restore := e.backup()
+	write(101)
+	write(201)
+	e.awaitMessages("EVENTS", 243)
+	e.awaitCaughtUp()
+	before := readStream(t, e.nats(), "EVENTS")
+	r.kill()
+	restore()
+	if n := e.messages("EVENTS"); n != 81 {
+		t.Fatalf("the backup has %d messages, want 81; this test shows nothing", n)
+	}
+	if out := e.repair(0, "--dry-run"); strings.Count(out, " yes\n") != 162 || strings.Contains(out, "no:") || e.messages("EVENTS") != 81 {
+		t.Errorf("a dry run says\n%s\nand leaves %d messages, want 162 that can be brought back, and 81", out, e.messages("EVENTS"))
+	}
+	if out := e.repair(0); !strings.Contains(out, "162 events brought back, 0 lost") {
+		t.Errorf("repair says\n%s", out)
+	}
+	if out := e.repair(0); !strings.Contains(out, "nothing is missing") {
+		t.Errorf("a second repair says\n%s", out)
+	}
+	e.run()
+	execSQL(t, e.postgresURL, "INSERT INTO public.outbox (event_type, source) VALUES ('new', '/e2e')")
+	e.awaitCaughtUp()
+	after := readStream(t, e.nats(), "EVENTS")
+	if len(after) != len(before)+1 || after[len(after)-1].subject != "events.new" {
+		t.Fatalf("the stream has %d messages, want the %d of before and a new one", len(after), len(before))
+	}
+	for i := range before {
+		if after[i].id != before[i].id || after[i].position != before[i].position {
+			t.Fatalf("message %d has event %s (%s), and had %s (%s)", i+1, after[i].id, after[i].position, before[i].id, before[i].position)
+		}
+	}
+	checkSame(t, before, after)
+}
+
+func TestRepairThatIsKilledGoesOnWhereItWas(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t, shared)
+	e.init()
+	e.updateStream("EVENTS", func(cfg *jetstream.StreamConfig) { cfg.Duplicates = 100 * time.Millisecond })
+	r := e.run()
+	const events = 40_000
+	e.insert(events)
+	e.awaitMessages("EVENTS", events)
+	e.awaitCaughtUp()
+	r.kill()
+	e.recreateStream()
+	e.updateStream("EVENTS", func(cfg *jetstream.StreamConfig) { cfg.Duplicates = 100 * time.Millisecond })
+	killed := 0
+	for i := range 3 {
+		cmd := e.command("repair")
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		e.awaitMessages("EVENTS", 1+i*6000)
+		if err := cmd.Process.Signal(syscall.SIGKILL); err == nil {
+			killed++
+		}
+		_ = cmd.Wait()
+	}
+	if n := e.messages("EVENTS"); n == events || killed < 3 {
+		t.Fatalf("the repair was killed %d times, and the stream has %d messages; this test shows nothing", killed, n)
+	}
+	// In between, no relay goes on.
+	if r := e.start(); r.wait(20*time.Second) != 1 || !strings.Contains(r.logs.String(), "is not finished") {
+		t.Errorf("between two repairs the relay says\n%s", r.logs.tail(3))
+	}
+	e.repair(0)
+	e.run()
+	e.awaitCaughtUp()
+	checkOnce(t, e, events)
+}
+
+func TestRepairSaysWhatCannotBeBroughtBack(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t, shared)
+	e.init()
+	r := e.run()
+	insert := func(id int, rest string) string {
+		return fmt.Sprintf("INSERT INTO outbox (id, event_type, source, data) VALUES ('00000000-0000-0000-0000-%012d', 'order.created', '/e2e', '{}')%s;", id, rest)
+	}
+	execScript(t, e.postgresURL, insert(1, "")+insert(2, "")+
+		"BEGIN;"+insert(3, "")+"DELETE FROM outbox WHERE id::text LIKE '%03';"+insert(4, "")+"COMMIT;"+
+		"SELECT walrelay.emit_event('order.emitted', '/e2e', '{}', slot => '"+e.slot+"');"+
+		insert(5, "")+insert(6, ""))
+	e.awaitMessages("EVENTS", 7)
+	e.awaitCaughtUp()
+	emitted := readStream(t, e.nats(), "EVENTS")[4].id
+	r.kill()
+	execSQL(t, e.postgresURL, "DELETE FROM outbox WHERE id::text LIKE '%02'; UPDATE outbox SET max_retries = -1 WHERE id::text LIKE '%05'")
+	e.recreateStream()
+	progress := func() string {
+		return queryString(t, e.postgresURL, "SELECT md5(string_agg(p::text || j::text, '' ORDER BY j.id)) FROM walrelay.progress AS p, walrelay.journal AS j WHERE p.slot = $1 AND j.slot = $1", e.slot)
+	}
+	was := progress()
+	out := e.repair(1, "--dry-run")
+	for _, want := range []string{
+		"00000002                        public.outbox  no: its row is gone",
+		"00000003                        public.outbox  no: its row is gone",
+		emitted, "walrelay.emit_event", "no: it was emitted without a row",
+		"no: column max_retries", "4 events cannot be brought back",
+		"3 events can be brought back, 4 cannot; nothing was changed",
+	} {
+		if !strings.Contains(strings.Join(strings.Fields(out), " "), strings.Join(strings.Fields(want), " ")) {
+			t.Errorf("a dry run does not say %q:\n%s", want, out)
+		}
+	}
+	if n := e.messages("EVENTS"); n != 0 || progress() != was {
+		t.Errorf("a dry run left %d messages and changed progress or journal", n)
+	}
+	if out := e.repair(1); strings.Count(out, "no: ") != 4 || e.messages("EVENTS") != 0 {
+		t.Errorf("without being told to accept the loss, repair left %d messages and said\n%s", e.messages("EVENTS"), out)
+	}
+	// One of them is put back.
+	execSQL(t, e.postgresURL, insert(2, "")+"UPDATE outbox SET max_retries = NULL")
+	out = e.repair(0, "--accept-loss", "--json")
+	var lost []string
+	restored := 0
+	for line := range strings.Lines(out) {
+		var said struct {
+			Event struct {
+				ID   string `json:"id"`
+				Lost string `json:"lost"`
+			} `json:"event"`
+			Repair struct {
+				Restored int  `json:"restored"`
+				Done     bool `json:"done"`
+			} `json:"repair"`
+		}
+		if err := json.Unmarshal([]byte(line), &said); err != nil {
+			t.Fatalf("%q: %v", line, err)
+		}
+		if said.Event.ID != "" {
+			lost = append(lost, said.Event.ID)
+		}
+		restored += said.Repair.Restored
+	}
+	if want := []string{"00000000-0000-0000-0000-000000000003", emitted}; !slices.Equal(lost, want) || restored != 5 {
+		t.Errorf("repair brought %d back and lost %v; want 5, and to lose %v:\n%s", restored, lost, want, out)
+	}
+	e.run()
+	execSQL(t, e.postgresURL, insert(7, ""))
+	e.awaitCaughtUp()
+	var got []string
+	for _, m := range readStream(t, e.nats(), "EVENTS") {
+		got = append(got, m.id[len(m.id)-1:])
+	}
+	if want := []string{"1", "2", "4", "5", "6", "7"}; !slices.Equal(got, want) {
+		t.Errorf("the stream has %v, want %v", got, want)
+	}
+}
+
+// The last message that the stream still had cannot be read any more: only the
+// sequences say how many are missing.
+func TestRepairCountsWhereTheLastMessageIsGone(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t, shared)
+	e.init()
+	r := e.run()
+	e.insert(50)
+	e.awaitCaughtUp()
+	restore := e.backup()
+	e.insert(20)
+	e.awaitMessages("EVENTS", 70)
+	e.awaitCaughtUp()
+	before := readStream(t, e.nats(), "EVENTS")
+	r.kill()
+	restore()
+	stream, err := e.jetstream().Stream(t.Context(), "EVENTS")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := stream.Purge(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if out := e.repair(0); !strings.Contains(out, "20 events brought back, 0 lost") {
+		t.Errorf("repair says\n%s", out)
+	}
+	e.run()
+	e.insert(5)
+	e.awaitCaughtUp()
+	after := readStream(t, e.nats(), "EVENTS")
+	if len(after) != 25 {
+		t.Fatalf("the stream has %d messages, want the 20 that it lost and 5 new ones", len(after))
+	}
+	for i := range 20 {
+		if after[i].id != before[50+i].id {
+			t.Fatalf("message %d is event %s, want %s", i+1, after[i].id, before[50+i].id)
+		}
+	}
+}
+
+// What NATS does not take any more ends a repair, which can be run again.
+func TestRepairOfAnEventThatNATSRefuses(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t, shared)
+	e.init()
+	r := e.run()
+	e.insert(10)
+	execSQL(t, e.postgresURL, "INSERT INTO outbox (event_type, source, data) VALUES ('large', '/e2e', to_jsonb(repeat('x', 20000)))")
+	e.insert(10)
+	e.awaitMessages("EVENTS", 21)
+	e.awaitCaughtUp()
+	r.kill()
+	e.recreateStream()
+	e.updateStream("EVENTS", func(cfg *jetstream.StreamConfig) { cfg.MaxMsgSize = 10_000 })
+	if out := e.repair(1); !strings.Contains(out, "max_msg_size") || e.messages("EVENTS") != 10 {
+		t.Errorf("repair leaves %d messages, want 10, and says\n%s", e.messages("EVENTS"), out)
+	}
+	if out := e.repair(0, "--accept-loss"); !strings.Contains(out, "10 events brought back, 1 lost") || !strings.Contains(out, "max_msg_size") {
+		t.Errorf("repair says\n%s", out)
+	}
+	e.run()
+	e.insert(5)
+	e.awaitMessages("EVENTS", 25)
+}

@@ -1,0 +1,267 @@
+package walrelay
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"strconv"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/walrelay/walrelay/decode"
+	"github.com/walrelay/walrelay/event"
+	"github.com/walrelay/walrelay/replication"
+	"github.com/walrelay/walrelay/sql"
+)
+
+// outboxRows finds the rows of events again. Each table has a connection of its
+// own, from which the rows of a batch come in the order of their events: so no
+// more than one row of each table is in memory.
+type outboxRows struct {
+	cfg     Config
+	config  decode.Config
+	decoder *decode.Decoder
+	tables  map[sql.Table]*outboxTable
+}
+
+func newOutboxRows(cfg Config, config decode.Config) (*outboxRows, error) {
+	decoder, err := decode.New(config)
+	if err != nil {
+		return nil, fmt.Errorf("preparing the decoder: %w", err)
+	}
+	return &outboxRows{cfg: cfg, config: config, decoder: decoder, tables: make(map[sql.Table]*outboxTable)}, nil
+}
+
+// outboxTable reads the rows of one table.
+type outboxTable struct {
+	conn  *pgconn.PgConn
+	rows  *decode.Rows
+	query string
+	// fault says why there are no events in this table, if so.
+	fault string
+
+	ids    []string // of the batch
+	asked  int      // how many of them were asked for
+	result *pgconn.ResultReader
+	at     int // which of them the row at hand is for; past the last at the end
+}
+
+// batch finds the rows of these events: then event is called for each of them,
+// in order.
+func (o *outboxRows) batch(ctx context.Context, entries []journalled) error {
+	for _, t := range o.tables {
+		t.ids, t.asked = t.ids[:0], 0
+	}
+	for _, e := range entries {
+		t, err := o.table(ctx, e)
+		if err != nil {
+			return err
+		}
+		if t.fault == "" {
+			t.ids = append(t.ids, e.ID)
+		}
+	}
+	for _, t := range o.tables {
+		if len(t.ids) == 0 {
+			continue
+		}
+		t.result = t.conn.ExecParams(ctx, t.query, [][]byte{textArray(t.ids)}, nil, nil, nil)
+		t.at = 0
+		if err := t.nextRow(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// end ends a batch, all of whose events were asked for or not.
+func (o *outboxRows) end() error {
+	var errs []error
+	for _, t := range o.tables {
+		if t.result != nil {
+			_, err := t.result.Close()
+			errs = append(errs, err)
+			t.result = nil
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("reading rows of the outbox: %w", err)
+	}
+	return nil
+}
+
+func (o *outboxRows) close(ctx context.Context) {
+	for _, t := range o.tables {
+		if t.conn != nil {
+			_ = t.conn.Close(context.WithoutCancel(ctx)) // nothing is under way
+		}
+	}
+}
+
+// event returns the event of an entry, or why there is none; then with what is
+// known of it.
+func (o *outboxRows) event(entry journalled) (ev *event.Event, why string, err error) {
+	unknown := &event.Event{ID: entry.ID, Position: entry.Position, Schema: entry.Schema, Table: entry.Table}
+	t := o.tables[sql.Table{Schema: entry.Schema, Name: entry.Table}]
+	if t.fault != "" {
+		return unknown, t.fault, nil
+	}
+	t.asked++
+	if t.at != t.asked {
+		return unknown, "", fmt.Errorf("reading rows of %s.%s: row %d came for event %d", entry.Schema, entry.Table, t.at, t.asked)
+	}
+	values := t.result.Values()[1:]
+	if values[0] == nil {
+		unknown.Type = ""
+		return unknown, "its row is gone", t.nextRow()
+	}
+	ev, err = t.rows.Event(entry.Position, values[1:])
+	if fault, ok := errors.AsType[*decode.RowError](err); ok {
+		why, err = fmt.Sprintf("column %s: %v", fault.Column, fault.Err), nil
+	}
+	if err == nil {
+		err = t.nextRow()
+	}
+	for err == nil && t.at == t.asked {
+		why = "several rows have its id"
+		err = t.nextRow()
+	}
+	if ev != nil && ev.ID == "" {
+		ev.ID = entry.ID
+	}
+	return ev, why, err
+}
+
+func (t *outboxTable) nextRow() error {
+	if !t.result.NextRow() {
+		t.at = len(t.ids) + 1
+		if _, err := t.result.Close(); err != nil {
+			return fmt.Errorf("reading rows of the outbox: %w", err)
+		}
+		return nil
+	}
+	var err error
+	t.at, err = strconv.Atoi(string(t.result.Values()[0]))
+	return err
+}
+
+// table returns what reads the rows of an entry's table.
+func (o *outboxRows) table(ctx context.Context, entry journalled) (*outboxTable, error) {
+	name := sql.Table{Schema: entry.Schema, Name: entry.Table}
+	if t, ok := o.tables[name]; ok {
+		return t, nil
+	}
+	t := &outboxTable{}
+	var err error
+	mapped, ok := o.mapped(name)
+	switch {
+	case ok:
+		t, err = o.open(ctx, name, mapped.Mapping.Column(decode.AttributeID))
+	case name.Schema == ownSchema:
+		t.fault = "it was emitted without a row (walrelay.emit_event)"
+	case name.Schema == "pg_catalog":
+		t.fault = "it was emitted without a row (pg_logical_emit_message)"
+	default:
+		t.fault = fmt.Sprintf("table %s is no outbox table any more", name)
+	}
+	if err != nil {
+		return nil, err
+	}
+	o.tables[name] = t
+	return t, nil
+}
+
+func (o *outboxRows) mapped(name sql.Table) (decode.Table, bool) {
+	for _, t := range o.config.Tables {
+		if t.Schema == name.Schema && t.Name == name.Name {
+			return t, true
+		}
+	}
+	return decode.Table{}, false
+}
+
+// open connects with the settings that replication has, so that values are
+// written in the same way.
+func (o *outboxRows) open(ctx context.Context, name sql.Table, id string) (*outboxTable, error) {
+	config, err := parsePostgres(o.cfg.Postgres.URL)
+	if err != nil {
+		return nil, &ConfigError{Key: "postgres.url", Problem: err.Error()}
+	}
+	if config.RuntimeParams["application_name"] == "" {
+		config.RuntimeParams["application_name"] = applicationName
+	}
+	maps.Copy(config.RuntimeParams, replication.Settings())
+	conn, err := pgx.ConnectConfig(ctx, config)
+	if err != nil {
+		return nil, fmt.Errorf("connecting to Postgres: %w", err)
+	}
+	t := &outboxTable{}
+	if t.query, t.rows, err = o.prepare(ctx, conn, name, id); err != nil {
+		closePostgres(conn)
+		if fault, ok := errors.AsType[*decode.TableError](err); ok {
+			return &outboxTable{fault: fault.Error()}, nil
+		}
+		return nil, err
+	}
+	if t.rows == nil {
+		t.fault = fmt.Sprintf("table %s does not exist any more", name)
+	}
+	t.conn = conn.PgConn()
+	return t, nil
+}
+
+// prepare returns the query for a table's rows: the number of the event, its id,
+// null without a row, and the columns. There are no rows if there is no table.
+func (o *outboxRows) prepare(ctx context.Context, conn *pgx.Conn, name sql.Table, id string) (string, *decode.Rows, error) {
+	rows, err := conn.Query(ctx, sql.JournalColumns, name.Schema, name.Name, o.cfg.Publication)
+	if err != nil {
+		return "", nil, fmt.Errorf("reading the columns of table %s: %w", name, err)
+	}
+	var columns []decode.Column
+	var column decode.Column
+	var typ, idType string
+	var list strings.Builder
+	if _, err := pgx.ForEachRow(rows, []any{&column.Name, &typ, &column.Type}, func() error {
+		columns = append(columns, column)
+		if column.Name == id {
+			idType = typ
+		}
+		list.WriteString(", o." + sql.Ident(column.Name))
+		return nil
+	}); err != nil {
+		return "", nil, fmt.Errorf("reading the columns of table %s: %w", name, err)
+	}
+	if len(columns) == 0 {
+		return "", nil, nil
+	}
+	read, err := o.decoder.Rows(name.Schema, name.Name, columns)
+	if err != nil {
+		return "", nil, err
+	}
+	ident := "o." + sql.Ident(id)
+	return "SELECT w.n, " + ident + list.String() +
+		" FROM unnest($1::text[]::" + idType + "[]) WITH ORDINALITY AS w (id, n) LEFT JOIN " + name.Ident() +
+		" AS o ON " + ident + " = w.id ORDER BY w.n", read, nil
+}
+
+// textArray writes an array of texts as Postgres reads it.
+func textArray(texts []string) []byte {
+	b := []byte{'{'}
+	for i, text := range texts {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = append(b, '"')
+		for j := range len(text) {
+			if text[j] == '"' || text[j] == '\\' {
+				b = append(b, '\\')
+			}
+			b = append(b, text[j])
+		}
+		b = append(b, '"')
+	}
+	return append(b, '}')
+}
