@@ -109,7 +109,7 @@ func (r *Relay) supervise(ctx context.Context) error {
 		r.health.release()
 		switch {
 		case isConfiguration(err):
-			return err
+			return r.explainLoss(ctx, err)
 		case ctx.Err() != nil:
 			return nil
 		case err == nil:
@@ -217,7 +217,11 @@ func (s *session) Held(stream string, reason error) {
 		return
 	}
 	gauge.Set(1)
-	s.relay.log.Warn().Str("stream", stream).Err(reason).Msg("the stream is held in place and tried again; nothing is lost")
+	text := "the stream is held in place and tried again; nothing is lost"
+	if fault, ok := errors.AsType[*router.ConfigurationError](reason); ok && fault.Loss != nil {
+		text = "the stream is held in place; it is looked at again before this is believed"
+	}
+	s.relay.log.Warn().Str("stream", stream).Err(reason).Msg(text)
 }
 
 func (r *Relay) inFlight() float64 {

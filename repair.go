@@ -101,17 +101,15 @@ func (e *IncompleteError) Error() string {
 
 // losses counts what cannot be brought back.
 func losses(lost int, unknown uint64) string {
-	text := fmt.Sprintf("%d events", lost)
-	if lost == 1 {
-		text = "1 event"
+	text := counted(lost, "event")
+	if unknown == 0 {
+		return text
 	}
-	switch {
-	case unknown > 0 && lost == 0:
-		return fmt.Sprintf("%d messages from before the journal begins", unknown)
-	case unknown > 0:
-		return fmt.Sprintf("%s, and %d messages from before the journal begins,", text, unknown)
+	before := counted(int(unknown), "message") + " from before the journal begins" //nolint:gosec // a number of messages
+	if lost == 0 {
+		return before
 	}
-	return text
+	return text + " and " + before
 }
 
 // Repair publishes again what the streams have lost, from the rows of the outbox
@@ -475,6 +473,9 @@ func (p *restorer) Holds(*event.Event) bool { return false }
 
 // Fail implements [router.Delay]. Those behind the event are read again.
 func (p *restorer) Fail(_ context.Context, failed router.Flight, reason error, _ []router.Flight) error {
+	if poison, ok := errors.AsType[*router.EventError](reason); ok {
+		reason = poison.Err
+	}
 	return &refusal{failed.Event, reason}
 }
 

@@ -181,9 +181,12 @@ func (r *Relay) inspectOnce(ctx context.Context) error {
 	if r.inspected {
 		return nil
 	}
-	warnings, err := Inspect(ctx, r.cfg)
+	warnings, worth, err := inspect(ctx, r.cfg)
 	if err != nil {
 		return fmt.Errorf("checking Postgres and NATS: %w", err)
+	}
+	for _, w := range worth {
+		r.log.Info().Str("stream", w.Stream).Str("worth", w.Worth).Msg("what an acknowledgement is worth")
 	}
 	for _, warning := range warnings {
 		r.log.Warn().Msg(warning)

@@ -13,8 +13,15 @@ import (
 // Report says what [Setup] found and did, in the order in which it did it.
 type Report struct {
 	Items []Item
+	// Worth says, for each stream, what an acknowledgement of it is worth.
+	Worth []StreamWorth
 	// Warnings are sentences about what works, but may not be what is wanted.
 	Warnings []string
+}
+
+// StreamWorth says what an acknowledgement of a stream is worth.
+type StreamWorth struct {
+	Stream, Worth string
 }
 
 // Item is an object in Postgres or NATS that a relay needs.
@@ -96,7 +103,7 @@ func Setup(ctx context.Context, cfg Config) (Report, error) {
 		return report, err
 	}
 	found, err = i.inspect(ctx, false)
-	report.Warnings = found.warnings
+	report.Warnings, report.Worth = found.warnings, found.worth(i.cfg)
 	return report, err
 }
 
@@ -110,13 +117,19 @@ func Check(ctx context.Context, cfg Config) error {
 // Inspect is [Check], and also returns warnings: sentences about what works,
 // but may not be what is wanted.
 func Inspect(ctx context.Context, cfg Config) (warnings []string, err error) {
+	warnings, _, err = inspect(ctx, cfg)
+	return warnings, err
+}
+
+// inspect also says what acknowledgements are worth.
+func inspect(ctx context.Context, cfg Config) (warnings []string, worth []StreamWorth, err error) {
 	i, err := newInspector(ctx, cfg)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer i.close()
 	found, err := i.inspect(ctx, false)
-	return found.warnings, err
+	return found.warnings, found.worth(i.cfg), err
 }
 
 // CheckSlot reports everything that is wrong with the slot alone: nil, or
@@ -190,6 +203,17 @@ type found struct {
 	postgres postgresState
 	streams  []*jetstream.StreamInfo // as in the configuration; nil if missing
 	warnings []string
+}
+
+// worth says what acknowledgements of the streams are worth.
+func (f *found) worth(cfg Config) []StreamWorth {
+	var list []StreamWorth
+	for n, info := range f.streams {
+		if info != nil {
+			list = append(list, StreamWorth{cfg.Streams[n].Name, worth(info, cfg.Streams[n].Shared, cfg.Outbox.RepairWindow)})
+		}
+	}
+	return list
 }
 
 // inspect reads the state of both sides and judges it. What init would create

@@ -51,6 +51,9 @@ func printReport(cmd *cobra.Command, report walrelay.Report) {
 		fmt.Fprintf(table, "%s\t%s\t%s%s\n", item.Kind, item.Name, item.Action, detail)
 	}
 	_ = table.Flush() // nothing can be done about a closed standard output
+	for _, w := range report.Worth {
+		fmt.Fprintf(cmd.OutOrStdout(), "\nan acknowledgement of %s is worth: %s\n", w.Stream, w.Worth)
+	}
 	for _, warning := range report.Warnings {
 		fmt.Fprintln(cmd.ErrOrStderr(), "warning: "+warning)
 	}

@@ -340,28 +340,6 @@ func TestLostSlotEndsTheRelayWithAClearLine(t *testing.T) {
 	}
 }
 
-func TestDeletedStreamStopsTheRelay(t *testing.T) {
-	t.Parallel()
-	e := newEnv(t, shared)
-	e.init()
-	r := e.run()
-	e.insert(20)
-	e.awaitCaughtUp()
-	r.kill()
-	js := e.jetstream()
-	if err := js.DeleteStream(t.Context(), "EVENTS"); err != nil {
-		t.Fatal(err)
-	}
-	e.init()
-	r = e.start()
-	if code := r.wait(30 * time.Second); code != 1 {
-		t.Errorf("the relay ended with %d, want 1", code)
-	}
-	if logs := r.logs.String(); !strings.Contains(logs, "deleted and created again") {
-		t.Errorf("the relay does not say that acknowledged events are gone:\n%s", r.logs.tail(5))
-	}
-}
-
 func TestStreamDeletedUnderLoadStopsTheRelay(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t, shared)
