@@ -23,6 +23,10 @@ type story struct {
 	// reorders says that the stream is not the order of commits: events were
 	// brought back after later ones.
 	reorders bool
+	// lost are the events of which a repair says that it cannot bring them back;
+	// what was committed below repairedBelow may be stored again, and later.
+	lost          map[string]string
+	repairedBelow uint64
 }
 
 // early is by how much the clocks of Postgres and NATS, which are one, are
@@ -134,7 +138,14 @@ func (v *verdict) stored() {
 	}
 	for _, id := range slices.SortedFunc(maps.Keys(v.origin), func(a, b string) int { return cmp.Compare(v.origin[a], v.origin[b]) }) {
 		e := v.expected[id]
-		if e != nil && e.kind != poison && times[id] == 0 {
+		why, given := v.lost[id]
+		switch {
+		case e == nil || e.kind == poison:
+		case given && !e.rowless:
+			v.say("P7: event %s (%s) has a row, and is not brought back: %s", id, e.what, why)
+		case given && times[id] > 0:
+			v.say("P7: event %s (%s) is stored, and was said to be lost: %s", id, e.what, why)
+		case !given && times[id] == 0:
 			v.say("P1: event %s (%s), key %q, committed at %s, is lost", id, e.what, e.key, v.witness[v.origin[id]].position)
 		}
 	}
@@ -211,7 +222,7 @@ func (v *verdict) frontier() {
 	var latest []storedBy // when everything up to end was stored
 	for _, w := range v.witness {
 		e := v.expected[w.id]
-		if e == nil || e.kind != plain || e.key != "" || w.back {
+		if e == nil || e.kind != plain || e.key != "" || w.back || w.end <= v.repairedBelow {
 			continue
 		}
 		t, ok := at[w.id]

@@ -65,20 +65,6 @@ func endings() []fault { //nolint:gocognit // a table
 		ending("table-left-publication", "the outbox table is taken out of the publication", `publication "walrelay"`, func(ctx context.Context, w *World) error {
 			return w.exec(ctx, "ALTER PUBLICATION walrelay DROP TABLE public.outbox")
 		}),
-		ending("stream-deleted", "the stream is deleted under load", `stream "EVENTS" does not exist`, func(ctx context.Context, w *World) error {
-			return w.js.DeleteStream(ctx, streamName)
-		}),
-		ending("stream-recreated", "the stream is deleted and made again under load", `stream "EVENTS" was deleted and created again`, func(ctx context.Context, w *World) error {
-			stream, err := w.js.Stream(ctx, streamName)
-			if err != nil {
-				return err
-			}
-			if err := w.js.DeleteStream(ctx, streamName); err != nil {
-				return err
-			}
-			_, err = w.js.CreateStream(ctx, stream.CachedInfo().Config)
-			return err
-		}),
 		ending("stream-sealed", "the stream is sealed under load", `sealed`, func(ctx context.Context, w *World) error {
 			return w.changeStream(ctx, func(c *jetstream.StreamConfig) { c.Sealed = true })
 		}),

@@ -38,6 +38,8 @@ type expected struct {
 	key    string
 	due    time.Time
 	writer int
+	// rowless says that no row is left of it.
+	rowless bool
 }
 
 // transaction is what one transaction of a writer wrote.

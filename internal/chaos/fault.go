@@ -41,7 +41,7 @@ const (
 
 // faults is everything that can go wrong.
 func faults() []fault {
-	return slices.Concat(relayFaults(), postgresFaults(), natsFaults(), clusterFaults(), networkFaults(), endings())
+	return slices.Concat(relayFaults(), postgresFaults(), natsFaults(), clusterFaults(), networkFaults(), repairFaults(), endings())
 }
 
 // between returns a random duration.

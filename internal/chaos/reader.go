@@ -20,6 +20,15 @@ type reader struct {
 	seen     map[uint64]bool // sequences, in a work queue
 	last     uint64
 	stopped  bool // takes nothing out, for a while
+	begun    int  // how often it began at the start of the stream
+}
+
+// again forgets everything, and begins at the start of the stream.
+func (r *reader) again() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.messages, r.last = nil, 0
+	r.begun++
 }
 
 const fetchBatch = 1000
@@ -54,6 +63,9 @@ var errGap = errors.New("messages are missing in between")
 
 // read reads with one consumer, until it fails.
 func (r *reader) read(ctx context.Context) error {
+	r.mu.Lock()
+	begun := r.begun
+	r.mu.Unlock()
 	consumer, err := r.consumer(ctx)
 	if err != nil {
 		return err
@@ -76,7 +88,7 @@ func (r *reader) read(ctx context.Context) error {
 			if err != nil {
 				return err
 			}
-			if err := r.take(msg, meta, first); err != nil {
+			if err := r.take(msg, meta, first, begun); err != nil {
 				return err
 			}
 			first = false
@@ -96,9 +108,12 @@ func (r *reader) read(ctx context.Context) error {
 // take notes a message. A consumer whose answers were lost on the way is given
 // up: a new one begins where they are missing. What a new one does not get
 // either is not in the stream any more.
-func (r *reader) take(msg jetstream.Msg, meta *jetstream.MsgMetadata, first bool) error {
+func (r *reader) take(msg jetstream.Msg, meta *jetstream.MsgMetadata, first bool, begun int) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if begun != r.begun {
+		return errGap
+	}
 	sequence := meta.Sequence.Stream
 	if r.queue {
 		if r.seen[sequence] {

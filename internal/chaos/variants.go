@@ -157,5 +157,11 @@ func controls() []control {
 			}},
 			faults: []string{"nats-ingest-overload"}, setting: onSingle, promise: "P",
 		},
+		{
+			variant: variant{name: "does-not-notice-that-the-stream-is-another", edits: []edit{
+				{"router/loss.go", "\tif w.created.IsZero() || r.created.Equal(w.created) && r.last >= sequence {\n", "\tif true {\n"},
+			}},
+			faults: []string{"stream-recreated"}, setting: onSingle, promise: "stream-recreated: P7",
+		},
 	}
 }

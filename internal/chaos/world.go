@@ -78,7 +78,11 @@ type World struct {
 	// reorders says that events were brought back after later ones, judged that
 	// there is nothing more to check, foreign that others wrote into the stream.
 	reorders, judged, foreign bool
-	volumes                   []string // mounted
+	// lost are events of which a repair says that it cannot bring them back, and
+	// why; repairedBelow is where the write-ahead log was then.
+	lost          map[string]string
+	repairedBelow uint64
+	volumes       []string // mounted
 }
 
 // memoryLimit is what a relay may take: its windows (16 MiB in flight, 8 MiB
@@ -579,6 +583,7 @@ func (w *World) story(ctx context.Context) (*story, error) {
 	s := &story{
 		transactions: w.ledger.transactions, stream: w.reader.all(), flushes: w.flushes,
 		peaks: make(map[string]int64), memoryLimit: memoryLimit, reorders: w.reorders,
+		lost: w.lost, repairedBelow: w.repairedBelow,
 	}
 	if w.foreign {
 		s.stream = slices.DeleteFunc(s.stream, func(m stored) bool { return m.id == "" })

@@ -387,6 +387,7 @@ func (a *application) savepoints(ctx context.Context, tx pgx.Tx, t *transaction)
 // deleted leaves no row behind.
 func (a *application) deleted(ctx context.Context, tx pgx.Tx, t *transaction) error {
 	e := a.event(plain)
+	e.rowless = true
 	if err := a.insert(ctx, tx, t, e); err != nil {
 		return err
 	}
@@ -406,6 +407,7 @@ func (a *application) slow(ctx context.Context, tx pgx.Tx, t *transaction) error
 // emitted writes no row at all.
 func (a *application) emitted(ctx context.Context, tx pgx.Tx, t *transaction) error {
 	e := a.event(plain)
+	e.rowless = true
 	t.events = append(t.events, e.expected)
 	_, err := tx.Exec(ctx, "SELECT walrelay.emit_event($1, '/chaos', $2, partition_key => nullif($3, ''), id => $4, slot => $5)",
 		e.eventType, e.data, e.key, e.id, slotName)
