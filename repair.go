@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"strconv"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -113,8 +114,8 @@ func losses(lost int, unknown uint64) string {
 }
 
 // Repair publishes again what the streams have lost, from the rows of the outbox
-// tables, in commit order. No relay may run: it is not started again before, so
-// newer events follow. The report is empty if no stream has lost anything.
+// tables, in commit order. No relay may run; one
+// that is started meanwhile waits as a standby, so newer events follow. The report is empty if no stream has lost anything.
 //
 // It may be interrupted at any time and called again. The error is an
 // *[IncompleteError] if something cannot be brought back and that is not
@@ -138,6 +139,8 @@ func Repair(ctx context.Context, cfg Config, options RepairOptions) (RepairRepor
 	if err := r.open(ctx); err != nil {
 		return report, err
 	}
+	ctx, release := r.keepSlot(ctx)
+	defer release()
 	losses, err := r.losses(ctx)
 	if err != nil {
 		return report, err
@@ -146,6 +149,9 @@ func Repair(ctx context.Context, cfg Config, options RepairOptions) (RepairRepor
 		s, err := r.stream(ctx, &losses[n])
 		report.Streams = append(report.Streams, s)
 		if err != nil {
+			if cause := context.Cause(ctx); cause != nil {
+				err = cause
+			}
 			return report, err
 		}
 	}
@@ -158,7 +164,8 @@ type repair struct {
 	plan    plan
 	options RepairOptions
 	nc      *nats.Conn
-	conn    *pgx.Conn // for progress and the journal
+	conn    *pgx.Conn           // for progress and the journal
+	slot    *replication.Stream // nil in a dry run
 
 	system   replication.System
 	wal      replication.LSN
@@ -173,12 +180,7 @@ func (r *repair) open(ctx context.Context) (err error) {
 	if r.conn, err = connectDurably(ctx, r.cfg); err != nil {
 		return err
 	}
-	if err := r.awaitSlot(ctx); err != nil {
-		return err
-	}
-	if r.system, err = replication.Identify(ctx, replication.Config{
-		ConnString: r.cfg.Postgres.URL, Slot: r.cfg.Slot, Publication: r.cfg.Publication,
-	}); err != nil {
+	if r.system, err = r.takeSlot(ctx); err != nil {
 		return err
 	}
 	if r.wal, err = walEnd(ctx, r.conn); err != nil {
@@ -207,30 +209,80 @@ func (r *repair) open(ctx context.Context) (err error) {
 }
 
 func (r *repair) close() {
+	if r.slot != nil {
+		if err := r.slot.Close(closeGrace); err != nil {
+			r.options.Log.Debug().Err(err).Msg("the stream from Postgres did not end in order")
+		}
+	}
 	if r.conn != nil {
 		closePostgres(r.conn)
 	}
 }
 
-// awaitSlot waits for a relay that has just ended.
-func (r *repair) awaitSlot(ctx context.Context) error {
-	for deadline := time.Now().Add(repairPatience); ; {
-		var pid *int
-		if err := r.conn.QueryRow(ctx, "SELECT active_pid FROM pg_catalog.pg_replication_slots WHERE slot_name = $1", r.cfg.Slot).Scan(&pid); err != nil {
-			return fmt.Errorf("looking for who holds slot %q: %w", r.cfg.Slot, err)
+// takeSlot returns what the server is, once no relay has the slot. Unless in a
+// dry run it then holds the slot, so that a relay that is started meanwhile waits
+// as a standby. What the server sends is thrown away: it sends it again later.
+func (r *repair) takeSlot(ctx context.Context) (replication.System, error) {
+	pid := ""
+	cfg := replication.Config{
+		ConnString: r.cfg.Postgres.URL, Slot: r.cfg.Slot, Publication: r.cfg.Publication, Messages: true,
+		OnBusy: func(holder string) { pid = holder },
+	}
+	busy := func() error {
+		return &SetupError{
+			What:   fmt.Sprintf("a relay is running: it holds slot %q (its walsender has pid %s)", r.cfg.Slot, pid),
+			Remedy: "stop it, its standbys too, and run this again",
 		}
+	}
+	if !r.options.DryRun {
+		waiting, cancel := context.WithTimeout(ctx, repairPatience)
+		defer cancel()
+		stream, err := replication.Open(waiting, cfg)
 		switch {
-		case pid == nil:
-			return nil
-		case time.Now().After(deadline):
-			return &SetupError{
-				What:   fmt.Sprintf("a relay is running: it holds slot %q (walsender with pid %d)", r.cfg.Slot, *pid),
-				Remedy: "stop it, its standbys too, and run this again",
-			}
+		case err != nil && pid != "" && waiting.Err() != nil && ctx.Err() == nil:
+			return replication.System{}, busy()
+		case err != nil:
+			return replication.System{}, err
+		}
+		r.slot = stream
+		return stream.System(), nil
+	}
+	for deadline := time.Now().Add(repairPatience); ; {
+		var holder *int
+		if err := r.conn.QueryRow(ctx, "SELECT active_pid FROM pg_catalog.pg_replication_slots WHERE slot_name = $1", r.cfg.Slot).Scan(&holder); err != nil {
+			return replication.System{}, fmt.Errorf("looking for who holds slot %q: %w", r.cfg.Slot, err)
+		}
+		if holder == nil {
+			return replication.Identify(ctx, cfg)
+		}
+		pid = strconv.Itoa(*holder)
+		if time.Now().After(deadline) {
+			return replication.System{}, busy()
 		}
 		if err := pause(ctx, 50*time.Millisecond); err != nil {
-			return err
+			return replication.System{}, err
 		}
+	}
+}
+
+// keepSlot ends the context with an error when the server ends the stream from
+// the slot, until the function that it returns is called.
+func (r *repair) keepSlot(ctx context.Context) (context.Context, func()) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	if r.slot == nil {
+		return ctx, func() { cancel(nil) }
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		if err := r.slot.Discard(); err != nil {
+			cancel(err)
+		}
+	}()
+	return ctx, func() {
+		r.slot.Interrupt()
+		<-done
+		cancel(nil)
 	}
 }
 

@@ -18,6 +18,9 @@ func TestPublishedRowsAreCleanedAwayAndOthersStay(t *testing.T) {
 				if n := queryString(t, e.postgresURL, "SELECT count(*)::text FROM outbox"); n != "0" {
 					return fmt.Errorf("%s rows are visible", n)
 				}
+				if n := queryString(t, e.postgresURL, "SELECT count(*)::text FROM walrelay.journal"); n != "0" {
+					return fmt.Errorf("the journal has %s pages", n)
+				}
 				return nil
 			})
 		},
@@ -29,6 +32,10 @@ func TestPublishedRowsAreCleanedAwayAndOthersStay(t *testing.T) {
 				}
 				return nil
 			})
+			// Events stand in it again where a relay was killed.
+			if has := queryString(t, e.postgresURL, "SELECT (sum(events) >= 2003)::text FROM walrelay.journal"); has != "true" {
+				t.Error("within the repair window, the journal does not have all 2003 events")
+			}
 		},
 	} {
 		t.Run(mode, func(t *testing.T) {

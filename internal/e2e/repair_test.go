@@ -91,9 +91,15 @@ func TestRepairBringsBackAStreamThatWasDeletedUnderLoad(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t, shared)
 	e.init()
-	r := e.run()
 	w := startWriters(t, e.postgresURL, 4, 10*time.Millisecond)
-	e.awaitMessages("EVENTS", 500)
+	r := e.run()
+	for n := range 3 {
+		// What a relay that is killed has not written down, the next one does.
+		e.awaitMessages("EVENTS", 200*(n+1))
+		r.kill()
+		r = e.run()
+	}
+	e.awaitMessages("EVENTS", 800)
 	e.awaitCaughtUp()
 	before := readStream(t, e.nats(), "EVENTS")
 	e.recreateStream()
@@ -105,8 +111,7 @@ func TestRepairBringsBackAStreamThatWasDeletedUnderLoad(t *testing.T) {
 	if code := again.wait(30 * time.Second); code != 1 {
 		t.Errorf("the relay ended with %d, want 1", code)
 	}
-	missing := queryString(t, e.postgresURL, `SELECT sum(events)::text FROM walrelay.journal WHERE slot = $1`, e.slot)
-	for _, want := range []string{"deleted and created again", missing + " events", "published since", "walrelay repair --dry-run"} {
+	for _, want := range []string{"deleted and created again", " events, published since", "walrelay repair --dry-run"} {
 		if !strings.Contains(again.logs.String(), want) {
 			t.Errorf("the relay does not say %q:\n%s", want, again.logs.tail(3))
 		}
@@ -114,8 +119,13 @@ func TestRepairBringsBackAStreamThatWasDeletedUnderLoad(t *testing.T) {
 	if n := e.messages("EVENTS"); n != 0 {
 		t.Fatalf("the relay published %d events that hide the gap", n)
 	}
-	if out := e.repair(0); !strings.Contains(out, "brought back, 0 lost") {
-		t.Errorf("repair says\n%s", out)
+	out := e.repair(0)
+	restored := e.messages("EVENTS")
+	if !strings.Contains(out, fmt.Sprintf("%d events brought back, 0 lost", restored)) {
+		t.Errorf("repair brought %d events back and says\n%s", restored, out)
+	}
+	if !strings.Contains(again.logs.String(), fmt.Sprintf("%d events, published since", restored)) {
+		t.Errorf("%d events were missing, and the relay had said\n%s", restored, again.logs.tail(1))
 	}
 	e.run()
 	e.awaitLedger()
@@ -135,6 +145,10 @@ func TestRepairBringsBackWhatABackupDoesNotHave(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t, shared)
 	e.writeConfig("outbox: {tables: [public.outbox, public.events, public.audit], mappings: [{table: public.events, preset: debezium}]}\n")
+	// Whatever the database's settings, an event's bytes are the same.
+	for _, setting := range []string{"datestyle = 'SQL, DMY'", "timezone = 'Asia/Tokyo'", "bytea_output = 'escape'", "intervalstyle = 'iso_8601'"} {
+		execSQL(t, e.postgresURL, "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET "+strings.ReplaceAll(setting, "'", "''")+"', current_database()); END $$")
+	}
 	execSQL(t, e.postgresURL, `
 		CREATE TABLE public.events (id varchar(40) PRIMARY KEY, aggregatetype text, aggregateid text, type text, payload jsonb, upper text GENERATED ALWAYS AS (upper(type)) STORED);
 		CREATE TABLE public.audit (LIKE public.events);
