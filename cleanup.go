@@ -2,6 +2,7 @@ package walrelay
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -35,8 +36,8 @@ type cleaner struct {
 // cleanTask is one statement for one table.
 type cleanTask struct {
 	statement string
-	// window is how old rows must be, in seconds; -1 for a statement that does
-	// not ask.
+	// window is how old rows must be, and for how long published, in seconds; -1
+	// for a statement that does not ask.
 	window float64
 }
 
@@ -80,13 +81,16 @@ func (c *cleaner) clean(ctx context.Context) (more bool, err error) {
 			return false, err
 		}
 	}
-	if more, err = c.cleanJournal(ctx); err != nil || published == "" {
+	settled, more, err := c.cleanJournal(ctx)
+	if err != nil || published == "" {
 		return more, err
 	}
 	for _, task := range c.tasks {
-		args := []any{published, task.window, cleanBatch}
+		args := []any{settled, task.window, cleanBatch}
 		if task.window < 0 {
 			args = []any{published, cleanBatch}
+		} else if settled == "" {
+			continue
 		}
 		var looked, done int
 		if err := c.conn.QueryRow(ctx, task.statement, args...).Scan(&looked, &done); err != nil {
@@ -100,14 +104,21 @@ func (c *cleaner) clean(ctx context.Context) (more bool, err error) {
 }
 
 // cleanJournal deletes what is older than the repair window from the journal,
-// whatever becomes of the rows.
-func (c *cleaner) cleanJournal(ctx context.Context) (more bool, err error) {
+// whatever becomes of the rows. It returns a snapshot of transactions that were
+// wholly published before that: a row is kept for the window from then on, also
+// if it was written long before.
+func (c *cleaner) cleanJournal(ctx context.Context) (settled string, more bool, err error) {
 	cfg := c.session.relay.cfg
+	window := cfg.Outbox.RepairWindow.Seconds()
 	var looked, done int
-	if err := c.conn.QueryRow(ctx, sql.JournalClean, cfg.Slot, cfg.Outbox.RepairWindow.Seconds(), journalBatch).Scan(&looked, &done); err != nil {
-		return false, fmt.Errorf("cleaning up walrelay.journal: %w", err)
+	if err := c.conn.QueryRow(ctx, sql.JournalClean, cfg.Slot, window, journalBatch).Scan(&looked, &done); err != nil {
+		return "", false, fmt.Errorf("cleaning up walrelay.journal: %w", err)
 	}
-	return done == journalBatch, nil
+	err = c.conn.QueryRow(ctx, sql.JournalPublished, cfg.Slot, window).Scan(&settled)
+	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
+		return "", false, fmt.Errorf("cleaning up walrelay.published: %w", err)
+	}
+	return settled, done == journalBatch, nil
 }
 
 // describeOutboxes finds out which columns the outbox tables have, for the

@@ -64,7 +64,7 @@ type OutboxConfig struct {
 	// Mappings override, for some of the tables, which column is what.
 	Mappings []MappingConfig `koanf:"mappings"`
 	// AfterPublish says what becomes of rows whose event has an outcome:
-	// "delete" (default), once RepairWindow has passed since they were written;
+	// "delete" (default), once RepairWindow has passed since they were published;
 	// "mark", in the column published_at; or "keep".
 	AfterPublish string `koanf:"after_publish"`
 	// RepairWindow is how long rows are kept before they are deleted, marked or

@@ -30,6 +30,8 @@ type progress struct {
 	// published is a snapshot: every event of a transaction that it sees has an
 	// outcome. Empty before the first.
 	published string
+	// noted says that the row of walrelay.published of that is written.
+	noted bool
 	// outboxes describes the outbox tables, for walrelay.event_status.
 	outboxes []outboxColumns
 }
@@ -144,13 +146,14 @@ func (p *progress) save(ctx context.Context, conn execer, slot string, pages []r
 	}
 	tag, err := conn.Exec(ctx, sql.JournalSave,
 		slot, p.session, p.systemID, p.timeline, p.flushLSN.String(), streams, p.published, outboxes,
-		names, first, last, events, entries)
+		names, first, last, events, entries, p.published != "" && !p.noted)
 	if err != nil {
 		return fmt.Errorf("writing walrelay.progress: %w", err)
 	}
 	if tag.RowsAffected() == 0 {
 		return fmt.Errorf("writing walrelay.progress: %w", retry.ErrSuperseded)
 	}
+	p.noted = true
 	return nil
 }
 

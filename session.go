@@ -549,7 +549,7 @@ func (s *session) samplePublished(ctx context.Context) error {
 	err := s.withControl(ctx, func(ctx context.Context, conn *pgx.Conn) error {
 		if reached {
 			s.saving.Lock()
-			s.recorded.published = s.sampled.snapshot
+			s.recorded.published, s.recorded.noted = s.sampled.snapshot, false
 			s.saving.Unlock()
 			s.sampled.snapshot = ""
 			_, done, err := s.save(ctx, conn)

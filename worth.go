@@ -2,6 +2,7 @@ package walrelay
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -9,31 +10,23 @@ import (
 
 // worth says what an acknowledgement of the stream is worth, as far as the
 // stream's settings tell. Whether its servers sync each message to the disk
-// (sync_interval: always) is told to no client.
+// (sync_interval: always) is told to no client: neither the greeting nor the API
+// of JetStream has it.
 func worth(info *jetstream.StreamInfo, shared bool, window time.Duration) string {
-	const unlessSynced = `unless it has "sync_interval: always", which is told to no client`
+	const interval = "within their sync_interval (2 minutes unless it is set; no client is told)"
 	text := ""
 	switch n := info.Config.Replicas; {
 	case info.Config.Storage != jetstream.FileStorage:
-		text = "in memory: the end of its server takes all acknowledged events"
+		text = "it is in memory, and the end of its server takes it"
 	case n <= 1:
-		text = "one server, which writes an event before it acknowledges it: the end of the process takes nothing; a power cut may take what was acknowledged in the 2 minutes before, " + unlessSynced
+		text = "one server has written the event; a power cut may take events that it acknowledged " + strings.Replace(interval, "their", "its", 1)
 	default:
-		text = fmt.Sprintf("%d servers, of which %d have written an event when it is acknowledged: the loss of %s takes nothing; a power cut of %d or more at once may take what was acknowledged in the 2 minutes before, unless they have \"sync_interval: always\", which is told to no client",
-			n, n/2+1, loseable(n), n/2+1)
+		text = fmt.Sprintf("%d of %d servers have written the event; a power cut of %d at once may take events that they acknowledged %s", n/2+1, n, n/2+1, interval)
 	}
 	if shared {
-		return text + "; what is lost is not noticed, as the stream is shared"
+		return text + "; that is not noticed, as the stream is shared"
 	}
-	return text + fmt.Sprintf(`; "walrelay repair" brings it back from rows of the last %s (outbox.repair_window)`, duration(window))
-}
-
-// loseable says how many servers may be lost.
-func loseable(replicas int) string {
-	if n := (replicas - 1) / 2; n != 1 {
-		return fmt.Sprintf("%d servers", n)
-	}
-	return "one server"
+	return text + fmt.Sprintf(`; "walrelay repair" brings them back from their rows, for %s after (outbox.repair_window)`, duration(window))
 }
 
 // duration writes a duration without parts that are zero, such as 1h for 1h0m0s.

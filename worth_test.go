@@ -17,10 +17,10 @@ func TestWhatAnAcknowledgementIsWorth(t *testing.T) {
 		want     []string
 		not      string
 	}{
-		"one replica":    {1, false, time.Hour, []string{"a power cut may take what was acknowledged in the 2 minutes before", "walrelay repair", "of the last 1h "}, "servers"},
-		"three":          {3, false, 90 * time.Minute, []string{"3 servers, of which 2", "the loss of one server takes nothing", "a power cut of 2 or more", "of the last 1h30m "}, "one server, which"},
-		"five":           {5, false, 10 * time.Second, []string{"5 servers, of which 3", "the loss of 2 servers takes nothing", "of the last 10s "}, ""},
-		"shared by many": {1, true, time.Hour, []string{"what is lost is not noticed"}, "repair"},
+		"one replica":    {1, false, time.Hour, []string{"one server has written", "within its sync_interval", "walrelay repair", "for 1h after"}, "servers"},
+		"three":          {3, false, 90 * time.Minute, []string{"2 of 3 servers", "a power cut of 2 at once", "within their", "for 1h30m after"}, "one server"},
+		"five":           {5, false, 10 * time.Second, []string{"3 of 5 servers", "a power cut of 3 at once", "for 10s after"}, ""},
+		"shared by many": {1, true, time.Hour, []string{"that is not noticed"}, "repair"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

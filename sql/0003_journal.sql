@@ -30,7 +30,17 @@ COMMENT ON COLUMN walrelay.journal.events IS
 COMMENT ON COLUMN walrelay.journal.entries IS
     'Position, table and id of each event, in the order of positions, packed.';
 
--- The rights that init gives to tables were given before this one existed.
+CREATE TABLE IF NOT EXISTS walrelay.published (
+    slot     text        NOT NULL,
+    noted_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    snapshot pg_snapshot NOT NULL,
+    PRIMARY KEY (slot, noted_at)
+);
+
+COMMENT ON TABLE walrelay.published IS
+    'Since when every event of the transactions that a snapshot sees has an outcome: what the clean-up goes by. It must not be part of a publication.';
+
+-- The rights that init gives to tables were given before these existed.
 DO $walrelay$
 DECLARE
     granted record;
@@ -41,7 +51,7 @@ BEGIN
         WHERE c.oid = 'walrelay.progress'::regclass AND acl.privilege_type = 'UPDATE'
             AND acl.grantee <> 0 AND acl.grantee <> c.relowner
     LOOP
-        EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON walrelay.journal TO %s', granted.role);
+        EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON walrelay.journal, walrelay.published TO %s', granted.role);
     END LOOP;
 END
 $walrelay$;

@@ -13,6 +13,8 @@ var (
 	JournalNext string
 	//go:embed queries/journal/clean.sql
 	JournalClean string
+	//go:embed queries/journal/published.sql
+	JournalPublished string
 	//go:embed queries/journal/columns.sql
 	JournalColumns string
 )

@@ -52,7 +52,7 @@ func printReport(cmd *cobra.Command, report walrelay.Report) {
 	}
 	_ = table.Flush() // nothing can be done about a closed standard output
 	for _, w := range report.Worth {
-		fmt.Fprintf(cmd.OutOrStdout(), "\nan acknowledgement of %s is worth: %s\n", w.Stream, w.Worth)
+		fmt.Fprintf(cmd.OutOrStdout(), "\nWhat an acknowledgement of %s means: %s.\n", w.Stream, w.Worth)
 	}
 	for _, warning := range report.Warnings {
 		fmt.Fprintln(cmd.ErrOrStderr(), "warning: "+warning)

@@ -1,6 +1,7 @@
 package e2e_test
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -80,6 +81,37 @@ func TestPublishedRowsAreCleanedAwayAndOthersStay(t *testing.T) {
 				t.Errorf("the delay table has %v, want the failed event", got)
 			}
 		})
+	}
+}
+
+// A row that was written long ago and is published late, after an outage, is
+// kept for as long as any other: what the stream loses then is brought back.
+func TestRowsAreKeptForTheWindowFromWhenTheyArePublished(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t, own)
+	e.init()
+	execSQL(t, e.postgresURL, "INSERT INTO outbox (event_type, source, created_at) SELECT 'late', '/e2e', now() - interval '2 hours' FROM generate_series(1, 10)")
+	r := e.run()
+	e.awaitCaughtUp()
+	eventually(t, 30*time.Second, "it is known that they are published", func() error {
+		if known := queryString(t, e.postgresURL, "SELECT coalesce(bool_and(pg_visible_in_snapshot(o.xact_id, p.published)), false)::text FROM outbox AS o, walrelay.progress AS p"); known != "true" {
+			return errors.New("it is not")
+		}
+		return nil
+	})
+	before, err := r.metric("walrelay_cleanups_total")
+	if err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, 30*time.Second, "the clean-up has run since", func() error {
+		n, err := r.metric("walrelay_cleanups_total")
+		if err == nil && n <= before {
+			err = errors.New("it has not")
+		}
+		return err
+	})
+	if n := queryString(t, e.postgresURL, "SELECT count(*)::text FROM outbox"); n != "10" {
+		t.Errorf("of 10 rows that were published seconds ago, %s are left", n)
 	}
 }
 

@@ -1,5 +1,6 @@
--- Writes progress ($1 to $8) and pages of the journal ($9 to $13) down, unless
--- the slot $1 has a later session than $2: then it returns no row.
+-- Writes progress ($1 to $8) and pages of the journal ($9 to $13) down, and if $14
+-- when the snapshot $7 was known to be published, unless the slot $1 has a later
+-- session than $2: then it returns no row.
 WITH saved AS (
     UPDATE walrelay.progress
     SET system_identifier = $3,
@@ -17,5 +18,11 @@ WITH saved AS (
     FROM saved AS s,
         unnest($9::text[], $10::text[], $11::text[], $12::integer[], $13::bytea[])
             AS p (stream, first, last, events, entries)
+), noted AS (
+    INSERT INTO walrelay.published (slot, snapshot)
+    SELECT s.slot, nullif($7, '')::pg_snapshot
+    FROM saved AS s
+    WHERE $14::boolean
+    ON CONFLICT DO NOTHING
 )
 SELECT FROM saved;
