@@ -8,6 +8,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/walrelay/walrelay/event"
 	"github.com/walrelay/walrelay/replication"
 	"github.com/walrelay/walrelay/router"
 )
@@ -61,7 +62,7 @@ func (r *Relay) missing(ctx context.Context, loss router.Loss) (string, error) {
 		text = fmt.Sprintf("%s, published since %s, from position %s to %s", counted(s.Missing, "event"), s.Since.UTC().Format(time.RFC3339), s.First, s.Last)
 	}
 	if s.Unknown > 0 {
-		text += fmt.Sprintf(", and %s from before the journal begins", counted(int(s.Unknown), "message")) //nolint:gosec // a number of messages
+		text += fmt.Sprintf(", and %s from before the journal begins", counted(int(s.Unknown), "message"))
 	}
 	return text, nil
 }
@@ -80,4 +81,79 @@ func counted(n int, noun string) string {
 		return "1 " + noun
 	}
 	return fmt.Sprintf("%d %ss", n, noun)
+}
+
+// survey counts what the journal says is missing. It finds the position after
+// which that begins, if only the number of events is known.
+func survey(ctx context.Context, conn *pgx.Conn, slot string, loss *router.Loss, passed replication.LSN) (s StreamRepair, err error) {
+	s = StreamRepair{
+		Stream: loss.Stream, What: loss.String(), AfterSequence: loss.LastSequence, RecordedSequence: loss.Recorded.LastSequence,
+	}
+	through := event.Position{}
+	if loss.Recorded.Position != "" {
+		if through, err = event.ParsePosition(loss.Recorded.Position); err != nil {
+			return s, fmt.Errorf("the recorded state of stream %q: %w", loss.Stream, err)
+		}
+	}
+	if loss.Counted {
+		if err := findStart(ctx, conn, slot, loss, through); err != nil {
+			return s, err
+		}
+	}
+	// The slot brings those again that it has not passed; but the sequence that
+	// is recorded counts them.
+	j := &journalReader{conn: conn, slot: slot, stream: loss.Stream, after: loss.After, before: ^replication.LSN(0)}
+	known := uint64(0)
+	for {
+		entry, ok, err := j.next(ctx)
+		if err != nil {
+			return s, err
+		}
+		if !ok {
+			break
+		}
+		if entry.Position.Compare(through) <= 0 {
+			known++
+		}
+		if replication.LSN(entry.Position.CommitLSN) >= passed {
+			continue
+		}
+		if s.Missing++; s.Missing == 1 {
+			s.First, s.Since = entry.Position.String(), &entry.writtenAt
+		}
+		s.Last = entry.Position.String()
+	}
+	had := loss.Recorded.LastSequence
+	if !loss.Recreated() {
+		had -= min(had, loss.LastSequence)
+	}
+	if !loss.Recorded.Repairing && had > known {
+		s.Unknown = had - known
+	}
+	return s, nil
+}
+
+// findStart finds out behind which event the last ones up to a position begin,
+// of which only the number is known.
+func findStart(ctx context.Context, conn *pgx.Conn, slot string, loss *router.Loss, through event.Position) error {
+	count := func(n uint64) (seen uint64, last event.Position, err error) {
+		j := &journalReader{conn: conn, slot: slot, stream: loss.Stream, before: ^replication.LSN(0)}
+		for seen < n {
+			entry, ok, err := j.next(ctx)
+			if err != nil {
+				return 0, last, err
+			}
+			if !ok || entry.Position.Compare(through) > 0 {
+				break
+			}
+			seen, last = seen+1, entry.Position
+		}
+		return seen, last, nil
+	}
+	all, _, err := count(^uint64(0))
+	if err != nil {
+		return err
+	}
+	_, loss.After, err = count(all - min(all, loss.Count))
+	return err
 }

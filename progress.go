@@ -141,7 +141,7 @@ func (p *progress) save(ctx context.Context, conn execer, slot string, pages []r
 		page := &pages[i]
 		names = append(names, page.Stream)
 		first, last = append(first, page.First.String()), append(last, page.Last.String())
-		events = append(events, int32(page.Events)) //nolint:gosec // a page has a few MiB
+		events = append(events, int32(page.Events))
 		entries = append(entries, page.Entries)
 	}
 	tag, err := conn.Exec(ctx, sql.JournalSave,

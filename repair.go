@@ -11,7 +11,6 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/nats-io/nats.go"
 	"github.com/rs/zerolog"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/walrelay/walrelay/event"
 	"github.com/walrelay/walrelay/replication"
@@ -106,7 +105,7 @@ func losses(lost int, unknown uint64) string {
 	if unknown == 0 {
 		return text
 	}
-	before := counted(int(unknown), "message") + " from before the journal begins" //nolint:gosec // a number of messages
+	before := counted(int(unknown), "message") + " from before the journal begins"
 	if lost == 0 {
 		return before
 	}
@@ -114,13 +113,13 @@ func losses(lost int, unknown uint64) string {
 }
 
 // Repair publishes again what the streams have lost, from the rows of the outbox
-// tables, in commit order. No relay may run; one
-// that is started meanwhile waits as a standby, so newer events follow. The report is empty if no stream has lost anything.
+// tables, in commit order. No relay may run; one that is started meanwhile waits
+// as a standby, so newer events follow. The report is empty if no stream has lost
+// anything.
 //
-// It may be interrupted at any time and called again. The error is an
-// *[IncompleteError] if something cannot be brought back and that is not
-// accepted; or joins *[ConfigError], *[SetupError] and others, as that of
-// [Setup].
+// It may be interrupted at any time and called again. The error joins an
+// *[IncompleteError] for each stream of which something cannot be brought back,
+// unless that is accepted, and others, as that of [Setup].
 func Repair(ctx context.Context, cfg Config, options RepairOptions) (RepairReport, error) {
 	var report RepairReport
 	i, err := newInspector(ctx, cfg)
@@ -145,9 +144,14 @@ func Repair(ctx context.Context, cfg Config, options RepairOptions) (RepairRepor
 	if err != nil {
 		return report, err
 	}
+	var incomplete []error
 	for n := range losses {
 		s, err := r.stream(ctx, &losses[n])
 		report.Streams = append(report.Streams, s)
+		if _, ok := errors.AsType[*IncompleteError](err); ok {
+			incomplete = append(incomplete, err)
+			continue
+		}
 		if err != nil {
 			if cause := context.Cause(ctx); cause != nil {
 				err = cause
@@ -155,7 +159,7 @@ func Repair(ctx context.Context, cfg Config, options RepairOptions) (RepairRepor
 			return report, err
 		}
 	}
-	return report, nil
+	return report, errors.Join(incomplete...)
 }
 
 // repair brings back what streams have lost.
@@ -363,81 +367,6 @@ func (r *repair) journal(stream string, after event.Position) *journalReader {
 	return &journalReader{conn: r.conn, slot: r.cfg.Slot, stream: stream, after: after, before: r.passed}
 }
 
-// survey counts what the journal says is missing. It finds the position after
-// which that begins, if only the number of events is known.
-func survey(ctx context.Context, conn *pgx.Conn, slot string, loss *router.Loss, passed replication.LSN) (s StreamRepair, err error) {
-	s = StreamRepair{
-		Stream: loss.Stream, What: loss.String(), AfterSequence: loss.LastSequence, RecordedSequence: loss.Recorded.LastSequence,
-	}
-	through := event.Position{}
-	if loss.Recorded.Position != "" {
-		if through, err = event.ParsePosition(loss.Recorded.Position); err != nil {
-			return s, fmt.Errorf("the recorded state of stream %q: %w", loss.Stream, err)
-		}
-	}
-	if loss.Counted {
-		if err := findStart(ctx, conn, slot, loss, through); err != nil {
-			return s, err
-		}
-	}
-	// The slot brings those again that it has not passed; but the sequence that
-	// is recorded counts them.
-	j := &journalReader{conn: conn, slot: slot, stream: loss.Stream, after: loss.After, before: ^replication.LSN(0)}
-	known := uint64(0)
-	for {
-		entry, ok, err := j.next(ctx)
-		if err != nil {
-			return s, err
-		}
-		if !ok {
-			break
-		}
-		if entry.Position.Compare(through) <= 0 {
-			known++
-		}
-		if replication.LSN(entry.Position.CommitLSN) >= passed {
-			continue
-		}
-		if s.Missing++; s.Missing == 1 {
-			s.First, s.Since = entry.Position.String(), &entry.writtenAt
-		}
-		s.Last = entry.Position.String()
-	}
-	had := loss.Recorded.LastSequence
-	if !loss.Recreated() {
-		had -= min(had, loss.LastSequence)
-	}
-	if !loss.Recorded.Repairing && had > known {
-		s.Unknown = had - known
-	}
-	return s, nil
-}
-
-// findStart finds out behind which event the last ones up to a position begin,
-// of which only the number is known.
-func findStart(ctx context.Context, conn *pgx.Conn, slot string, loss *router.Loss, through event.Position) error {
-	count := func(n uint64) (seen uint64, last event.Position, err error) {
-		j := &journalReader{conn: conn, slot: slot, stream: loss.Stream, before: ^replication.LSN(0)}
-		for seen < n {
-			entry, ok, err := j.next(ctx)
-			if err != nil {
-				return 0, last, err
-			}
-			if !ok || entry.Position.Compare(through) > 0 {
-				break
-			}
-			seen, last = seen+1, entry.Position
-		}
-		return seen, last, nil
-	}
-	all, _, err := count(^uint64(0))
-	if err != nil {
-		return err
-	}
-	_, loss.After, err = count(all - min(all, loss.Count))
-	return err
-}
-
 // stream repairs one stream.
 func (r *repair) stream(ctx context.Context, loss *router.Loss) (StreamRepair, error) {
 	s, err := survey(ctx, r.conn, r.cfg.Slot, loss, r.passed)
@@ -484,223 +413,4 @@ func (r *repair) save(ctx context.Context, stream string, state router.StreamSta
 	}
 	r.recorded = next
 	return nil
-}
-
-// restorer publishes what one stream has lost, and counts.
-type restorer struct {
-	repair *repair
-	stream string
-
-	restored, lost int // also of those that would be
-	// last is the position up to which everything is counted, and said the one
-	// up to which it is said what is lost.
-	last, said event.Position
-	// refused are events that NATS does not take.
-	refused map[event.Position]bool
-}
-
-// refusal says that NATS does not take an event.
-type refusal struct {
-	ev  *event.Event
-	err error
-}
-
-func (e *refusal) Error() string { return e.err.Error() }
-func (e *refusal) Unwrap() error { return e.err }
-
-// Done implements [router.Sink].
-func (p *restorer) Done(uint64, router.Outcome, *event.Event, time.Duration) {}
-
-// Held implements [router.Sink].
-func (p *restorer) Held(stream string, reason error) {
-	if reason == nil {
-		p.repair.options.Log.Info().Str("stream", stream).Msg("the stream flows again")
-		return
-	}
-	p.repair.options.Log.Warn().Str("stream", stream).Err(reason).Msg("the stream is held in place and tried again")
-}
-
-// Holds implements [router.Delay].
-func (p *restorer) Holds(*event.Event) bool { return false }
-
-// Fail implements [router.Delay]. Those behind the event are read again.
-func (p *restorer) Fail(_ context.Context, failed router.Flight, reason error, _ []router.Flight) error {
-	if poison, ok := errors.AsType[*router.EventError](reason); ok {
-		reason = poison.Err
-	}
-	return &refusal{failed.Event, reason}
-}
-
-// restore publishes. The stream counts as incomplete until it returns nil.
-func (p *restorer) restore(ctx context.Context, loss *router.Loss) error {
-	state := router.StreamState{
-		Created: loss.Created, LastSequence: loss.LastSequence, Position: loss.After.String(), Repairing: true,
-	}
-	if loss.Recorded.Repairing && !loss.Recreated() && loss.LastSequence >= loss.Recorded.LastSequence {
-		// If the messages are gone, the writer counts from what was recorded.
-		state.LastSequence, state.Position = loss.Recorded.LastSequence, loss.Recorded.Position
-	}
-	if err := p.repair.save(ctx, p.stream, state); err != nil {
-		return err
-	}
-	p.last, p.said = loss.After, loss.After
-	for {
-		err := p.round(ctx)
-		refused, ok := errors.AsType[*refusal](err)
-		switch {
-		case err == nil:
-			state := p.repair.recorded.streams[p.stream]
-			state.Repairing = false
-			return p.repair.save(ctx, p.stream, state)
-		case !ok:
-			return err
-		case !p.repair.options.AcceptLoss:
-			return fmt.Errorf("event %q of table %s.%s is refused: %w; change that and run \"walrelay repair\" again, or go on without it: \"walrelay repair --accept-loss\"",
-				refused.ev.ID, refused.ev.Schema, refused.ev.Table, refused.err)
-		}
-		// Again, from what was written down on, without that event. What was under
-		// way on the connection was cancelled.
-		if p.repair.conn.IsClosed() {
-			if p.repair.conn, err = connectDurably(ctx, p.repair.cfg); err != nil {
-				return err
-			}
-		}
-		p.refused[refused.ev.Position] = true
-		if err := p.lose(refused.ev, refused.Error()); err != nil {
-			return err
-		}
-	}
-}
-
-// round opens the stream, and publishes what is missing after the last position
-// that is written down, until all of it is stored or something fails.
-func (p *restorer) round(ctx context.Context) (err error) {
-	rt, err := p.repair.router(p, router.Stream{Name: p.stream})
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, rt.Close()) }()
-	if err := rt.Open(ctx, p.repair.recorded.streams); err != nil {
-		return err
-	}
-	group, working := errgroup.WithContext(ctx)
-	running, stop := context.WithCancel(working)
-	group.Go(func() error { return rt.Run(running) })
-	group.Go(func() error {
-		defer stop()
-		return p.each(working, rt)
-	})
-	return group.Wait()
-}
-
-// each goes through what is missing, in batches. Without a router it only finds
-// out what can be brought back.
-func (p *restorer) each(ctx context.Context, rt *router.Router) error {
-	rows, err := newOutboxRows(p.repair.cfg, p.repair.plan.decode)
-	if err != nil {
-		return err
-	}
-	defer rows.close(ctx)
-	journal := p.repair.journal(p.stream, p.last)
-	for more := true; more; {
-		var batch []journalled
-		for more && len(batch) < repairBatch {
-			entry, ok, err := journal.next(ctx)
-			if err != nil {
-				return err
-			}
-			if more = ok; ok {
-				batch = append(batch, entry)
-			}
-		}
-		if len(batch) == 0 {
-			break
-		}
-		restored, err := p.batch(ctx, rt, rows, batch)
-		if err != nil {
-			return err
-		}
-		if rt != nil {
-			if err := p.settle(ctx, rt); err != nil {
-				return err
-			}
-		}
-		p.restored += restored
-		p.last = batch[len(batch)-1].Position
-	}
-	return nil
-}
-
-// batch publishes the events of a batch, and returns how many there are.
-func (p *restorer) batch(ctx context.Context, rt *router.Router, rows *outboxRows, batch []journalled) (restored int, err error) {
-	if err := rows.batch(ctx, batch); err != nil {
-		return 0, err
-	}
-	for _, entry := range batch {
-		ev, why, err := rows.event(entry)
-		if err != nil {
-			return 0, err
-		}
-		if target := p.repair.plan.rules.Match(ev); why == "" && (target.Drop || target.Stream != p.stream) {
-			why = "a route sends it elsewhere now"
-		}
-		switch {
-		case p.refused[entry.Position]:
-		case why != "":
-			if entry.Position.Compare(p.said) > 0 {
-				err = p.lose(ev, why)
-				p.said = entry.Position
-			}
-		default:
-			restored++
-			err = p.restoreOne(ctx, rt, ev)
-		}
-		if err != nil {
-			return 0, err
-		}
-	}
-	return restored, rows.end()
-}
-
-// restoreOne publishes one event; without a router, it says that it would.
-func (p *restorer) restoreOne(ctx context.Context, rt *router.Router, ev *event.Event) error {
-	if rt == nil {
-		if p.repair.options.DryRun {
-			return p.tell(ev, "")
-		}
-		return nil
-	}
-	err := rt.Publish(ctx, ev, 0)
-	if poison, ok := errors.AsType[*router.EventError](err); ok && poison.Class == router.Poison {
-		return &refusal{ev, poison.Err}
-	}
-	return err
-}
-
-// settle waits until everything that was published is stored, and writes down
-// how far that is.
-func (p *restorer) settle(ctx context.Context, rt *router.Router) error {
-	for rt.InFlight() > 0 {
-		if err := pause(ctx, 2*time.Millisecond); err != nil {
-			return err
-		}
-	}
-	state := rt.Progress()[p.stream]
-	state.Repairing = true
-	return p.repair.save(ctx, p.stream, state)
-}
-
-// lose counts an event that cannot be brought back, and says so.
-func (p *restorer) lose(ev *event.Event, why string) error {
-	p.lost++
-	return p.tell(ev, why)
-}
-
-func (p *restorer) tell(ev *event.Event, why string) error {
-	if p.repair.options.Event == nil {
-		return nil
-	}
-	return p.repair.options.Event(MissingEvent{
-		Stream: p.stream, Position: ev.Position.String(), ID: ev.ID, Type: ev.Type, Table: ev.Schema + "." + ev.Table, Lost: why,
-	})
 }

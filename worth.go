@@ -14,7 +14,7 @@ import (
 // of JetStream has it.
 func worth(info *jetstream.StreamInfo, shared bool, window time.Duration) string {
 	const interval = "within their sync_interval (2 minutes unless it is set; no client is told)"
-	text := ""
+	var text string
 	switch n := info.Config.Replicas; {
 	case info.Config.Storage != jetstream.FileStorage:
 		text = "it is in memory, and the end of its server takes it"
