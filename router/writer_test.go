@@ -61,6 +61,7 @@ type rig struct {
 	js       nats.JetStreamContext
 	origin   Origin
 	stream   Stream
+	split    bool // what a stream refuses as a batch
 	outcomes *outcomes
 	delays   *delays
 	router   *Router
@@ -102,7 +103,7 @@ func (r *rig) prepare() {
 	r.delays = &delays{}
 	r.router, err = New(r.nc, Config{
 		Streams: []Stream{r.stream}, Rules: rules, Origin: r.origin, MaxInFlight: 64, MaxInFlightBytes: 1 << 24,
-		AckTimeout: 2 * time.Second, Sink: r.outcomes, Delay: r.delays, Log: zerolog.Nop(),
+		SplitRefused: r.split, AckTimeout: 2 * time.Second, Sink: r.outcomes, Delay: r.delays, Log: zerolog.Nop(),
 	})
 	if err != nil {
 		r.t.Fatal(err)
@@ -153,7 +154,7 @@ func (r *rig) publish(events ...*event.Event) {
 	ctx, cancel := context.WithTimeout(r.t.Context(), 20*time.Second)
 	defer cancel()
 	for i, ev := range events {
-		if err := r.router.Publish(ctx, ev, uint64(i)); err != nil {
+		if err := r.router.Publish(ctx, Flight{Event: ev, Ticket: uint64(i)}); err != nil {
 			r.t.Fatalf("publishing event %d: %v", i, err)
 		}
 	}
@@ -286,7 +287,7 @@ func TestWhatARelayAheadOfUsStoresIsNotStoredAgain(t *testing.T) {
 	r.start(nil)
 	defer stop()
 	for i := range uint32(20) {
-		if err := ahead.Publish(t.Context(), at(200, i), uint64(1+i)); err != nil {
+		if err := ahead.Publish(t.Context(), Flight{Event: at(200, i), Ticket: uint64(1 + i)}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -305,7 +306,7 @@ func TestWhatARelayAheadOfUsStoresIsNotStoredAgain(t *testing.T) {
 	r.publish(events[:2]...)
 	r.awaitOutcomes(2)
 	for i, ev := range append(events[2:], at(300, 0)) {
-		if err := r.router.Publish(t.Context(), ev, uint64(2+i)); err != nil {
+		if err := r.router.Publish(t.Context(), Flight{Event: ev, Ticket: uint64(2 + i)}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -353,13 +354,15 @@ func (d *delays) Holds(ev *event.Event) bool {
 	return d.held[ev.PartitionKey]
 }
 
-func (d *delays) Fail(_ context.Context, failed Flight, reason error, behind []Flight) error {
+func (d *delays) Fail(_ context.Context, failed []Flight, reason error, behind []Flight) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.fail != nil {
 		return d.fail
 	}
-	d.failed = append(d.failed, failed.Event.ID+" "+reason.Error())
+	for _, f := range failed {
+		d.failed = append(d.failed, f.Event.ID+" "+reason.Error())
+	}
 	for _, f := range behind {
 		d.behind = append(d.behind, f.Event.ID)
 	}
@@ -439,7 +442,7 @@ func TestPoisonThatCannotBeSentIsNotTaken(t *testing.T) {
 			bad := at(100, 1)
 			spoil(bad)
 			r.publish(at(100, 0))
-			err := r.router.Publish(t.Context(), bad, 1)
+			err := r.router.Publish(t.Context(), Flight{Event: bad, Ticket: 1})
 			if poison, ok := errors.AsType[*EventError](err); !ok || poison.Class != Poison || !strings.Contains(err.Error(), says) ||
 				!strings.Contains(err.Error(), "id-100-1") || !strings.Contains(err.Error(), "public.outbox") {
 				t.Errorf("want poison that names the event, its table and %q, got %v", says, err)
@@ -457,7 +460,7 @@ func TestAnEventWhoseKeyIsHeldIsNotTaken(t *testing.T) {
 	r.delays.held = map[string]bool{"k": true}
 	ev := at(100, 0)
 	ev.PartitionKey = "k"
-	if err := r.router.Publish(t.Context(), ev, 0); !errors.Is(err, ErrHeld) {
+	if err := r.router.Publish(t.Context(), Flight{Event: ev}); !errors.Is(err, ErrHeld) {
 		t.Errorf("want ErrHeld, got %v", err)
 	}
 	if !r.router.Holds(ev) {
@@ -534,7 +537,7 @@ func BenchmarkEncodeAndSend(b *testing.B) {
 	w.ring[0] = flight{ev: ev, target: &Target{Stream: "EVENTS", Subject: &subject}}
 	b.ReportAllocs()
 	for b.Loop() {
-		if err := w.send(0); err != nil {
+		if err := w.send(0, place{}); err != nil {
 			b.Fatal(err)
 		}
 	}
