@@ -118,6 +118,7 @@ func (w *writer) publishBatch(ctx context.Context, flights []Flight, targets []*
 	}
 	first := w.next
 	w.batches++
+	w.underWay++
 	for i := has; i < len(flights); i++ {
 		w.take(flights[i], targets[i], flights[i].Event.Size(), w.batches)
 	}
@@ -229,6 +230,23 @@ func (w *writer) batchEnd(n uint64) uint64 {
 	return end
 }
 
+// maxOpenBatches is how many batches are under way at most. A nats-server keeps
+// each batch of a stream with one replica in files of its own until its end,
+// which takes it some milliseconds: docs/atomic.md has the figures. So many must
+// be stored well within ack_timeout.
+const maxOpenBatches = 16
+
+// countOpen counts the batches that are under way again, after flights were
+// taken out of the window.
+func (w *writer) countOpen() {
+	w.underWay, w.ended = 0, 0
+	for n := w.base; n < w.next; n = w.batchEnd(n) {
+		if w.ring[n%uint64(len(w.ring))].whole != 0 {
+			w.underWay++
+		}
+	}
+}
+
 // sendBatch sends the flights of a batch, or the one that is none.
 func (w *writer) sendBatch(first, end uint64) error {
 	in := w.place(first, end)
@@ -265,6 +283,7 @@ func (w *writer) splitBatch(first, end uint64) {
 	w.cfg.log.Warn().Str("stream", w.cfg.stream).Uint64("events", end-first).
 		Stringer("position", w.ring[first%uint64(len(w.ring))].ev.Position).
 		Msg("the stream refuses a transaction as a whole; its events are published one by one")
+	w.cfg.sink.Split(w.cfg.stream)
 }
 
 func (f *flight) taken() Flight { return Flight{Event: f.ev, Ticket: f.ticket, Split: f.split} }

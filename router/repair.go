@@ -54,6 +54,7 @@ func (w *writer) repair(ctx context.Context) error {
 	w.mu.Unlock()
 	w.cfg.log.Debug().Str("stream", w.cfg.stream).AnErr("cause", cause).Msg("reading the stream to go on after what it has")
 	backoff := retry.NewBackoff(50*time.Millisecond, 5*time.Second)
+	doubted := false
 	for {
 		if err := w.resync(ctx); err != nil {
 			return err
@@ -65,6 +66,12 @@ func (w *writer) repair(ctx context.Context) error {
 		if isDone(ctx) {
 			return context.Cause(ctx)
 		}
+		if isAPIError(err, codeBatchDuplicate) && !doubted {
+			// It may have been sent before, and stored since the stream was read.
+			doubted = true
+			continue
+		}
+		doubted = false
 		switch classify(err) {
 		case Configuration:
 			return w.mustChange(err)
@@ -420,6 +427,7 @@ func (w *writer) resume() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.flows, w.cause = true, nil
+	w.countOpen()
 	for n := w.base; n < w.next; {
 		end := w.batchEnd(n)
 		if err := w.sendBatch(n, end); err != nil {

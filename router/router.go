@@ -45,6 +45,9 @@ type Sink interface {
 	// Held is called when a stream is held in place, with the reason, whenever
 	// the reason changes, and with nil when it flows again.
 	Held(stream string, reason error)
+	// Split is called when a stream refuses a transaction as one batch, and its
+	// events are published one by one.
+	Split(stream string)
 }
 
 // Flight is an event on its way, without an outcome.

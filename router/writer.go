@@ -53,30 +53,32 @@ type writer struct {
 	// answer came in. Each has capacity 1 and is never closed.
 	broken, space, drained chan struct{}
 
-	mu      sync.Mutex // guards everything below
-	ring    []flight   // flight n is at n % len(ring)
-	base    uint64     // the first flight without an outcome
-	next    uint64     // the number of the next flight
-	bytes   int        // the sizes of the flights between
-	offset  uint64     // sequence of flight n, minus n
-	epoch   uint64     // answers to earlier epochs are void
-	reply   string     // the reply subject of this epoch
-	sent    int        // how many messages were sent in this epoch
-	heard   int        // how many answers to them came in
-	refused bool       // one of them was no acknowledgement
-	full    bool       // the window was full, and has not drained by a quarter
-	batches uint64     // the number of the last batch that was taken
-	batchID uint64     // the number of the last batch that was sent
-	flows   bool       // false while the window is under repair
-	cause   error      // why it is
-	held    error      // what was last said about that
-	created time.Time  // the stream's creation
-	reached reached    // everything before base
-	skip    skip       // what a replay brings although the stream has it
-	enc     Encoder
-	msg     nats.Msg
-	subject []byte
-	scratch []byte
+	mu       sync.Mutex // guards everything below
+	ring     []flight   // flight n is at n % len(ring)
+	base     uint64     // the first flight without an outcome
+	next     uint64     // the number of the next flight
+	bytes    int        // the sizes of the flights between
+	offset   uint64     // sequence of flight n, minus n
+	epoch    uint64     // answers to earlier epochs are void
+	reply    string     // the reply subject of this epoch
+	sent     int        // how many messages were sent in this epoch
+	heard    int        // how many answers to them came in
+	refused  bool       // one of them was no acknowledgement
+	full     bool       // the window was full, and has not drained by a quarter
+	batches  uint64     // the number of the last batch that was taken
+	underWay int        // how many batches have flights without an outcome
+	ended    uint64     // the number of the last batch of which one had its outcome
+	batchID  uint64     // the number of the last batch that was sent
+	flows    bool       // false while the window is under repair
+	cause    error      // why it is
+	held     error      // what was last said about that
+	created  time.Time  // the stream's creation
+	reached  reached    // everything before base
+	skip     skip       // what a replay brings although the stream has it
+	enc      Encoder
+	msg      nats.Msg
+	subject  []byte
+	scratch  []byte
 }
 
 // skip says which events of a replay the stream already has: those up to a
@@ -192,6 +194,9 @@ func (w *writer) mayHave(ev *event.Event) bool {
 // it must have drained by a quarter first: otherwise each acknowledgement would
 // wake the sender for one event, and each event cost a write of its own.
 func (w *writer) hasRoom(more, size int) bool {
+	if more > 1 && w.underWay >= maxOpenBatches {
+		return false
+	}
 	events, bytes := len(w.ring), w.cfg.maxInFlightBytes
 	if w.full {
 		events, bytes = events-events/4, bytes-bytes/4
@@ -363,6 +368,10 @@ func (w *writer) settle(end uint64) {
 // done gives a flight its outcome: it is stored with the sequence.
 func (w *writer) done(f *flight, sequence uint64) {
 	w.bytes -= f.size
+	if f.whole > w.ended {
+		w.ended = f.whole
+		w.underWay--
+	}
 	if w.reached.position.Compare(f.ev.Position) < 0 {
 		w.reached = reached{sequence: sequence, position: f.ev.Position}
 	}
