@@ -47,6 +47,8 @@ type journalled struct {
 	router.JournalEntry
 
 	writtenAt time.Time
+	// together says that events of its transaction stand beside it.
+	together bool
 }
 
 // next returns the next entry, and false after the last one.
@@ -72,7 +74,7 @@ func (j *journalReader) next(ctx context.Context) (entry journalled, ok bool, er
 		if lowest == nil {
 			return journalled{}, false, nil
 		}
-		entry := journalled{lowest.entry, lowest.writtenAt}
+		entry := journalled{JournalEntry: lowest.entry, writtenAt: lowest.writtenAt}
 		if replication.LSN(entry.Position.CommitLSN) >= j.before {
 			return journalled{}, false, nil
 		}

@@ -46,15 +46,18 @@ func (p *restorer) Held(stream string, reason error) {
 	p.repair.options.Log.Warn().Str("stream", stream).Err(reason).Msg("the stream is held in place and tried again")
 }
 
+// Split implements [router.Sink]: nothing is sent as a batch here.
+func (p *restorer) Split(string) {}
+
 // Holds implements [router.Delay].
 func (p *restorer) Holds(*event.Event) bool { return false }
 
 // Fail implements [router.Delay]. Those behind the event are read again.
-func (p *restorer) Fail(_ context.Context, failed router.Flight, reason error, _ []router.Flight) error {
+func (p *restorer) Fail(_ context.Context, failed []router.Flight, reason error, _ []router.Flight) error {
 	if poison, ok := errors.AsType[*router.EventError](reason); ok {
 		reason = poison.Err
 	}
-	return &refusal{failed.Event, reason}
+	return &refusal{failed[0].Event, reason}
 }
 
 // restore publishes. The stream counts as incomplete until it returns nil.
@@ -128,19 +131,20 @@ func (p *restorer) each(ctx context.Context, rt *router.Router) error {
 	}
 	defer rows.close(ctx)
 	journal := p.repair.journal(p.stream, p.last)
-	for more := true; more; {
+	ahead, more, err := journal.next(ctx)
+	if err != nil {
+		return err
+	}
+	for more {
 		var batch []journalled
 		for more && len(batch) < repairBatch {
-			entry, ok, err := journal.next(ctx)
-			if err != nil {
+			batch = append(batch, ahead)
+			if ahead, more, err = journal.next(ctx); err != nil {
 				return err
 			}
-			if more = ok; ok {
-				batch = append(batch, entry)
+			if more && ahead.Position.CommitLSN == batch[len(batch)-1].Position.CommitLSN {
+				batch[len(batch)-1].together, ahead.together = true, true
 			}
-		}
-		if len(batch) == 0 {
-			break
 		}
 		restored, err := p.batch(ctx, rt, rows, batch)
 		if err != nil {
@@ -179,7 +183,7 @@ func (p *restorer) batch(ctx context.Context, rt *router.Router, rows *outboxRow
 			}
 		default:
 			restored++
-			err = p.restoreOne(ctx, rt, ev)
+			err = p.restoreOne(ctx, rt, ev, entry.together)
 		}
 		if err != nil {
 			return 0, err
@@ -189,14 +193,18 @@ func (p *restorer) batch(ctx context.Context, rt *router.Router, rows *outboxRow
 }
 
 // restoreOne publishes one event; without a router, it says that it would.
-func (p *restorer) restoreOne(ctx context.Context, rt *router.Router, ev *event.Event) error {
+func (p *restorer) restoreOne(ctx context.Context, rt *router.Router, ev *event.Event, together bool) error {
 	if rt == nil {
 		if p.repair.options.DryRun {
 			return p.tell(ev, "")
 		}
 		return nil
 	}
-	err := rt.Publish(ctx, ev, 0)
+	flight := router.Flight{Event: ev}
+	if together && p.repair.cfg.Publish.Atomic {
+		flight.Split = router.SplitRepair
+	}
+	err := rt.Publish(ctx, flight)
 	if poison, ok := errors.AsType[*router.EventError](err); ok && poison.Class == router.Poison {
 		return &refusal{ev, poison.Err}
 	}

@@ -40,8 +40,8 @@ type setting struct {
 	// storeSize is how many MiB the disk of nats-server has, and walSize that of
 	// the write-ahead log; no volume of their own unless said.
 	storeSize, walSize int
-	// configuration is added to walrelay.yaml.
-	configuration string
+	// configuration is added to walrelay.yaml, and publish to that key of it.
+	configuration, publish string
 	// pause of the writers between two transactions.
 	pause time.Duration
 }
