@@ -124,7 +124,7 @@ func survey(ctx context.Context, conn *pgx.Conn, slot string, loss *router.Loss,
 		s.Last = entry.Position.String()
 	}
 	had := loss.Recorded.LastSequence
-	if !loss.Recreated() {
+	if !loss.Recreated() || !loss.After.IsZero() {
 		had -= min(had, loss.LastSequence)
 	}
 	if !loss.Recorded.Repairing && had > known {

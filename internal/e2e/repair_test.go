@@ -218,23 +218,30 @@ func TestRepairThatIsKilledGoesOnWhereItWas(t *testing.T) {
 	r.kill()
 	e.recreateStream()
 	e.updateStream("EVENTS", func(cfg *jetstream.StreamConfig) { cfg.Duplicates = 100 * time.Millisecond })
-	killed := 0
 	for i := range 3 {
 		cmd := e.command("repair")
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
 		e.awaitMessages("EVENTS", 1+i*6000)
-		if err := cmd.Process.Signal(syscall.SIGKILL); err == nil {
-			killed++
+		if i == 2 {
+			// A relay that is started meanwhile waits; and goes on only when the
+			// repair has come to its end.
+			if err := cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+				t.Fatal(err)
+			}
+			r = e.start()
+			r.awaitLog("waiting as a standby")
+		}
+		if err := cmd.Process.Signal(syscall.SIGKILL); err != nil {
+			t.Fatal(err)
 		}
 		_ = cmd.Wait()
+		if n := e.messages("EVENTS"); n == events {
+			t.Fatal("the repair was killed too late; this test shows nothing")
+		}
 	}
-	if n := e.messages("EVENTS"); n == events || killed < 3 {
-		t.Fatalf("the repair was killed %d times, and the stream has %d messages; this test shows nothing", killed, n)
-	}
-	// In between, no relay goes on.
-	if r := e.start(); r.wait(20*time.Second) != 1 || !strings.Contains(r.logs.String(), "is not finished") {
+	if r.wait(20*time.Second) != 1 || !strings.Contains(r.logs.String(), "is not finished") {
 		t.Errorf("between two repairs the relay says\n%s", r.logs.tail(3))
 	}
 	e.repair(0)
@@ -385,4 +392,29 @@ func TestRepairOfAnEventThatNATSRefuses(t *testing.T) {
 	e.run()
 	e.insert(5)
 	e.awaitMessages("EVENTS", 25)
+}
+
+// The journal is kept for the repair window: that the stream had more, only the
+// sequences say.
+func TestRepairSaysThatTheJournalDoesNotHaveEverything(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t, shared)
+	e.init()
+	r := e.run()
+	e.insert(10)
+	e.awaitCaughtUp()
+	execSQL(t, e.postgresURL, "DELETE FROM walrelay.journal")
+	e.insert(5)
+	e.awaitCaughtUp()
+	r.kill()
+	e.recreateStream()
+	if out := e.repair(1); !strings.Contains(out, "10 messages from before the journal begins cannot be brought back") || e.messages("EVENTS") != 0 {
+		t.Errorf("repair leaves %d messages and says\n%s", e.messages("EVENTS"), out)
+	}
+	if out := e.repair(0, "--accept-loss"); !strings.Contains(out, "5 events brought back, 0 lost") {
+		t.Errorf("repair says\n%s", out)
+	}
+	e.run()
+	e.insert(5)
+	e.awaitMessages("EVENTS", 10)
 }
