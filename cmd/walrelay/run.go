@@ -15,7 +15,11 @@ func newRunCommand() *cobra.Command {
 		Short: "Stream events until interrupted",
 		Long: `Stream committed outbox rows to JetStream until SIGINT or SIGTERM, and then
 wait, within shutdown_timeout, for what is in flight. Lost connections are made
-again for ever.`,
+again for ever.
+
+The garbage collector is set for the windows of the configuration, and on a
+machine of one or two processors one is used; GOGC, GOMEMLIMIT and GOMAXPROCS
+say otherwise (docs/performance.md).`,
 		Args: cobra.NoArgs,
 	}
 	cmd.Flags().BoolVar(&withInit, "init", false, "first create what does not exist yet, as init does")
@@ -36,6 +40,7 @@ again for ever.`,
 				return err
 			}
 		}
+		tuneRuntime(cfg)
 		return relay.Run(ctx)
 	})
 	return cmd
