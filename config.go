@@ -138,7 +138,24 @@ type PublishConfig struct {
 	// AckTimeout is how long an acknowledgement may take before the stream is
 	// asked what it has; default 5s.
 	AckTimeout time.Duration `koanf:"ack_timeout"`
+	// Atomic publishes the events of a transaction as one atomic batch, so that
+	// no consumer sees some of them before all are stored (nats-server 2.12 and
+	// newer, streams with allow_atomic).
+	Atomic bool `koanf:"atomic"`
+	// AtomicMaxEvents is how many events a batch may have; default 1000, which
+	// is nats-server's limit unless it is configured otherwise.
+	AtomicMaxEvents int `koanf:"atomic_max_events"`
+	// AtomicOverflow says what becomes of a transaction that cannot be one
+	// batch: with "delay" (default) its events fail and wait in the delay table
+	// for a person; with "split" they are published one by one, and marked.
+	AtomicOverflow string `koanf:"atomic_overflow"`
 }
+
+// What becomes of a transaction that cannot be one batch.
+const (
+	OverflowDelay = "delay"
+	OverflowSplit = "split"
+)
 
 // RouteConfig is a rule; the first whose conditions all match decides.
 type RouteConfig struct {

@@ -61,6 +61,8 @@ func (c Config) WithDefaults() Config {
 	defaults(&c.Publish.MaxInFlight, 8192)
 	defaults(&c.Publish.MaxInFlightBytes, 16<<20)
 	defaults(&c.Publish.AckTimeout, 5*time.Second)
+	defaults(&c.Publish.AtomicMaxEvents, 1000)
+	defaults(&c.Publish.AtomicOverflow, OverflowDelay)
 	defaults(&c.Outbox.AfterPublish, "delete")
 	defaults(&c.Outbox.RepairWindow, time.Hour)
 	defaults(&c.Retry.Initial, 5*time.Second)
@@ -112,7 +114,7 @@ func (c Config) Validate() error {
 	v.nats(c.NATS)
 	v.database(c)
 	v.streams(c.Streams)
-	v.publish(c.Publish)
+	v.publish(c.Publish, c.Streams)
 	v.retry("retry", c.Retry)
 	for i, route := range c.Routes {
 		v.route(fmt.Sprintf("routes[%d]", i), route, c)
@@ -290,7 +292,7 @@ func identifierProblem(name string) string {
 	return ""
 }
 
-func (v *validator) publish(c PublishConfig) {
+func (v *validator) publish(c PublishConfig, streams []StreamConfig) {
 	if _, err := router.ParseSubject(c.Subject); err != nil {
 		v.fault("publish.subject", "%v", err)
 	}
@@ -300,7 +302,27 @@ func (v *validator) publish(c PublishConfig) {
 	v.positive("publish.max_in_flight", int64(c.MaxInFlight))
 	v.positive("publish.max_in_flight_bytes", int64(c.MaxInFlightBytes))
 	v.positive("publish.ack_timeout", int64(c.AckTimeout))
+	if c.AtomicMaxEvents < 1 || c.AtomicMaxEvents > longestBatch {
+		v.fault("publish.atomic_max_events", "%d is not between 1 and %d", c.AtomicMaxEvents, longestBatch)
+	} else if c.Atomic && c.AtomicMaxEvents > c.MaxInFlight {
+		v.fault("publish.atomic_max_events", "%d is more than publish.max_in_flight (%d)", c.AtomicMaxEvents, c.MaxInFlight)
+	}
+	if c.AtomicOverflow != OverflowDelay && c.AtomicOverflow != OverflowSplit {
+		v.fault("publish.atomic_overflow", "%q is none of delay, split", c.AtomicOverflow)
+	}
+	if !c.Atomic {
+		return
+	}
+	for i, s := range streams {
+		if s.Shared {
+			v.fault(fmt.Sprintf("streams[%d].shared", i), "must not be true with publish.atomic: only in a stream of its own does walrelay know that a batch is stored")
+		}
+	}
 }
+
+// longestBatch is how many events a batch may have at most: while they are
+// collected they have no outcome, and the number of such events is bounded.
+const longestBatch = 10_000
 
 func (v *validator) retry(key string, c RetryConfig) {
 	v.positive(key+".initial", int64(c.Initial))

@@ -46,13 +46,23 @@ type delay struct {
 
 	staged []staged
 	bytes  int
+
+	// transaction is the one that is being read, if transactions are published
+	// whole.
+	transaction *transaction
 }
 
 // staged is an event in the stage; with an entry it goes to the table.
 type staged struct {
-	ev     *event.Event
-	ticket uint64
-	entry  *retry.Entry
+	router.Flight
+	entry *retry.Entry
+	// whole numbers the transaction that the event is published with; 0 if it is
+	// published alone.
+	whole int
+}
+
+func stage(ev *event.Event, ticket uint64, entry *retry.Entry) staged {
+	return staged{Flight: router.Flight{Event: ev, Ticket: ticket}, entry: entry}
 }
 
 // open finds out what the table has.
@@ -63,6 +73,7 @@ func (d *delay) open(ctx context.Context, conn *pgx.Conn, passed replication.LSN
 		return err
 	}
 	d.passed, d.known = passed, known
+	d.transaction = newTransaction(cfg.Publish)
 	d.keys = retry.NewKeys(hashes)
 	d.store = retry.NewStore(retry.StoreConfig{
 		Connect:     func(ctx context.Context) (*pgx.Conn, error) { return connectDurably(ctx, cfg) },
@@ -105,6 +116,7 @@ func (d *delay) take(ctx context.Context, change decode.Change, ticket uint64, f
 			if state == retry.Retrying || state == retry.Held || state == retry.Failed && d.session.relay.cfg.Retry.FailedHoldsKey {
 				d.keys.Known(ev.PartitionKey)
 			}
+			d.transaction.count(ev)
 			d.session.outcome(ticket, outcomeAlreadyDelayed, ev)
 			return nil
 		}
@@ -116,51 +128,65 @@ func (d *delay) take(ctx context.Context, change decode.Change, ticket uint64, f
 		reason := fmt.Errorf("column %s: %w", fault.Column, fault.Err)
 		entry := retry.NewFailure(ev, retry.Policy{MaxRetries: -1}, reason)
 		entry.State, entry.Kind, entry.Content = retry.Failed, string(change.Raw.Kind), change.Raw.Content
-		d.fail(staged{ev, ticket, &entry}, reason)
+		d.fail(stage(ev, ticket, &entry), reason)
 		return nil //nolint:nilerr // the fault has become an entry
 	case ev.Delay == nil && ev.ScheduledAt.After(ev.CommittedAt):
 		entry := retry.NewEntry(ev, retry.Scheduled)
-		d.stage(staged{ev, ticket, &entry})
+		d.stage(stage(ev, ticket, &entry))
 		return nil
+	case d.transaction != nil:
+		return d.gather(ctx, router.Flight{Event: ev, Ticket: ticket})
 	}
-	return d.route(ctx, ev, ticket)
+	return d.route(ctx, router.Flight{Event: ev, Ticket: ticket})
 }
 
 // route publishes an event, or stages it if it must not be published yet.
-func (d *delay) route(ctx context.Context, ev *event.Event, ticket uint64) error {
+func (d *delay) route(ctx context.Context, f router.Flight) error {
 	for {
-		if len(d.staged) > 0 && !d.session.router.Holds(ev) {
-			d.stage(staged{ev: ev, ticket: ticket})
+		if len(d.staged) > 0 && !d.session.router.Holds(f.Event) {
+			d.stage(staged{Flight: f})
 			return nil
 		}
 		if len(d.staged) == 0 {
-			if held, err := d.publish(ctx, ev, ticket); err != nil || !held {
+			if held, err := d.publish(ctx, f); err != nil || !held {
 				return err
 			}
 		}
-		if held, err := d.keys.Hold(ctx, ev); err != nil || held {
-			if held {
-				entry := retry.NewEntry(ev, retry.Held)
-				d.stage(staged{ev, ticket, &entry})
-			}
+		if held, err := d.hold(ctx, f); err != nil || held {
 			return err
 		}
 	}
 }
 
+// hold stages an event that has to wait behind an earlier one of its key, if it
+// still has to.
+func (d *delay) hold(ctx context.Context, f router.Flight) (held bool, err error) {
+	held, err = d.keys.Hold(ctx, f.Event)
+	if held {
+		entry := retry.NewEntry(f.Event, retry.Held)
+		d.stage(staged{Flight: f, entry: &entry})
+	}
+	return held, err
+}
+
 // publish publishes an event, or stages it as failed. It does neither if the
 // event is held.
-func (d *delay) publish(ctx context.Context, ev *event.Event, ticket uint64) (held bool, err error) {
-	err = d.session.router.Publish(ctx, ev, ticket)
+func (d *delay) publish(ctx context.Context, f router.Flight) (held bool, err error) {
+	err = d.session.router.Publish(ctx, f)
 	if errors.Is(err, router.ErrHeld) {
 		return true, nil
 	}
 	if poison, ok := errors.AsType[*router.EventError](err); ok && poison.Class == router.Poison {
-		entry := retry.NewFailure(ev, d.policy(ev), poison.Err)
-		d.fail(staged{ev, ticket, &entry}, poison.Err)
+		d.failed(f, poison.Err)
 		return false, nil
 	}
 	return false, err
+}
+
+// failed stages an event that could not be published.
+func (d *delay) failed(f router.Flight, reason error) {
+	entry := retry.NewFailure(f.Event, d.policy(f.Event), reason)
+	d.fail(staged{Flight: f, entry: &entry}, reason)
 }
 
 func (d *delay) policy(ev *event.Event) retry.Policy {
@@ -169,14 +195,14 @@ func (d *delay) policy(ev *event.Event) retry.Policy {
 
 // fail stages an event that has failed.
 func (d *delay) fail(s staged, reason error) {
-	d.keys.Fail(s.ev.PartitionKey, 0)
+	d.keys.Fail(s.Event.PartitionKey, 0)
 	d.session.sayFailed(s.entry, reason)
 	d.stage(s)
 }
 
 func (d *delay) stage(s staged) {
 	d.staged = append(d.staged, s)
-	d.bytes += s.ev.Size()
+	d.bytes += s.Event.Size()
 	if s.entry != nil {
 		d.bytes += len(s.entry.Content)
 	}
@@ -199,18 +225,37 @@ func (d *delay) settle(ctx context.Context, idle bool) error {
 		}
 		for _, s := range batch {
 			if s.entry != nil {
-				d.stored(s.ev, s.ticket, s.entry.State)
+				d.stored(s.Event, s.Ticket, s.entry.State)
 			}
 		}
-		for _, s := range batch {
-			if s.entry == nil {
-				if err := d.route(ctx, s.ev, s.ticket); err != nil {
-					return err
-				}
+		for len(batch) > 0 {
+			rest, err := d.routeStaged(ctx, batch)
+			if err != nil {
+				return err
 			}
+			batch = rest
 		}
 	}
 	return nil
+}
+
+// routeStaged publishes the first of the events that were in the stage, with its
+// transaction if they belong together, and returns the rest.
+func (d *delay) routeStaged(ctx context.Context, batch []staged) (rest []staged, err error) {
+	first := batch[0]
+	switch {
+	case first.entry != nil:
+	case first.whole == 0:
+		err = d.route(ctx, first.Flight)
+	default:
+		flights := []router.Flight{first.Flight}
+		for len(batch) > 1 && batch[1].whole == first.whole {
+			batch = batch[1:]
+			flights = append(flights, batch[0].Flight)
+		}
+		err = d.routeTransaction(ctx, flights)
+	}
+	return batch[1:], err
 }
 
 // stored gives an event that is in the table its outcome.
@@ -229,21 +274,43 @@ func (d *delay) stored(ev *event.Event, ticket uint64, state retry.State) {
 func (d *delay) Holds(ev *event.Event) bool { return d.keys.Holds(ev) }
 
 // Fail implements [router.Delay].
-func (d *delay) Fail(ctx context.Context, failed router.Flight, reason error, behind []router.Flight) error {
+func (d *delay) Fail(ctx context.Context, failed []router.Flight, reason error, behind []router.Flight) error {
 	if poison, ok := errors.AsType[*router.EventError](reason); ok {
 		reason = poison.Err
 	}
-	d.keys.Fail(failed.Event.PartitionKey, len(behind))
-	entries := make([]retry.Entry, 0, 1+len(behind))
-	entries = append(entries, retry.NewFailure(failed.Event, d.policy(failed.Event), reason))
+	waiting := make(map[string]int)
+	for _, f := range behind {
+		waiting[f.Event.PartitionKey]++
+	}
+	whole := len(failed) > 1
+	entries := make([]retry.Entry, 0, len(failed)+len(behind))
+	for _, f := range failed {
+		key := f.Event.PartitionKey
+		d.keys.Fail(key, waiting[key])
+		delete(waiting, key)
+		if whole {
+			entries = append(entries, failedForGood(f.Event, notWhole(reason)))
+		} else {
+			entries = append(entries, retry.NewFailure(f.Event, d.policy(f.Event), reason))
+		}
+	}
 	for _, f := range behind {
 		entries = append(entries, retry.NewEntry(f.Event, retry.Held))
 	}
 	if err := d.store.Add(ctx, entries); err != nil {
 		return err
 	}
-	d.session.sayFailed(&entries[0], reason)
-	d.stored(failed.Event, failed.Ticket, entries[0].State)
+	if whole {
+		m := d.session.relay.metrics
+		m.apart.WithLabelValues(router.SplitRefused).Inc()
+		m.failures.WithLabelValues(failureRefused).Add(float64(len(failed)))
+		d.session.sayNotWhole(failed[0].Event.Position, reason)
+	} else {
+		d.session.sayFailed(&entries[0], reason)
+	}
+	for i, f := range failed {
+		d.stored(f.Event, f.Ticket, entries[i].State)
+	}
 	for _, f := range behind {
 		d.stored(f.Event, f.Ticket, retry.Held)
 	}

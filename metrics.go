@@ -18,6 +18,7 @@ type metrics struct {
 	events         *prometheus.CounterVec
 	outcomes       [router.Dropped + 1]prometheus.Counter // of events, for the hot path
 	failures       *prometheus.CounterVec
+	apart          *prometheus.CounterVec
 	delayed        *prometheus.GaugeVec
 	heldKeys       prometheus.Gauge
 	oldestDue      prometheus.Gauge
@@ -81,6 +82,10 @@ func newMetrics(inFlight func() float64, lagSeconds func() float64, ready func()
 			Name: "walrelay_failures_total",
 			Help: "Attempts to publish an event that failed for a reason of its own, by class: malformed (it cannot become an event) or refused (by NATS, or by what a subject may be).",
 		}, []string{"class"}),
+		apart: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "walrelay_transactions_apart_total",
+			Help: "Transactions that could not be published as one batch (publish.atomic), by reason: events (too many), bytes (too large), streams (they go to several) or refused (by the stream, or for one of the events).",
+		}, []string{"reason"}),
 		delayed: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "walrelay_delayed",
 			Help: "Events in the delay table, by state; counted every ten seconds.",
@@ -117,6 +122,9 @@ func newMetrics(inFlight func() float64, lagSeconds func() float64, ready func()
 	for _, class := range []string{failureMalformed, failureRefused} {
 		m.failures.WithLabelValues(class)
 	}
+	for _, reason := range []string{router.SplitEvents, router.SplitBytes, router.SplitStreams, router.SplitRefused} {
+		m.apart.WithLabelValues(reason)
+	}
 	for _, peer := range []string{"postgres", "nats"} {
 		m.reconnects.WithLabelValues(peer)
 	}
@@ -125,7 +133,7 @@ func newMetrics(inFlight func() float64, lagSeconds func() float64, ready func()
 	}
 	m.registry.MustRegister(
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
-		m.events, m.failures, m.delayed, m.heldKeys, m.oldestDue, m.lateness, m.cleaned, m.cleanUps, m.publishLatency, m.commitLatency, m.lagBytes, m.retainedBytes, m.safeBytes, m.flushLSN, m.reconnects, m.held,
+		m.events, m.failures, m.apart, m.delayed, m.heldKeys, m.oldestDue, m.lateness, m.cleaned, m.cleanUps, m.publishLatency, m.commitLatency, m.lagBytes, m.retainedBytes, m.safeBytes, m.flushLSN, m.reconnects, m.held,
 		gauge("walrelay_in_flight", "Events that are sent and have no outcome.", inFlight),
 		gauge("walrelay_lag_seconds", "Age of the last published event while others wait; 0 when none does.", lagSeconds),
 		gauge("walrelay_ready", "1 while the relay streams, is connected to NATS and holds no stream.", ready),

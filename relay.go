@@ -221,6 +221,9 @@ func (s *session) Held(stream string, reason error) {
 	s.relay.log.Warn().Str("stream", stream).Err(reason).Msg("the stream is held in place and tried again; nothing is lost")
 }
 
+// Split implements [router.Sink] for the session.
+func (s *session) Split(string) { s.relay.metrics.apart.WithLabelValues(router.SplitRefused).Inc() }
+
 func (r *Relay) inFlight() float64 {
 	if s := r.current.Load(); s != nil {
 		return float64(s.router.InFlight())

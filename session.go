@@ -235,6 +235,7 @@ func (s *session) openRouter(ctx context.Context, nc *nats.Conn) error {
 		MaxInFlight:      r.cfg.Publish.MaxInFlight,
 		MaxInFlightBytes: r.cfg.Publish.MaxInFlightBytes,
 		AckTimeout:       r.cfg.Publish.AckTimeout,
+		SplitRefused:     r.cfg.Publish.AtomicOverflow == OverflowSplit,
 		Domain:           r.cfg.NATS.Domain,
 		Sink:             s,
 		Delay:            &s.delay,
@@ -403,6 +404,9 @@ func (s *session) read(ctx context.Context) error {
 			}
 		case decode.Commit:
 			inTransaction = false
+			if err := s.delay.commit(ctx); err != nil {
+				return err
+			}
 			if err := frontier.Commit(replication.LSN(change.EndLSN)); err != nil {
 				return err
 			}

@@ -144,7 +144,7 @@ func TestCheckSaysWhatIsWrongAndWhatToDo(t *testing.T) {
 		{"no_ack", func(t *testing.T, s *system) { s.stream(t, func(c *jetstream.StreamConfig) { c.NoAck = true }) }, []string{"has no_ack"}},
 		{"sealed", func(t *testing.T, s *system) {
 			s.stream(t, func(*jetstream.StreamConfig) {})
-			config := streamConfig(s.cfg.WithDefaults().Streams[0])
+			config := streamConfig(s.cfg.WithDefaults().Streams[0], false)
 			config.Sealed = true
 			if _, err := s.js.UpdateStream(t.Context(), config); err != nil {
 				t.Fatal(err)

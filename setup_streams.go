@@ -86,23 +86,39 @@ func (i *inspector) createStreams(ctx context.Context, infos []*jetstream.Stream
 			report.add("stream", s.Name, AlreadyThere, "subjects "+strings.Join(infos[n].Config.Subjects, ", "))
 			continue
 		}
-		if err := i.createStream(ctx, s); err != nil {
+		info, err := i.createStream(ctx, s)
+		if err != nil {
 			return i.refusedRequest(fmt.Sprintf("creating stream %q", s.Name), err)
+		}
+		if i.cfg.Publish.Atomic && !info.Config.AllowAtomicPublish {
+			return noAtomicBatches(s.Name)
 		}
 		report.add("stream", s.Name, Created, "subjects "+strings.Join(s.Subjects, ", "))
 	}
 	return nil
 }
 
-func (i *inspector) createStream(ctx context.Context, s StreamConfig) error {
+func (i *inspector) createStream(ctx context.Context, s StreamConfig) (*jetstream.StreamInfo, error) {
 	ctx, cancel := context.WithTimeout(ctx, jetStreamTimeout)
 	defer cancel()
-	_, err := i.js.CreateStream(ctx, streamConfig(s))
-	return err
+	stream, err := i.js.CreateStream(ctx, streamConfig(s, i.cfg.Publish.Atomic))
+	if err != nil {
+		return nil, err
+	}
+	return stream.CachedInfo(), nil
+}
+
+// noAtomicBatches says that a stream does not take what publish.atomic sends.
+func noAtomicBatches(stream string) *SetupError {
+	return &SetupError{
+		What:   fmt.Sprintf("stream %q does not allow atomic batches", stream),
+		Why:    "publish.atomic publishes each transaction as one",
+		Remedy: fmt.Sprintf("nats stream edit %s --allow-batch (nats-server 2.12 and newer), or set publish.atomic to false", stream),
+	}
 }
 
 // streamConfig is what init creates a stream with.
-func streamConfig(s StreamConfig) jetstream.StreamConfig {
+func streamConfig(s StreamConfig, atomic bool) jetstream.StreamConfig {
 	config := jetstream.StreamConfig{
 		Name:        s.Name,
 		Description: "Events from Postgres, published by walrelay",
@@ -114,6 +130,8 @@ func streamConfig(s StreamConfig) jetstream.StreamConfig {
 		MaxAge:      s.MaxAge,
 		MaxBytes:    -1,
 		AllowDirect: true,
+		// Servers older than 2.12 do not know it, and leave it out.
+		AllowAtomicPublish: atomic,
 	}
 	if s.MaxBytes > 0 {
 		// A full stream refuses new events, which then wait in Postgres,
@@ -156,6 +174,9 @@ func (f *findings) streams(infos []*jetstream.StreamInfo, cfg Config) {
 		switch {
 		case info != nil:
 			f.stream(info.Config, s)
+			if cfg.Publish.Atomic && !info.Config.AllowAtomicPublish {
+				f.faults = append(f.faults, noAtomicBatches(s.Name))
+			}
 			subjects[s.Name] = info.Config.Subjects
 		case f.creating && len(s.Subjects) == 0:
 			f.fault(fmt.Sprintf("stream %q does not exist", s.Name), "init cannot create it without subjects",

@@ -92,7 +92,7 @@ func (s *system) setup(t *testing.T) Report {
 // stream changes the system's stream.
 func (s *system) stream(t *testing.T, change func(*jetstream.StreamConfig)) {
 	t.Helper()
-	config := streamConfig(s.cfg.WithDefaults().Streams[0])
+	config := streamConfig(s.cfg.WithDefaults().Streams[0], false)
 	_ = s.js.DeleteStream(t.Context(), config.Name) // it may not exist
 	change(&config)
 	if _, err := s.js.CreateStream(t.Context(), config); err != nil {

@@ -76,6 +76,9 @@ const (
 	codeTTLInvalid        = 10165
 	codeScheduleDisabled  = 10188
 	codeRollupDisabled    = 10111
+	codeBatchDisabled     = 10174
+	codeBatchTooLarge     = 10199
+	codeBatchDuplicate    = 10201
 
 	// maxMessagesPerSubject is the text by which a failed store is told apart:
 	// the code alone may as well mean a full stream.
@@ -107,13 +110,13 @@ func classify(err error) Class {
 	}
 	if apiErr, ok := errors.AsType[*nats.APIError](err); ok {
 		switch int(apiErr.ErrorCode) {
-		case codeMessageTooLarge, codeHeaderTooLarge:
+		case codeMessageTooLarge, codeHeaderTooLarge, codeBatchTooLarge, codeBatchDuplicate:
 			return Poison
 		case codeStoreFailed:
 			if strings.Contains(apiErr.Description, maxMessagesPerSubject) {
 				return Poison
 			}
-		case codeWrongStream, codeStreamSealed, codeTTLDisabled, codeTTLInvalid, codeScheduleDisabled, codeRollupDisabled:
+		case codeWrongStream, codeStreamSealed, codeTTLDisabled, codeTTLInvalid, codeScheduleDisabled, codeRollupDisabled, codeBatchDisabled:
 			return Configuration
 		}
 	}

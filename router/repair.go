@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -52,6 +54,7 @@ func (w *writer) repair(ctx context.Context) error {
 	w.mu.Unlock()
 	w.cfg.log.Debug().Str("stream", w.cfg.stream).AnErr("cause", cause).Msg("reading the stream to go on after what it has")
 	backoff := retry.NewBackoff(50*time.Millisecond, 5*time.Second)
+	doubted := false
 	for {
 		if err := w.resync(ctx); err != nil {
 			return err
@@ -63,6 +66,12 @@ func (w *writer) repair(ctx context.Context) error {
 		if isDone(ctx) {
 			return context.Cause(ctx)
 		}
+		if isAPIError(err, codeBatchDuplicate) && !doubted {
+			// It may have been sent before, and stored since the stream was read.
+			doubted = true
+			continue
+		}
+		doubted = false
 		switch classify(err) {
 		case Configuration:
 			return w.mustChange(err)
@@ -98,28 +107,40 @@ func (w *writer) mustChange(err error) error {
 }
 
 // expel gives the first flight, which cannot be published, to the delay, and
-// with it the later ones of its key.
+// with it the later ones of its key. A batch goes as a whole, or is split. One
+// with an id that the stream remembers is split in any case: it may be all
+// stored, with its acknowledgement lost, and sent alone its events find out.
 func (w *writer) expel(ctx context.Context, reason error) error {
 	w.mu.Lock()
-	f := &w.ring[w.base%uint64(len(w.ring))]
-	failed := Flight{Event: f.ev, Ticket: f.ticket}
-	var behind []Flight
-	end := w.base
-	for n := w.base; n < w.next; n++ {
+	first := w.base
+	refused := w.batchEnd(first)
+	if refused > first+1 && (w.cfg.splitRefused || isAPIError(reason, codeBatchDuplicate)) {
+		w.splitBatch(first, refused)
+		w.mu.Unlock()
+		return nil
+	}
+	var failed, behind []Flight
+	keys := make(map[string]bool)
+	end := first
+	for n := first; n < w.next; n++ {
 		f := &w.ring[n%uint64(len(w.ring))]
-		if n == w.base || failed.Event.PartitionKey != "" && f.ev.PartitionKey == failed.Event.PartitionKey {
-			if n > w.base {
-				behind = append(behind, Flight{Event: f.ev, Ticket: f.ticket})
+		key := f.ev.PartitionKey
+		switch {
+		case n < refused:
+			failed = append(failed, f.taken())
+			keys[key] = key != ""
+		case keys[key]:
+			behind = append(behind, f.taken())
+		default:
+			if n != end {
+				w.ring[end%uint64(len(w.ring))] = *f
+				*f = flight{}
 			}
-			w.bytes -= f.size
-			*f = flight{}
+			end++
 			continue
 		}
-		if n != end {
-			w.ring[end%uint64(len(w.ring))] = *f
-			*f = flight{}
-		}
-		end++
+		w.bytes -= f.size
+		*f = flight{}
 	}
 	w.next = end
 	w.mu.Unlock()
@@ -279,54 +300,92 @@ func (w *writer) warnForeign(messages uint64) {
 		Msg("somebody else writes into a stream that walrelay owns; declare it shared, or keep others out")
 }
 
-// probe sends the first flight and waits for its answer. Nil means that it is
-// stored, or that there is none.
+// probe sends the first flight, or the first batch, and waits for the answer. Nil
+// means that it is stored, or that there is none.
 func (w *writer) probe(ctx context.Context) error {
 	w.mu.Lock()
-	if w.base == w.next {
-		w.mu.Unlock()
-		return nil
-	}
-	n := w.base
-	f := &w.ring[n%uint64(len(w.ring))]
-	if err := w.encode(f, n); err != nil {
-		err = w.eventError(f, err)
-		w.mu.Unlock()
-		return err
-	}
-	f.sent = time.Now()
-	if f.first.IsZero() {
-		f.first = f.sent
-	}
-	msg := &nats.Msg{Subject: w.msg.Subject, Data: w.msg.Data, Header: nats.Header{}}
-	for k, v := range w.msg.Header {
-		msg.Header[k] = append([]string(nil), v...)
+	n, end := w.base, w.base
+	if n < w.next {
+		end = w.batchEnd(n)
 	}
 	w.mu.Unlock()
-
+	if n == end {
+		return nil
+	}
 	ctx, cancel := context.WithTimeout(ctx, w.cfg.ackTimeout)
 	defer cancel()
-	answer, err := w.ledger.nc.RequestMsgWithContext(ctx, msg)
-	if errors.Is(err, nats.ErrNoResponders) {
-		err = w.explainNoResponders(ctx, msg.Subject)
-	}
+	answered, got, err := w.ask(ctx, n, end)
 	if err != nil {
-		return w.eventError(f, fmt.Errorf("publishing to stream %q: %w", w.cfg.stream, err))
-	}
-	got, err := w.acks.read(answer)
-	if err != nil {
-		return w.eventError(f, err)
+		return w.eventError(&w.ring[answered%uint64(len(w.ring))], err)
 	}
 	if got.duplicate && !w.cfg.shared {
 		return w.confirmDuplicate(ctx, n, got.sequence)
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if !w.cfg.shared && got.sequence != n+w.offset {
+	if !w.cfg.shared && got.sequence != end-1+w.offset {
 		return errWrongLastSequence
 	}
-	w.settle(n + 1)
+	w.settle(end)
 	return nil
+}
+
+// ask sends the flights of a batch, or the one that is none, and returns the
+// acknowledgement of the last; or the first that is answered by an error. Each
+// has a reply subject here: what the server has against one of a batch, it says
+// in its answer to that one.
+func (w *writer) ask(ctx context.Context, first, end uint64) (uint64, ack, error) {
+	inbox := w.ledger.nc.NewInbox() + "."
+	sub, err := w.ledger.nc.SubscribeSync(inbox + "*")
+	if err != nil {
+		return first, ack{}, fmt.Errorf("subscribing to the answers of stream %q: %w", w.cfg.stream, err)
+	}
+	defer func() { _ = sub.Unsubscribe() }() // fails only with the connection
+	subject, n, err := w.sendAsking(first, end, inbox)
+	if err != nil {
+		return n, ack{}, fmt.Errorf("publishing to stream %q: %w", w.cfg.stream, err)
+	}
+	for {
+		answer, err := sub.NextMsgWithContext(ctx)
+		if err != nil {
+			return end - 1, ack{}, fmt.Errorf("publishing to stream %q: %w", w.cfg.stream, err)
+		}
+		if n, err = strconv.ParseUint(strings.TrimPrefix(answer.Subject, inbox), 10, 64); err != nil || n < first || n >= end {
+			continue
+		}
+		if n < end-1 && len(answer.Data) == 0 && len(answer.Header) == 0 {
+			continue // the server has it, and waits for the end of the batch
+		}
+		got, err := w.acks.read(answer)
+		if errors.Is(err, nats.ErrNoResponders) {
+			err = fmt.Errorf("publishing to stream %q: %w", w.cfg.stream, w.explainNoResponders(ctx, subject))
+		}
+		return n, got, err
+	}
+}
+
+// sendAsking sends flights whose answers go to inbox, with their numbers. It
+// returns a subject of theirs, and with an error the flight that is its reason.
+func (w *writer) sendAsking(first, end uint64, inbox string) (subject string, n uint64, err error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	in := w.place(first, end)
+	for n := first; n < end; n, in = n+1, in.next() {
+		f := &w.ring[n%uint64(len(w.ring))]
+		if err := w.encode(f, n, in); err != nil {
+			return "", n, err
+		}
+		f.sent = time.Now()
+		if f.first.IsZero() {
+			f.first = f.sent
+		}
+		w.msg.Reply = inbox + strconv.FormatUint(n, 10)
+		subject = w.msg.Subject
+		if err := w.ledger.nc.PublishMsg(&w.msg); err != nil {
+			return "", n, err
+		}
+	}
+	return subject, end - 1, nil
 }
 
 func (w *writer) explainNoResponders(ctx context.Context, subject string) error {
@@ -368,11 +427,14 @@ func (w *writer) resume() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.flows, w.cause = true, nil
-	for n := w.base; n < w.next; n++ {
-		if err := w.send(n); err != nil {
+	w.countOpen()
+	for n := w.base; n < w.next; {
+		end := w.batchEnd(n)
+		if err := w.sendBatch(n, end); err != nil {
 			w.fail(err)
 			break
 		}
+		n = end
 	}
 	signal(w.space)
 }

@@ -45,12 +45,18 @@ type Sink interface {
 	// Held is called when a stream is held in place, with the reason, whenever
 	// the reason changes, and with nil when it flows again.
 	Held(stream string, reason error)
+	// Split is called when a stream refuses a transaction as one batch, and its
+	// events are published one by one.
+	Split(stream string)
 }
 
 // Flight is an event on its way, without an outcome.
 type Flight struct {
 	Event  *event.Event
 	Ticket uint64
+	// Split says, in a word, why the event is published apart from its
+	// transaction although transactions are published whole; empty if it is not.
+	Split string
 }
 
 // Delay takes events out of the streams' way.
@@ -59,10 +65,11 @@ type Delay interface {
 	// key. It must not block.
 	Holds(ev *event.Event) bool
 	// Fail records that an event could not be published, for a reason of its
-	// own, and with it the events of its key that were taken after it. It
-	// blocks until that cannot be lost any more, and gives them their outcome;
-	// until then nothing more is stored in the stream.
-	Fail(ctx context.Context, failed Flight, reason error, behind []Flight) error
+	// own, or those of a transaction that could not be published whole, and with
+	// it the events of their keys that were taken after them. It blocks until
+	// that cannot be lost any more, and gives them their outcome; until then
+	// nothing more is stored in the stream.
+	Fail(ctx context.Context, failed []Flight, reason error, behind []Flight) error
 }
 
 // ErrHeld says that an event was not taken because it has to wait behind an
@@ -83,9 +90,12 @@ type Config struct {
 	// AckTimeout is how long an acknowledgement may take before the stream is
 	// read to find out.
 	AckTimeout time.Duration
-	Sink       Sink
-	Delay      Delay
-	Log        zerolog.Logger
+	// SplitRefused says what becomes of a transaction that a stream refuses as
+	// one batch: its events are published one by one, or, if false, fail.
+	SplitRefused bool
+	Sink         Sink
+	Delay        Delay
+	Log          zerolog.Logger
 	// Domain is the JetStream domain; empty for the connection's own.
 	Domain string
 }
@@ -123,6 +133,7 @@ func New(nc *nats.Conn, cfg Config) (*Router, error) {
 			maxInFlight:      cfg.MaxInFlight,
 			maxInFlightBytes: cfg.MaxInFlightBytes,
 			ackTimeout:       cfg.AckTimeout,
+			splitRefused:     cfg.SplitRefused,
 			sink:             cfg.Sink,
 			delay:            cfg.Delay,
 			log:              cfg.Log,
@@ -183,16 +194,16 @@ func (r *Router) Run(ctx context.Context) error {
 // (*[EventError] of class [Poison]): nothing that comes after it may be
 // published then before it has another outcome. Not safe for concurrent use
 // with itself.
-func (r *Router) Publish(ctx context.Context, ev *event.Event, ticket uint64) error {
-	w, target, err := r.route(ev)
+func (r *Router) Publish(ctx context.Context, f Flight) error {
+	w, target, err := r.route(f.Event)
 	if err != nil {
 		return err
 	}
 	if w == nil {
-		r.cfg.Sink.Done(ticket, Dropped, ev, 0)
+		r.cfg.Sink.Done(f.Ticket, Dropped, f.Event, 0)
 		return nil
 	}
-	return w.publish(ctx, ev, target, ticket)
+	return w.publish(ctx, f, target)
 }
 
 // Holds reports whether Publish would not take the event at this moment,

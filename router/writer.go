@@ -23,6 +23,11 @@ type flight struct {
 	size   int
 	first  time.Time // when it was first sent
 	sent   time.Time // when it was last sent
+	// whole numbers the batch that the flight belongs to, with those beside it;
+	// 0 if it is sent alone.
+	whole uint64
+	// split says why it is published apart from its transaction, if it is.
+	split string
 	// stored says that the server acknowledged it in this epoch, although
 	// earlier ones may not be stored.
 	stored bool
@@ -48,29 +53,33 @@ type writer struct {
 	// answer came in. Each has capacity 1 and is never closed.
 	broken, space, drained chan struct{}
 
-	mu      sync.Mutex // guards everything below
-	ring    []flight   // flight n is at n % len(ring)
-	base    uint64     // the first flight without an outcome
-	next    uint64     // the number of the next flight
-	bytes   int        // the sizes of the flights between
-	offset  uint64     // sequence of flight n, minus n
-	epoch   uint64     // answers to earlier epochs are void
-	reply   string     // the reply subject of this epoch
-	sent    int        // how many messages were sent in this epoch
-	heard   int        // how many answers to them came in
-	refused bool       // one of them was no acknowledgement
-	full    bool       // the window was full, and has not drained by a quarter
-	flows   bool       // false while the window is under repair
-	cause   error      // why it is
-	held    error      // what was last said about that
-	created time.Time  // the stream's creation
-	reached reached    // everything before base
-	skip    skip       // what a replay brings although the stream has it
-	enc     Encoder
-	msg     nats.Msg
-	subject []byte
-	scratch []byte
-	texts   texts
+	mu       sync.Mutex // guards everything below
+	ring     []flight   // flight n is at n % len(ring)
+	base     uint64     // the first flight without an outcome
+	next     uint64     // the number of the next flight
+	bytes    int        // the sizes of the flights between
+	offset   uint64     // sequence of flight n, minus n
+	epoch    uint64     // answers to earlier epochs are void
+	reply    string     // the reply subject of this epoch
+	sent     int        // how many messages were sent in this epoch
+	heard    int        // how many answers to them came in
+	refused  bool       // one of them was no acknowledgement
+	full     bool       // the window was full, and has not drained by a quarter
+	batches  uint64     // the number of the last batch that was taken
+	underWay int        // how many batches have flights without an outcome
+	ended    uint64     // the number of the last batch of which one had its outcome
+	batchID  uint64     // the number of the last batch that was sent
+	flows    bool       // false while the window is under repair
+	cause    error      // why it is
+	held     error      // what was last said about that
+	created  time.Time  // the stream's creation
+	reached  reached    // everything before base
+	skip     skip       // what a replay brings although the stream has it
+	enc      Encoder
+	msg      nats.Msg
+	subject  []byte
+	scratch  []byte
+	texts    texts
 }
 
 // skip says which events of a replay the stream already has: those up to a
@@ -95,6 +104,7 @@ type writerConfig struct {
 	maxInFlight      int
 	maxInFlightBytes int
 	ackTimeout       time.Duration
+	splitRefused     bool
 	sink             Sink
 	delay            Delay
 	log              zerolog.Logger
@@ -115,32 +125,23 @@ func newWriter(nc *nats.Conn, js nats.JetStreamContext, cfg writerConfig) *write
 // publish takes an event and sends it. It blocks while the window is full or
 // under repair, until the context ends. Not safe for concurrent use with
 // itself.
-func (w *writer) publish(ctx context.Context, ev *event.Event, target *Target, ticket uint64) error {
+func (w *writer) publish(ctx context.Context, taken Flight, target *Target) error {
+	ev := taken.Event
 	size := ev.Size()
-	w.mu.Lock()
-	for !w.hasRoom(size) {
-		w.mu.Unlock()
-		select {
-		case <-w.space:
-		case <-ctx.Done():
-			return fmt.Errorf("waiting for room in the window of stream %q: %w", w.cfg.stream, context.Cause(ctx))
-		}
-		w.mu.Lock()
+	if err := w.awaitRoom(ctx, 1, size); err != nil {
+		return err
 	}
 	if w.has(ev) {
 		w.mu.Unlock()
-		w.cfg.sink.Done(ticket, AlreadyStored, ev, 0)
+		w.cfg.sink.Done(taken.Ticket, AlreadyStored, ev, 0)
 		return nil
 	}
 	if w.cfg.delay.Holds(ev) {
 		w.mu.Unlock()
 		return ErrHeld
 	}
-	n := w.next
-	w.ring[n%uint64(len(w.ring))] = flight{ev: ev, target: target, ticket: ticket, size: size}
-	w.next++
-	w.bytes += size
-	err := w.send(n)
+	n := w.take(taken, target, size, 0)
+	err := w.send(n, place{})
 	if poison, ok := errors.AsType[*EventError](err); ok && poison.Class == Poison {
 		// Nothing was sent.
 		w.next--
@@ -156,6 +157,33 @@ func (w *writer) publish(ctx context.Context, ev *event.Event, target *Target, t
 	return nil
 }
 
+// awaitRoom blocks until the window has room for so many events and bytes, and
+// returns with the lock held; with an error, without it.
+func (w *writer) awaitRoom(ctx context.Context, events, size int) error {
+	w.mu.Lock()
+	for !w.hasRoom(events, size) {
+		w.mu.Unlock()
+		select {
+		case <-w.space:
+		case <-ctx.Done():
+			return fmt.Errorf("waiting for room in the window of stream %q: %w", w.cfg.stream, context.Cause(ctx))
+		}
+		w.mu.Lock()
+	}
+	return nil
+}
+
+// take appends an event to the window, and returns the number of its flight.
+func (w *writer) take(taken Flight, target *Target, size int, whole uint64) uint64 {
+	n := w.next
+	w.ring[n%uint64(len(w.ring))] = flight{
+		ev: taken.Event, ticket: taken.Ticket, split: taken.Split, target: target, size: size, whole: whole,
+	}
+	w.next++
+	w.bytes += size
+	return n
+}
+
 // mayHave reports whether the stream may have the event from a run before.
 func (w *writer) mayHave(ev *event.Event) bool {
 	w.mu.Lock()
@@ -163,16 +191,19 @@ func (w *writer) mayHave(ev *event.Event) bool {
 	return !w.cfg.shared && (w.skip.count > 0 || ev.Position.Compare(w.skip.through) <= 0)
 }
 
-// hasRoom reports whether an event may be appended. Once the window was full, it
-// must have drained by a quarter first: otherwise each acknowledgement would
+// hasRoom reports whether more events may be appended. Once the window was full,
+// it must have drained by a quarter first: otherwise each acknowledgement would
 // wake the sender for one event, and each event cost a write of its own.
-func (w *writer) hasRoom(size int) bool {
+func (w *writer) hasRoom(more, size int) bool {
+	if more > 1 && w.underWay >= maxOpenBatches {
+		return false
+	}
 	events, bytes := len(w.ring), w.cfg.maxInFlightBytes
 	if w.full {
 		events, bytes = events-events/4, bytes-bytes/4
 	}
 	inFlight := int(w.next - w.base)
-	room := inFlight == 0 || inFlight < events && w.bytes+size <= bytes
+	room := inFlight == 0 || inFlight+more <= events && w.bytes+size <= bytes
 	w.full = !room
 	return room && w.flows
 }
@@ -197,9 +228,9 @@ func (w *writer) has(ev *event.Event) bool {
 
 // send encodes and sends flight n. It waits for the connection's buffer at
 // most, never for an answer.
-func (w *writer) send(n uint64) error {
+func (w *writer) send(n uint64, in place) error {
 	f := &w.ring[n%uint64(len(w.ring))]
-	if err := w.encode(f, n); err != nil {
+	if err := w.encode(f, n, in); err != nil {
 		return &EventError{Class: classify(err), Schema: f.ev.Schema, Table: f.ev.Table, ID: f.ev.ID, Err: err}
 	}
 	f.sent = time.Now()
@@ -209,7 +240,9 @@ func (w *writer) send(n uint64) error {
 	if err := w.ledger.nc.PublishMsg(&w.msg); err != nil {
 		return w.eventError(f, err)
 	}
-	w.sent++
+	if in.isLast() {
+		w.sent++
+	}
 	return nil
 }
 
@@ -229,7 +262,7 @@ func (w *writer) eventError(f *flight, err error) error {
 }
 
 // encode makes the message of flight n. Its texts are parts of one string.
-func (w *writer) encode(f *flight, n uint64) (err error) {
+func (w *writer) encode(f *flight, n uint64, in place) (err error) {
 	if w.subject, err = f.target.Subject.Append(w.subject[:0], f.ev); err != nil {
 		return err
 	}
@@ -253,8 +286,14 @@ func (w *writer) encode(f *flight, n uint64) (err error) {
 		b = w.cfg.origin.appendPosition(b, f.ev.Position)
 		text := w.texts.string(b)
 		w.msg.Subject, w.msg.Reply = text[:endSubject], w.reply
-		w.enc.Set(&w.msg, nats.ExpectedLastSeqHdr, text[endSubject:endSequence])
+		if in.isFirst() {
+			w.enc.Set(&w.msg, nats.ExpectedLastSeqHdr, text[endSubject:endSequence])
+		}
 		w.enc.Set(&w.msg, PositionHeader, text[endSequence:])
+		w.encodePlace(in)
+	}
+	if f.split != "" {
+		w.enc.Set(&w.msg, SplitHeader, f.split)
 	}
 	w.scratch = b
 	w.enc.Finish(&w.msg)
@@ -310,7 +349,7 @@ func (w *writer) answer(msg *nats.Msg) {
 	default:
 		// Something was refused, and yet this prediction came true: it is of
 		// before that, or another message took the refused one's place.
-		f.stored = true
+		w.markStored(n)
 	}
 }
 
@@ -322,7 +361,7 @@ func (w *writer) settle(end uint64) {
 	for ; w.base < end; w.base++ {
 		w.done(&w.ring[w.base%uint64(len(w.ring))], w.base+w.offset)
 	}
-	if !w.full || w.hasRoom(0) {
+	if !w.full || w.hasRoom(1, 0) {
 		signal(w.space)
 	}
 }
@@ -330,6 +369,10 @@ func (w *writer) settle(end uint64) {
 // done gives a flight its outcome: it is stored with the sequence.
 func (w *writer) done(f *flight, sequence uint64) {
 	w.bytes -= f.size
+	if f.whole > w.ended {
+		w.ended = f.whole
+		w.underWay--
+	}
 	if w.reached.position.Compare(f.ev.Position) < 0 {
 		w.reached = reached{sequence: sequence, position: f.ev.Position}
 	}

@@ -37,6 +37,7 @@ const (
 	onQueue    = "queue"
 	onFailover = "failover"
 	onSmall    = "small"
+	onAtomic   = "atomic"
 )
 
 // faults is everything that can go wrong.
@@ -49,7 +50,7 @@ func between(rng *rand.Rand, from, to time.Duration) time.Duration {
 	return from + time.Duration(rng.Int64N(int64(to-from)+1))
 }
 
-var everywhere = []string{onSingle, onPair, onCluster, onQueue, onFailover}
+var everywhere = []string{onSingle, onPair, onCluster, onQueue, onFailover, onAtomic}
 
 func relayFaults() []fault { //nolint:gocognit // a table
 	return []fault{

@@ -294,7 +294,7 @@ func (w *World) writeOne(ctx context.Context, a *application, k kind) error {
 func clusterFaults() []fault { //nolint:gocognit // a table
 	return []fault{
 		{
-			name: "leader-killed", settings: []string{onCluster},
+			name: "leader-killed", settings: []string{onCluster, onAtomic},
 			what: "the server that leads the stream is killed, four times, and started again",
 			then: "nothing is lost, doubled or reordered at the next leader",
 			do: func(ctx context.Context, w *World, rng *rand.Rand) error {
@@ -320,7 +320,7 @@ func clusterFaults() []fault { //nolint:gocognit // a table
 			},
 		},
 		{
-			name: "leader-steps-down", settings: []string{onCluster},
+			name: "leader-steps-down", settings: []string{onCluster, onAtomic},
 			what: "the leader of the stream steps down, ten times",
 			then: "the same",
 			do: func(ctx context.Context, w *World, rng *rand.Rand) error {
@@ -339,7 +339,7 @@ func clusterFaults() []fault { //nolint:gocognit // a table
 			},
 		},
 		{
-			name: "leader-frozen", settings: []string{onCluster},
+			name: "leader-frozen", settings: []string{onCluster, onAtomic},
 			what: "the leader is frozen until another is elected, and wakes up",
 			then: "what the old one still has is not stored",
 			do: func(ctx context.Context, w *World, rng *rand.Rand) error {
@@ -357,7 +357,7 @@ func clusterFaults() []fault { //nolint:gocognit // a table
 			},
 		},
 		{
-			name: "quorum-lost", settings: []string{onCluster},
+			name: "quorum-lost", settings: []string{onCluster, onAtomic},
 			what: "two of three servers are killed, and come back",
 			then: "the stream is held until it has a leader",
 			do: func(ctx context.Context, w *World, rng *rand.Rand) error {
@@ -378,7 +378,7 @@ func clusterFaults() []fault { //nolint:gocognit // a table
 			},
 		},
 		{
-			name: "node-cut-off", settings: []string{onCluster},
+			name: "node-cut-off", settings: []string{onCluster, onAtomic},
 			what: "the leader is cut off from the other servers, but not from the relay, and then joins them again",
 			then: "what it could not replicate is not acknowledged, and comes once",
 			do: func(ctx context.Context, w *World, rng *rand.Rand) error {
@@ -401,7 +401,7 @@ func clusterFaults() []fault { //nolint:gocognit // a table
 			},
 		},
 		{
-			name: "everything-killed", settings: []string{onCluster},
+			name: "everything-killed", settings: []string{onCluster, onAtomic},
 			what: "all three servers are killed at once, and the relay too",
 			then: "everything comes back by itself",
 			do: func(ctx context.Context, w *World, _ *rand.Rand) error {

@@ -79,6 +79,7 @@ func settings() []setting {
 		{name: onCluster, what: "three nats-servers, a stream with three replicas, two relays", nodes: 3, relays: 2},
 		{name: onQueue, what: "a work queue, which a consumer empties", queue: true},
 		{name: onFailover, what: "a primary and a standby with failover slots (Postgres 17)", standby: true, relays: 2, configuration: "failover: true\n"},
+		{name: onAtomic, what: "each transaction one atomic batch, in a stream with three replicas, and two relays", nodes: 3, relays: 2, configuration: "publish: {atomic: true, atomic_overflow: split}\n"},
 		{name: onSmall, what: "little room on the disks", storeSize: 24, walSize: 160},
 	}
 }

@@ -28,7 +28,7 @@ func stepped() variant {
 				"\tif _, err := s.conn.Write(b[:]); err != nil {\n\t\treturn fmt.Errorf(\"sending a standby status update: %w\", err)\n\t}\n" + at("reported"),
 			},
 			imports("router/writer.go"),
-			before("router/writer.go", "\tw.sent++\n\treturn nil\n", "sent"),
+			before("router/writer.go", "\tif in.isLast() {\n\t\tw.sent++\n", "sent"),
 			before("router/writer.go", "\tn := got.sequence - w.offset\n", "acked"),
 			imports("router/repair.go"),
 			before("router/repair.go", "\tr, err := w.readLedger(ctx, known)\n", "resync"),
@@ -120,7 +120,7 @@ func controls() []control {
 		},
 		{
 			variant: variant{name: "acknowledges-early", edits: []edit{
-				{"router/writer.go", "\terr := w.send(n)\n", "\terr := w.send(n)\n\tw.cfg.sink.Done(ticket, Published, ev, 0)\n"},
+				{"router/writer.go", "\terr := w.send(n, place{})\n", "\terr := w.send(n, place{})\n\tw.cfg.sink.Done(taken.Ticket, Published, ev, 0)\n"},
 				{"router/writer.go", "\tw.cfg.sink.Done(f.ticket, Published, f.ev, time.Since(f.sent))\n", ""},
 				{"replication/frontier.go", "\tif t < f.low || t >= f.next {\n\t\tpanic(", "\tif t < f.low || t >= f.next {\n\t\treturn\n\t\tpanic("},
 				{"replication/frontier.go", "\tif f.done[word]&bit != 0 {\n\t\tpanic(", "\tif f.done[word]&bit != 0 {\n\t\treturn\n\t\tpanic("},
@@ -135,7 +135,7 @@ func controls() []control {
 		},
 		{
 			variant: variant{name: "drops-the-fence", edits: []edit{
-				{"router/writer.go", "\t\tw.enc.Set(&w.msg, nats.ExpectedLastSeqHdr, text[endSubject:endSequence])\n", "\t\t_ = text[endSubject:endSequence]\n"},
+				{"router/writer.go", "\t\t\tw.enc.Set(&w.msg, nats.ExpectedLastSeqHdr, text[endSubject:endSequence])\n", "\t\t\t_ = text[endSubject:endSequence]\n"},
 			}},
 			faults: []string{"relay-wakes-after-takeover"}, setting: onPair, promise: "P2",
 		},
@@ -153,7 +153,7 @@ func controls() []control {
 				{"router/writer.go", "\tif w.cfg.shared {\n\t\tif n, err = strconv", "\tif true {\n\t\tif n, err = strconv"},
 				{"router/writer.go", "\tif !w.cfg.shared {\n\t\tw.reply += \"0\"\n\t}\n", ""},
 				{"router/writer.go", "\tcase w.cfg.shared:\n\t\tf.stored = true\n\t\tw.settleStored()\n", "\tcase true:\n\t\tf.stored = true\n\t\tw.settleStored()\n"},
-				{"router/writer.go", "\tif err != nil || got.duplicate && !w.cfg.shared {\n", "\tif err != nil {\n\t\tif n, nerr := strconv.ParseUint(number, 10, 64); nerr == nil && n >= w.base && n < w.next {\n\t\t\t_ = w.send(n)\n\t\t}\n\t\treturn\n\t}\n\tif false {\n"},
+				{"router/writer.go", "\tif err != nil || got.duplicate && !w.cfg.shared {\n", "\tif err != nil {\n\t\tif n, nerr := strconv.ParseUint(number, 10, 64); nerr == nil && n >= w.base && n < w.next {\n\t\t\t_ = w.send(n, place{})\n\t\t}\n\t\treturn\n\t}\n\tif false {\n"},
 			}},
 			faults: []string{"nats-ingest-overload"}, setting: onSingle, promise: "P",
 		},
