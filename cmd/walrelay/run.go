@@ -2,6 +2,10 @@ package main
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"os"
+	"runtime/pprof"
 
 	"github.com/spf13/cobra"
 
@@ -10,6 +14,7 @@ import (
 
 func newRunCommand() *cobra.Command {
 	var withInit bool
+	var profile string
 	cmd := &cobra.Command{
 		Use:   "run",
 		Short: "Stream events until interrupted",
@@ -23,8 +28,9 @@ say otherwise (docs/performance.md).`,
 		Args: cobra.NoArgs,
 	}
 	cmd.Flags().BoolVar(&withInit, "init", false, "first create what does not exist yet, as init does")
+	cmd.Flags().StringVar(&profile, "cpuprofile", "", "write a CPU profile, for go tool pprof, into this `FILE` at the end")
 	source := addConfigFlags(cmd)
-	cmd.RunE = source.command(func(ctx context.Context, cfg walrelay.Config) error {
+	cmd.RunE = source.command(func(ctx context.Context, cfg walrelay.Config) (err error) {
 		log, err := newLogger(cfg, cmd.ErrOrStderr())
 		if err != nil {
 			return err
@@ -41,7 +47,34 @@ say otherwise (docs/performance.md).`,
 			}
 		}
 		tuneRuntime(cfg)
+		stop, err := startProfile(profile)
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, stop()) }()
 		return relay.Run(ctx)
 	})
 	return cmd
+}
+
+// startProfile profiles the process until stop is called; it does nothing
+// without a file.
+func startProfile(path string) (stop func() error, err error) {
+	if path == "" {
+		return func() error { return nil }, nil
+	}
+	file, err := os.Create(path)
+	if err != nil {
+		return nil, &usageError{fmt.Sprintf("--cpuprofile: %v", err)}
+	}
+	if err := pprof.StartCPUProfile(file); err != nil {
+		return nil, errors.Join(fmt.Errorf("starting the CPU profile: %w", err), file.Close())
+	}
+	return func() error {
+		pprof.StopCPUProfile()
+		if err := file.Close(); err != nil {
+			return fmt.Errorf("writing the CPU profile: %w", err)
+		}
+		return nil
+	}, nil
 }
