@@ -93,7 +93,7 @@ func TestSendingAnEventTakesFewAllocations(t *testing.T) {
 			}
 		}
 	})
-	if got > 2.5*events {
-		t.Errorf("an event took %.2f allocations, want about two", got/events)
+	if got > 3.1*events { // one more with the race detector
+		t.Errorf("an event took %.2f allocations, want at most three", got/events)
 	}
 }

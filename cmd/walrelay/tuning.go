@@ -15,7 +15,7 @@ const (
 	gcPercent = 400
 	// ownMemory is what a relay takes beside the events that it keeps, and what
 	// it may waste before the garbage collector runs in any case.
-	ownMemory = 12 << 20
+	ownMemory = 8 << 20
 	// sharedProcessors is up to how many processors a relay uses only one: the
 	// servers want the other, and one goroutine does nearly all the work. With
 	// two, each message would wake a thread for the client's own goroutine that

@@ -19,6 +19,7 @@ const tick = 10 * time.Millisecond
 // children.
 type usage struct {
 	relay, postgres, nats time.Duration
+	own                   time.Duration // of this program
 	// all is the time that this machine's processors had, and stolen how much
 	// of it went to other virtual machines.
 	all, stolen time.Duration
@@ -28,6 +29,7 @@ type usage struct {
 func (b *bench) usage(relay *process) usage {
 	var u usage
 	u.all, u.stolen = machineTime()
+	u.own = processorTime(os.Getpid(), false)
 	if relay != nil {
 		u.relay = processorTime(relay.pid(), false)
 	}
@@ -42,7 +44,7 @@ func (b *bench) usage(relay *process) usage {
 
 func (u usage) since(before usage) usage {
 	return usage{
-		relay: u.relay - before.relay, postgres: u.postgres - before.postgres, nats: u.nats - before.nats,
+		relay: u.relay - before.relay, postgres: u.postgres - before.postgres, nats: u.nats - before.nats, own: u.own - before.own,
 		all: u.all - before.all, stolen: u.stolen - before.stolen,
 	}
 }
