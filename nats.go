@@ -142,7 +142,8 @@ type pacedDialer struct{}
 
 // Dial implements [nats.CustomDialer].
 func (pacedDialer) Dial(network, address string) (net.Conn, error) {
-	conn, err := net.DialTimeout(network, address, natsDialTimeout)
+	dialer := net.Dialer{Timeout: natsDialTimeout}
+	conn, err := dialer.DialContext(context.Background(), network, address)
 	if err != nil {
 		return nil, err
 	}

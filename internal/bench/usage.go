@@ -98,24 +98,32 @@ type stat struct {
 // processorTime is what a process has used; with its children, also those that
 // live and those that have ended.
 func processorTime(pid int, children bool) time.Duration {
-	s, err := readStat(fmt.Sprintf("/proc/%d/stat", pid))
+	file := fmt.Sprintf("/proc/%d/stat", pid)
+	s, err := readStat(file)
 	if err != nil {
 		return 0
 	}
-	if !children {
-		return s.own
-	}
-	total := s.own + s.waited
-	files, err := filepath.Glob("/proc/[0-9]*/stat")
-	if err != nil {
-		return 0
-	}
-	for _, file := range files {
-		if child, err := readStat(file); err == nil && child.parent == pid {
-			total += child.own
+	for children {
+		total := s.own + s.waited
+		files, err := filepath.Glob("/proc/[0-9]*/stat")
+		if err != nil {
+			return 0
 		}
+		for _, file := range files {
+			if child, err := readStat(file); err == nil && child.parent == pid {
+				total += child.own
+			}
+		}
+		after, err := readStat(file)
+		if err != nil {
+			return 0
+		}
+		if after.waited == s.waited {
+			return total
+		}
+		s = after // a child has ended meanwhile, and may be missing
 	}
-	return total
+	return s.own
 }
 
 // readStat reads /proc/PID/stat (proc(5)): after the name, which is in
