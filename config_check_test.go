@@ -83,6 +83,12 @@ func TestEveryFaultOfAConfigurationNamesItsKey(t *testing.T) {
 		{"subject", func(c *Config) { c.Publish.Subject = "events.*" }, "publish.subject: "},
 		{"mode", func(c *Config) { c.Publish.Mode = "batch" }, "publish.mode: "},
 		{"in flight", func(c *Config) { c.Publish.MaxInFlight = -1 }, "publish.max_in_flight: must be greater than zero"},
+		{"longest batch", func(c *Config) { c.Publish.AtomicMaxEvents = 10_001 }, "publish.atomic_max_events: 10001 is not between 1 and 10000"},
+		{"batch and window", func(c *Config) { c.Publish.Atomic, c.Publish.MaxInFlight = true, 500 }, "publish.atomic_max_events: 1000 is more than publish.max_in_flight (500)"},
+		{"overflow", func(c *Config) { c.Publish.AtomicOverflow = "drop" }, `publish.atomic_overflow: "drop" is none of delay, split`},
+		{"batches in a shared stream", func(c *Config) {
+			c.Publish.Atomic, c.Streams = true, []StreamConfig{{Name: DefaultStream, Shared: true}}
+		}, "streams[0].shared: must not be true with publish.atomic"},
 		{"bytes in flight", func(c *Config) { c.Publish.MaxInFlightBytes = -1 }, "publish.max_in_flight_bytes: must be greater than zero"},
 		{"ack timeout", func(c *Config) { c.Publish.AckTimeout = -1 }, "publish.ack_timeout: must be greater than zero"},
 		{"route's stream", func(c *Config) { c.Routes = []RouteConfig{{}, {Stream: "X"}} }, `routes[1].stream: "X" is not one of streams`},

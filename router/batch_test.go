@@ -280,7 +280,7 @@ func TestStreamWithoutBatchesStopsTheRelay(t *testing.T) {
 	if err := r.router.Open(t.Context(), nil); err != nil {
 		t.Fatal(err)
 	}
-	defer r.router.Close() //nolint:errcheck // the test is over
+	defer func() { _ = r.router.Close() }()
 	ended := make(chan error, 1)
 	go func() { ended <- r.router.Run(t.Context()) }()
 	r.mustPublishTransaction(0, together(100, 2)...)

@@ -336,19 +336,22 @@ func (w *writer) probe(ctx context.Context) error {
 // in its answer to that one.
 func (w *writer) ask(ctx context.Context, first, end uint64) (uint64, ack, error) {
 	inbox := w.ledger.nc.NewInbox() + "."
-	sub, err := w.ledger.nc.SubscribeSync(inbox + "*")
+	answers := make(chan *nats.Msg, end-first+1) // never closed
+	sub, err := w.ledger.nc.ChanSubscribe(inbox+"*", answers)
 	if err != nil {
 		return first, ack{}, fmt.Errorf("subscribing to the answers of stream %q: %w", w.cfg.stream, err)
 	}
 	defer func() { _ = sub.Unsubscribe() }() // fails only with the connection
-	subject, n, err := w.sendAsking(first, end, inbox)
+	n, err := w.sendAsking(first, end, inbox)
 	if err != nil {
 		return n, ack{}, fmt.Errorf("publishing to stream %q: %w", w.cfg.stream, err)
 	}
 	for {
-		answer, err := sub.NextMsgWithContext(ctx)
-		if err != nil {
-			return end - 1, ack{}, fmt.Errorf("publishing to stream %q: %w", w.cfg.stream, err)
+		var answer *nats.Msg
+		select {
+		case answer = <-answers:
+		case <-ctx.Done():
+			return end - 1, ack{}, fmt.Errorf("publishing to stream %q: %w", w.cfg.stream, context.Cause(ctx))
 		}
 		if n, err = strconv.ParseUint(strings.TrimPrefix(answer.Subject, inbox), 10, 64); err != nil || n < first || n >= end {
 			continue
@@ -358,39 +361,44 @@ func (w *writer) ask(ctx context.Context, first, end uint64) (uint64, ack, error
 		}
 		got, err := w.acks.read(answer)
 		if errors.Is(err, nats.ErrNoResponders) {
-			err = fmt.Errorf("publishing to stream %q: %w", w.cfg.stream, w.explainNoResponders(ctx, subject))
+			err = fmt.Errorf("publishing to stream %q: %w", w.cfg.stream, w.explainNoResponders(ctx, n))
 		}
 		return n, got, err
 	}
 }
 
-// sendAsking sends flights whose answers go to inbox, with their numbers. It
-// returns a subject of theirs, and with an error the flight that is its reason.
-func (w *writer) sendAsking(first, end uint64, inbox string) (subject string, n uint64, err error) {
+// sendAsking sends flights whose answers go to inbox, with their numbers. With
+// an error it returns the flight that is its reason.
+func (w *writer) sendAsking(first, end uint64, inbox string) (n uint64, err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	in := w.place(first, end)
-	for n := first; n < end; n, in = n+1, in.next() {
+	for n = first; n < end; n, in = n+1, in.next() {
 		f := &w.ring[n%uint64(len(w.ring))]
 		if err := w.encode(f, n, in); err != nil {
-			return "", n, err
+			return n, err
 		}
 		f.sent = time.Now()
 		if f.first.IsZero() {
 			f.first = f.sent
 		}
 		w.msg.Reply = inbox + strconv.FormatUint(n, 10)
-		subject = w.msg.Subject
 		if err := w.ledger.nc.PublishMsg(&w.msg); err != nil {
-			return "", n, err
+			return n, err
 		}
 	}
-	return subject, end - 1, nil
+	return n, nil
 }
 
-func (w *writer) explainNoResponders(ctx context.Context, subject string) error {
+// explainNoResponders says why nobody answered to flight n.
+func (w *writer) explainNoResponders(ctx context.Context, n uint64) error {
+	f := &w.ring[n%uint64(len(w.ring))]
+	subject, err := f.target.Subject.Append(nil, f.ev)
+	if err != nil {
+		return err
+	}
 	if w.ledger.nc.IsConnected() {
-		if err := w.ledger.takes(ctx, subject); err != nil {
+		if err := w.ledger.takes(ctx, string(subject)); err != nil {
 			return err
 		}
 	}

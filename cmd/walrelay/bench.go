@@ -46,6 +46,7 @@ write-ahead log and in a stream. Method and meaning: docs/performance.md.`,
 	flags.IntVar(&p.Subjects, "subjects", p.Subjects, "different event types")
 	flags.IntVar(&p.Writers, "writers", p.Writers, "connections that write")
 	flags.IntVar(&p.Replicas, "replicas", p.Replicas, "replicas of the streams")
+	flags.BoolVar(&p.Atomic, "atomic", p.Atomic, "walrelay publishes each transaction as one atomic batch")
 	flags.IntVar(&p.Events, "events", p.Events, "drain: events of the backlog")
 	flags.IntVar(&p.PerTx, "per-tx", p.PerTx, "drain: events of a transaction")
 	flags.IntVar(&p.SyncEvents, "sync-events", p.SyncEvents, "drain: events that are relayed one by one, at most")

@@ -43,6 +43,7 @@ type Parameters struct {
 	DurationS    float64 `json:"duration_s"`
 	LivePerTx    int     `json:"live_per_tx"`
 	Replicas     int     `json:"replicas"`
+	Atomic       bool    `json:"atomic"`
 }
 
 // DefaultParameters are a backlog of a minute or so, and then ten seconds of a

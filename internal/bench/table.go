@@ -43,7 +43,11 @@ func (r *Result) heading(b *strings.Builder) {
 	}
 	fmt.Fprintf(b, "this machine: %d CPUs (%s), %s/%s\n", e.CPUs, orUnknown(e.CPUModel), e.OS, e.Arch)
 	p := r.Parameters
-	fmt.Fprintf(b, "events of %d bytes and %d types; streams with %s\n", p.PayloadBytes, p.Subjects, count(p.Replicas, "replica"))
+	fmt.Fprintf(b, "events of %d bytes and %d types; streams with %s", p.PayloadBytes, p.Subjects, count(p.Replicas, "replica"))
+	if p.Atomic {
+		fmt.Fprint(b, "; walrelay publishes each transaction as one atomic batch")
+	}
+	fmt.Fprintln(b)
 }
 
 func settingsText(settings map[string]string) string {

@@ -15,6 +15,21 @@ import (
 	"github.com/walrelay/walrelay/internal/localpg"
 )
 
+// dropBusySlot drops the slot, also if somebody reads it.
+const dropBusySlot = `DO $$
+BEGIN
+    PERFORM pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name = 'walrelay' AND active_pid IS NOT NULL;
+    FOR i IN 1..50 LOOP
+        BEGIN
+            PERFORM pg_drop_replication_slot('walrelay');
+            RETURN;
+        EXCEPTION WHEN object_in_use THEN
+            PERFORM pg_sleep(0.001);
+        END;
+    END LOOP;
+    RAISE 'the slot is in use again';
+END $$`
+
 // endings are the faults that somebody has to mend: the relay ends with a line
 // that says what is wrong and what to do.
 func endings() []fault { //nolint:gocognit // a table
@@ -39,6 +54,9 @@ func endings() []fault { //nolint:gocognit // a table
 				return err
 			}
 			return w.relays[0].start("")
+		}),
+		ending("slot-dropped-under-load", "the walsender is terminated and the slot is dropped before the relay is back", `slot "walrelay" does not exist`, func(ctx context.Context, w *World) error {
+			return until(ctx, 10*time.Second, "the slot is dropped", func(ctx context.Context) error { return w.exec(ctx, dropBusySlot) })
 		}),
 		ending("slot-lost", "Postgres gives up the slot, as max_slot_wal_keep_size says, while NATS does not answer", `slot.*(lost|invalidat)`, func(ctx context.Context, w *World) error {
 			w.nats[0].stop()

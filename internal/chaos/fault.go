@@ -38,6 +38,7 @@ const (
 	onFailover = "failover"
 	onSmall    = "small"
 	onAtomic   = "atomic"
+	onInterest = "interest"
 )
 
 // faults is everything that can go wrong.
@@ -50,7 +51,7 @@ func between(rng *rand.Rand, from, to time.Duration) time.Duration {
 	return from + time.Duration(rng.Int64N(int64(to-from)+1))
 }
 
-var everywhere = []string{onSingle, onPair, onCluster, onQueue, onFailover, onAtomic}
+var everywhere = []string{onSingle, onPair, onCluster, onQueue, onFailover, onAtomic, onInterest}
 
 func relayFaults() []fault { //nolint:gocognit // a table
 	return []fault{

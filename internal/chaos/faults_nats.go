@@ -15,7 +15,7 @@ import (
 func natsFaults() []fault { //nolint:gocognit // a table
 	return []fault{
 		{
-			name: "nats-killed", settings: []string{onSingle, onPair, onQueue, onFailover}, short: onSingle,
+			name: "nats-killed", settings: []string{onSingle, onPair, onQueue, onInterest, onFailover}, short: onSingle,
 			what: "nats-server is killed and started again, three times",
 			then: "the stream says what it has, and the relay goes on after it",
 			do: func(ctx context.Context, w *World, rng *rand.Rand) error {

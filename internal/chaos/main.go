@@ -78,8 +78,9 @@ func settings() []setting {
 		{name: onPair, what: "two relays, of which one is a standby", relays: 2},
 		{name: onCluster, what: "three nats-servers, a stream with three replicas, two relays", nodes: 3, relays: 2},
 		{name: onQueue, what: "a work queue, which a consumer empties", queue: true},
+		{name: onInterest, what: "a stream that keeps what a consumer has still to take (interest)", queue: true, interest: true},
 		{name: onFailover, what: "a primary and a standby with failover slots (Postgres 17)", standby: true, relays: 2, configuration: "failover: true\n"},
-		{name: onAtomic, what: "each transaction one atomic batch, in a stream with three replicas, and two relays", nodes: 3, relays: 2, configuration: "publish: {atomic: true, atomic_overflow: split}\n"},
+		{name: onAtomic, what: "each transaction one atomic batch, in a stream with three replicas, and two relays", nodes: 3, relays: 2, publish: ", atomic: true, atomic_overflow: split"},
 		{name: onSmall, what: "little room on the disks", storeSize: 24, walSize: 160},
 	}
 }

@@ -34,10 +34,10 @@ type relay struct {
 func (w *World) configuration() string {
 	return fmt.Sprintf(`streams: [{name: %s, subjects: ["events.chaos.>"], replicas: %d, duplicate_window: 100ms}]
 retry: {initial: 50ms, max: 500ms, max_retries: 2}
-publish: {ack_timeout: 2s}
+publish: {ack_timeout: 2s%s}
 shutdown_timeout: 3s
 log: {level: debug, format: json}
-%s`, streamName, len(w.nats), w.setting.configuration)
+%s`, streamName, len(w.nats), w.setting.publish, w.setting.configuration)
 }
 
 func (w *World) environ() []string {

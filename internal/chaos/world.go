@@ -33,15 +33,16 @@ type setting struct {
 	// pgBin are the server binaries; those that are found unless said.
 	pgBin      string
 	pgSettings map[string]string
-	// queue makes the stream a work queue, which a consumer empties.
-	queue bool
+	// queue makes the stream a work queue, which a consumer empties; with interest,
+	// one of the retention policy of that name.
+	queue, interest bool
 	// standby has a second Postgres, with failover slots (17 and newer).
 	standby bool
 	// storeSize is how many MiB the disk of nats-server has, and walSize that of
 	// the write-ahead log; no volume of their own unless said.
 	storeSize, walSize int
-	// configuration is added to walrelay.yaml.
-	configuration string
+	// configuration is added to walrelay.yaml, and publish to that key of it.
+	configuration, publish string
 	// pause of the writers between two transactions.
 	pause time.Duration
 }
@@ -171,10 +172,18 @@ func (w *World) startServers(ctx context.Context) (err error) {
 		return err
 	}
 	if w.setting.queue {
+		retention := jetstream.WorkQueuePolicy
+		if w.setting.interest {
+			retention = jetstream.InterestPolicy
+		}
 		if _, err := w.js.CreateStream(ctx, jetstream.StreamConfig{
-			Name: streamName, Subjects: []string{"events.chaos.>"}, Retention: jetstream.WorkQueuePolicy, Duplicates: 100 * time.Millisecond,
+			Name: streamName, Subjects: []string{"events.chaos.>"}, Retention: retention, Duplicates: 100 * time.Millisecond,
 		}); err != nil {
 			return fmt.Errorf("making a work queue: %w", err)
+		}
+		// Without a consumer, nothing of interest is kept.
+		if _, err := (&reader{js: w.js, queue: true}).consumer(ctx); err != nil {
+			return fmt.Errorf("making the consumer of a work queue: %w", err)
 		}
 	}
 	return until(ctx, 30*time.Second, "walrelay init succeeds", func(ctx context.Context) error {
