@@ -84,6 +84,19 @@ func (c Config) WithDefaults() Config {
 	return c
 }
 
+// eventOverhead is what an event that is kept takes beside its bytes, near
+// enough: the [event.Event], its place in the window, and what they refer to.
+const eventOverhead = 512
+
+// MaxBuffered is how many bytes of memory a relay keeps events in at most: in
+// the windows of its streams, and before a write to the delay table. One event
+// that is larger than these passes too, and is not counted.
+func (c Config) MaxBuffered() int64 {
+	c = c.WithDefaults()
+	window := int64(c.Publish.MaxInFlightBytes) + int64(c.Publish.MaxInFlight)*eventOverhead
+	return int64(len(c.Streams))*window + maxStagedBytes + maxStaged*eventOverhead
+}
+
 func defaults[T comparable](value *T, fallback T) {
 	var zero T
 	if *value == zero {

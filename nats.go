@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+
+	"github.com/walrelay/walrelay/internal/pace"
 )
 
 const (
@@ -128,6 +130,39 @@ func reconnectDelay(attempts int) time.Duration {
 		delay = min(natsFirstDelay<<max(0, attempts-1), natsLongestDelay)
 	}
 	return delay - rand.N(delay/2)
+}
+
+// manyBytes within [pace.Interval] are worth a pause: the acknowledgements of
+// some 1000 events a second, of about 100 bytes each.
+const manyBytes = 1 << 10
+
+// pacedDialer dials connections that are read with pauses, while many
+// acknowledgements come. Nobody waits for one of them but the window.
+type pacedDialer struct{}
+
+// Dial implements [nats.CustomDialer].
+func (pacedDialer) Dial(network, address string) (net.Conn, error) {
+	dialer := net.Dialer{Timeout: natsDialTimeout}
+	conn, err := dialer.DialContext(context.Background(), network, address)
+	if err != nil {
+		return nil, err
+	}
+	return &pacedConn{Conn: conn, pace: pace.Pace{Much: manyBytes}}, nil
+}
+
+// pacedConn is read by one goroutine at a time.
+type pacedConn struct {
+	net.Conn
+
+	pace pace.Pace
+}
+
+// Read implements [net.Conn].
+func (c *pacedConn) Read(b []byte) (int, error) {
+	time.Sleep(c.pace.Next(time.Now()))
+	n, err := c.Conn.Read(b)
+	c.pace.Count(n)
+	return n, err
 }
 
 // Address returns the servers without user, password or token, to be shown.

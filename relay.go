@@ -151,6 +151,7 @@ func isConfiguration(err error) bool {
 func (r *Relay) connectNATS(ctx context.Context) (*nats.Conn, error) {
 	nc, err := r.cfg.NATS.Connect(ctx,
 		nats.RetryOnFailedConnect(true),
+		nats.SetCustomDialer(pacedDialer{}),
 		nats.ConnectHandler(func(*nats.Conn) {
 			r.health.setNATS(true)
 			r.log.Info().Msg("connected to NATS")

@@ -393,6 +393,7 @@ func (s *session) read(ctx context.Context) error {
 		switch change.Kind {
 		case decode.Begin:
 			inTransaction, commitLSN = true, change.CommitLSN
+			s.stream.Age(msg.ServerTime.Sub(change.CommittedAt))
 		case decode.Marker:
 			if change.Marker == retry.Marker(s.delay.number) {
 				s.delay.keys.Marked(commitLSN)

@@ -69,6 +69,7 @@ type Decoder struct {
 	index       uint32 // of the next insert in the transaction
 
 	columns []column // scratch: the columns of one row
+	slab    slab
 }
 
 type tableName struct{ schema, name string }
@@ -245,7 +246,7 @@ func (d *Decoder) insert(r *reader) (Change, error) {
 	if err := d.tuple(r, rel); err != nil {
 		return Change{}, err
 	}
-	ev, rowErr := rel.event(d.columns, d.validator)
+	ev, rowErr := rel.event(d.columns, d.validator, &d.slab)
 	ev.Position = position
 	ev.CommittedAt = d.committedAt
 	if rowErr != nil {

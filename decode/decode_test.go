@@ -3,6 +3,7 @@ package decode_test
 import (
 	"errors"
 	"reflect"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -361,8 +362,11 @@ func FuzzDecode(f *testing.F) {
 	})
 }
 
-func BenchmarkDecodeInsert(b *testing.B) {
-	d := newDecoder(b, "")
+// insertForBenchmark returns a decoder within a transaction, and an insert of
+// 300 bytes of data for it.
+func insertForBenchmark(tb testing.TB) (*decode.Decoder, []byte) {
+	tb.Helper()
+	d := newDecoder(tb, "")
 	rows := order(
 		column{name: "subject", oid: oidText, value: "order/4711"},
 		column{name: "data", oid: oidJSONB, value: `{"order": 4711, "pad": "` + strings.Repeat("x", 270) + `"}`},
@@ -371,8 +375,12 @@ func BenchmarkDecodeInsert(b *testing.B) {
 		column{name: "created_at", oid: oidTimestamptz, value: "2026-11-23 14:30:18.123456+00"},
 		column{name: "xact_id", oid: 5069, value: "777"},
 	)
-	feed(b, d, encodeBegin(1), encodeRelation(7, "public", "outbox", rows))
-	message := encodeInsert(7, rows)
+	feed(tb, d, encodeBegin(1), encodeRelation(7, "public", "outbox", rows))
+	return d, encodeInsert(7, rows)
+}
+
+func BenchmarkDecodeInsert(b *testing.B) {
+	d, message := insertForBenchmark(b)
 	b.SetBytes(int64(len(message)))
 	b.ReportAllocs()
 	for b.Loop() {
@@ -380,4 +388,48 @@ func BenchmarkDecodeInsert(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
+}
+
+func TestRowsShareTheirAllocations(t *testing.T) {
+	d, message := insertForBenchmark(t)
+	const rows = 1000
+	got := testing.AllocsPerRun(10, func() {
+		for range rows {
+			if _, err := d.Decode(message); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
+	if got > rows/4 {
+		t.Errorf("%d rows took %.0f allocations, want one for several of them", rows, got)
+	}
+}
+
+// An event that is kept must not keep the large ones that were decoded with it.
+func TestALargeRowHasMemoryOfItsOwn(t *testing.T) {
+	t.Parallel()
+	d := newDecoder(t, "")
+	small := order(column{name: "data", oid: oidJSONB, value: `1`})
+	large := order(column{name: "data", oid: oidJSONB, value: `"` + strings.Repeat("x", 1<<20) + `"`})
+	feed(t, d, encodeBegin(1), encodeRelation(7, "public", "outbox", small))
+	var kept []*event.Event
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	for range 20 {
+		if _, err := d.Decode(encodeInsert(7, large)); err != nil {
+			t.Fatal(err)
+		}
+		change, err := d.Decode(encodeInsert(7, small))
+		if err != nil {
+			t.Fatal(err)
+		}
+		kept = append(kept, change.Event)
+	}
+	runtime.GC()
+	runtime.ReadMemStats(&after)
+	if grown := int64(after.HeapAlloc) - int64(before.HeapAlloc); grown > 8<<20 {
+		t.Errorf("%d small events keep %d MiB alive, want nothing of the 20 MiB beside them", len(kept), grown>>20)
+	}
+	runtime.KeepAlive(kept)
 }

@@ -397,7 +397,7 @@ func (d *Decoder) rawRow(position event.Position, h *head, content []byte) (Chan
 	if rel.fault != nil {
 		return d.undecodable(position, h, RawRow, content, rel.fault)
 	}
-	ev, rowErr := rel.event(d.columns, d.validator)
+	ev, rowErr := rel.event(d.columns, d.validator, &d.slab)
 	d.dress(ev, position, h)
 	if rowErr != nil {
 		rowErr.Position = position

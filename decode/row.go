@@ -27,9 +27,10 @@ type row struct {
 const maxTime = 30
 
 // event makes an event of a row; with an error, as much of it as is good.
-func (rel *relation) event(columns []column, v *validator) (*event.Event, *RowError) {
-	r := row{rel: rel, columns: columns, ev: &event.Event{Schema: rel.schema, Table: rel.name, MaxRetries: -1}}
-	r.buf = make([]byte, 0, r.size())
+func (rel *relation) event(columns []column, v *validator, s *slab) (*event.Event, *RowError) {
+	r := row{rel: rel, columns: columns}
+	r.ev, r.buf = s.take(r.size())
+	r.ev.Schema, r.ev.Table, r.ev.MaxRetries = rel.schema, rel.name, -1
 	if a, err := r.fill(v); err != nil {
 		return r.ev, &RowError{
 			Schema: rel.schema, Table: rel.name,

@@ -19,6 +19,7 @@ type Rows struct {
 	rel       *relation
 	validator *validator
 	columns   []column // scratch
+	slab      slab
 }
 
 // Rows returns what makes events of rows with these columns. A *TableError says
@@ -53,7 +54,7 @@ func (r *Rows) Event(position event.Position, values [][]byte) (*event.Event, er
 		}
 		r.columns = append(r.columns, value)
 	}
-	ev, rowErr := r.rel.event(r.columns, r.validator)
+	ev, rowErr := r.rel.event(r.columns, r.validator, &r.slab)
 	ev.Position = position
 	if rowErr != nil {
 		rowErr.Position = position

@@ -19,12 +19,20 @@ import (
 	"github.com/jackc/pglogrepl"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgproto3"
+
+	"github.com/walrelay/walrelay/internal/pace"
 )
 
 const (
 	// readBuffer is how much is read from the socket at once: the server
 	// writes each change with a system call of its own, the reader need not.
 	readBuffer = 256 << 10
+	// manyMessages within [pace.Interval] are worth a pause: from some 2700
+	// transactions of one event a second on, of three messages each, or 8000
+	// events a second in large ones.
+	manyMessages = 80
+	// late is from what age on nobody minds a pause.
+	late = 50 * time.Millisecond
 	// maxStatusInterval bounds the time between two status updates.
 	maxStatusInterval = 10 * time.Second
 	// busyPoll is how often a standby asks for the slot.
@@ -103,6 +111,7 @@ type Stream struct {
 	sendErr  error         // of the status goroutine; read after ended
 	closing  sync.Once
 
+	pace        pace.Pace // Receive only
 	lastRequest time.Time // Receive only: when the server last asked for a reply
 	stopping    bool      // Receive only
 }
@@ -117,6 +126,7 @@ func Open(ctx context.Context, cfg Config) (*Stream, error) {
 	s := &Stream{
 		cfg:    cfg,
 		reader: &deadlineReader{},
+		pace:   pace.Pace{Much: manyMessages},
 		kick:   make(chan struct{}, 1),
 		quit:   make(chan struct{}),
 		ended:  make(chan struct{}),
@@ -267,6 +277,11 @@ func (s *Stream) start(ctx context.Context, conn *pgconn.PgConn) error {
 // that Receive will not wait for long. For the goroutine of Receive only.
 func (s *Stream) Buffered() bool { return s.frontend.ReadBufferLen() > 0 || s.buffer.Buffered() > 0 }
 
+// Age says how old what was received last is, by the server's clock. For the
+// goroutine of Receive only. Behind a backlog, Receive waits a moment for more
+// to read at once.
+func (s *Stream) Age(age time.Duration) { s.pace.Late = age > late }
+
 // System returns what the server said of itself when the stream was opened.
 func (s *Stream) System() System { return s.system }
 
@@ -279,12 +294,16 @@ func (s *Stream) Frontier() *Frontier { return s.frontier }
 // A *ConfigurationError says that retrying is of no use.
 func (s *Stream) Receive() (Message, error) {
 	for {
+		if !s.Buffered() {
+			time.Sleep(s.pace.Next(time.Now()))
+		}
 		msg, err := s.frontend.Receive()
 		if err != nil {
 			return Message{}, fmt.Errorf("reading the replication stream: %w", err)
 		}
 		switch msg := msg.(type) {
 		case *pgproto3.CopyData:
+			s.pace.Count(1)
 			return s.unwrap(msg.Data)
 		case *pgproto3.NoticeResponse:
 			if err := noticeError(s.cfg.Slot, (*pgproto3.ErrorResponse)(msg)); err != nil {

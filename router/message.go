@@ -105,6 +105,22 @@ func (e *Encoder) extensionHeader(name string) string {
 	return header
 }
 
+// textsBytes is how much is allocated at once for texts.
+const textsBytes = 8 << 10
+
+// texts makes strings of bytes, many in one allocation. The zero value is ready.
+type texts struct{ builder strings.Builder }
+
+func (t *texts) string(b []byte) string {
+	if t.builder.Cap()-t.builder.Len() < len(b) {
+		t.builder = strings.Builder{}
+		t.builder.Grow(max(textsBytes, len(b)))
+	}
+	start := t.builder.Len()
+	t.builder.Write(b)
+	return t.builder.String()[start:]
+}
+
 func plainInHeader(c byte) bool { return c > ' ' && c < 0x7F && c != '"' && c != '%' }
 
 // escapeHeader percent-encodes what the binding says (section 3.1.3.2): space,

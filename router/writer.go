@@ -83,6 +83,7 @@ type writer struct {
 	msg      nats.Msg
 	subject  []byte
 	scratch  []byte
+	texts    texts
 }
 
 // skip says which events of a replay the stream already has: those up to a
@@ -284,14 +285,14 @@ func (w *writer) encode(f *flight, n uint64, in place) (err error) {
 		end := len(b)
 		b = append(b, w.reply...)
 		b = strconv.AppendUint(b, n, 10)
-		text := string(b)
+		text := w.texts.string(b)
 		w.msg.Subject, w.msg.Reply = text[:end], text[end:]
 	} else {
 		endSubject := len(b)
 		b = strconv.AppendUint(b, n+w.offset-1, 10)
 		endSequence := len(b)
 		b = w.cfg.origin.appendPosition(b, f.ev.Position)
-		text := string(b)
+		text := w.texts.string(b)
 		w.msg.Subject, w.msg.Reply = text[:endSubject], w.reply
 		if in.isFirst() {
 			w.enc.Set(&w.msg, nats.ExpectedLastSeqHdr, text[endSubject:endSequence])

@@ -526,28 +526,3 @@ func TestEventsOfANewTimelineAreNotTakenForOldOnes(t *testing.T) {
 	r.awaitOutcomes(2)
 	r.wantIDs("id-100-0", "id-200-0", "id-300-0", "id-280-0")
 }
-
-func BenchmarkEncodeAndSend(b *testing.B) {
-	s := natstest.Start(b)
-	nc, err := nats.Connect(s.URL())
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer nc.Close()
-	subject, err := ParseSubject("events.{type}")
-	if err != nil {
-		b.Fatal(err)
-	}
-	w := newWriter(nc, nil, writerConfig{stream: "EVENTS", origin: Origin{SystemID: "7412345678901234567", Slot: "walrelay"}, maxInFlight: 1})
-	w.prefix = nc.NewInbox() + "."
-	w.begin()
-	ev := at(100, 0)
-	ev.Time, ev.Data = "2026-11-23T14:30:18.123456Z", make([]byte, 300)
-	w.ring[0] = flight{ev: ev, target: &Target{Stream: "EVENTS", Subject: &subject}}
-	b.ReportAllocs()
-	for b.Loop() {
-		if err := w.send(0, place{}); err != nil {
-			b.Fatal(err)
-		}
-	}
-}

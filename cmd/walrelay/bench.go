@@ -41,6 +41,7 @@ write-ahead log and in a stream. Method and meaning: docs/performance.md.`,
 	flags.StringVar(&only, "only", "", "one part only: drain or live")
 	flags.BoolVar(&asJSON, "json", false, "print one JSON object with everything")
 	flags.StringVar(&plot, "plot", "", "also draw the result into this `FILE.svg`")
+	flags.StringVar(&opts.CPUProfile, "cpuprofile", "", "also profile the relay (the last one that runs) into this `FILE`, for go tool pprof")
 	flags.IntVar(&p.PayloadBytes, "payload", p.PayloadBytes, "bytes of an event's data")
 	flags.IntVar(&p.Subjects, "subjects", p.Subjects, "different event types")
 	flags.IntVar(&p.Writers, "writers", p.Writers, "connections that write")

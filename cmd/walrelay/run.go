@@ -2,6 +2,10 @@ package main
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"os"
+	"runtime/pprof"
 
 	"github.com/spf13/cobra"
 
@@ -10,17 +14,23 @@ import (
 
 func newRunCommand() *cobra.Command {
 	var withInit bool
+	var profile string
 	cmd := &cobra.Command{
 		Use:   "run",
 		Short: "Stream events until interrupted",
 		Long: `Stream committed outbox rows to JetStream until SIGINT or SIGTERM, and then
 wait, within shutdown_timeout, for what is in flight. Lost connections are made
-again for ever.`,
+again for ever.
+
+The garbage collector is set for the windows of the configuration, and on a
+machine of one or two processors one is used; GOGC, GOMEMLIMIT and GOMAXPROCS
+say otherwise (docs/performance.md).`,
 		Args: cobra.NoArgs,
 	}
 	cmd.Flags().BoolVar(&withInit, "init", false, "first create what does not exist yet, as init does")
+	cmd.Flags().StringVar(&profile, "cpuprofile", "", "write a CPU profile, for go tool pprof, into this `FILE` at the end")
 	source := addConfigFlags(cmd)
-	cmd.RunE = source.command(func(ctx context.Context, cfg walrelay.Config) error {
+	cmd.RunE = source.command(func(ctx context.Context, cfg walrelay.Config) (err error) {
 		log, err := newLogger(cfg, cmd.ErrOrStderr())
 		if err != nil {
 			return err
@@ -36,7 +46,35 @@ again for ever.`,
 				return err
 			}
 		}
+		tuneRuntime(cfg)
+		stop, err := startProfile(profile)
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, stop()) }()
 		return relay.Run(ctx)
 	})
 	return cmd
+}
+
+// startProfile profiles the process until stop is called; it does nothing
+// without a file.
+func startProfile(path string) (stop func() error, err error) {
+	if path == "" {
+		return func() error { return nil }, nil
+	}
+	file, err := os.Create(path)
+	if err != nil {
+		return nil, &usageError{fmt.Sprintf("--cpuprofile: %v", err)}
+	}
+	if err := pprof.StartCPUProfile(file); err != nil {
+		return nil, errors.Join(fmt.Errorf("starting the CPU profile: %w", err), file.Close())
+	}
+	return func() error {
+		pprof.StopCPUProfile()
+		if err := file.Close(); err != nil {
+			return fmt.Errorf("writing the CPU profile: %w", err)
+		}
+		return nil
+	}, nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"time"
 )
 
@@ -50,13 +51,18 @@ func (b *bench) round(ctx context.Context, load *workload, number int) (r Round,
 		}
 	}
 	say("reading them with a bare reader …")
+	reading := b.usage(nil)
 	if r.BareReaderPerS, err = b.bareReader(ctx, p.Events); err != nil {
 		return r, err
 	}
+	publishing := b.usage(nil)
+	reader := publishing.since(reading)
 	say("publishing them with a bare publisher …")
 	if r.BarePublisherPerS, err = b.barePublisher(ctx, load, first, p.Events); err != nil {
 		return r, err
 	}
+	publisher := b.usage(nil).since(publishing)
+	r.budget(reader, publisher, p.Events)
 	synchronous := min(p.SyncEvents, p.Events)
 	say("relaying %d of them one by one …", synchronous)
 	if r.SynchronousPerS, err = b.synchronous(ctx, synchronous); err != nil {
@@ -74,6 +80,20 @@ func (b *bench) round(ctx context.Context, load *workload, number int) (r Round,
 	r.RelayToBarePublisher = r.RelayPerS / r.BarePublisherPerS
 	r.RelayToSynchronous = r.RelayPerS / r.SynchronousPerS
 	return r, nil
+}
+
+// budget says what processor time the two limits took, each for itself, and how
+// many events a second this machine's processors have the time for if both run
+// at once. That is unknown if the servers are not ours to measure.
+func (r *Round) budget(reader, publisher usage, events int) {
+	r.BareReaderCPUPerEventUs = perEvent(reader.own, events)
+	r.BareReaderPostgresCPUPerEventUs = perEvent(reader.postgres, events)
+	r.BarePublisherCPUPerEventUs = perEvent(publisher.own, events)
+	r.BarePublisherNATSCPUPerEventUs = perEvent(publisher.nats, events)
+	if reader.postgres > 0 && publisher.nats > 0 {
+		both := perEvent(reader.own+reader.postgres+publisher.own+publisher.nats, events)
+		r.BareBothPerS = float64(runtime.NumCPU()) * 1e6 / both
+	}
 }
 
 // relayBacklog runs a relay until it has published the backlog.

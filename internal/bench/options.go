@@ -20,6 +20,9 @@ type Options struct {
 	// Drain and Live are the parts to measure.
 	Drain, Live bool
 	Parameters  Parameters
+	// CPUProfile is the file for a profile of the relay, of the last one that
+	// runs; none if it is empty.
+	CPUProfile string
 	// Version of walrelay, for the result.
 	Version string
 	// Progress is where is said what is being done, a line each; nil for

@@ -50,7 +50,11 @@ func (b *bench) startRelay() (*process, error) {
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		return nil, fmt.Errorf("writing the relay's configuration: %w", err)
 	}
-	cmd := exec.Command(self, "run", "--config", file)
+	args := []string{"run", "--config", file}
+	if b.opts.CPUProfile != "" {
+		args = append(args, "--cpuprofile", b.opts.CPUProfile)
+	}
+	cmd := exec.Command(self, args...)
 	cmd.Env = relayEnvironment(os.Environ(), cfg)
 	return startProcess("the relay", cmd)
 }

@@ -53,6 +53,15 @@ type Round struct {
 	PostgresCPUPerEventUs float64 `json:"postgres_cpu_per_event_us,omitempty"`
 	NATSCPUPerEventUs     float64 `json:"nats_cpu_per_event_us,omitempty"`
 	RelayPeakMemoryBytes  float64 `json:"relay_peak_memory_bytes,omitempty"`
+	// What the limits took, each running alone: the client and its server.
+	BareReaderCPUPerEventUs         float64 `json:"bare_reader_cpu_per_event_us,omitempty"`
+	BareReaderPostgresCPUPerEventUs float64 `json:"bare_reader_postgres_cpu_per_event_us,omitempty"`
+	BarePublisherCPUPerEventUs      float64 `json:"bare_publisher_cpu_per_event_us,omitempty"`
+	BarePublisherNATSCPUPerEventUs  float64 `json:"bare_publisher_nats_cpu_per_event_us,omitempty"`
+	// BareBothPerS is for how many events a second this machine's processors
+	// have the time, by these four figures, if a bare reader and a bare
+	// publisher run at once. More needs more processors, whatever the relay.
+	BareBothPerS float64 `json:"bare_both_per_s,omitempty"`
 	// StealRatio is the part of this machine's processor time that other
 	// virtual machines took, in all of the round. With much of it the figures
 	// say little.
@@ -65,6 +74,8 @@ func (r *Round) numbers() []*float64 {
 		&r.WritePerS, &r.BareReaderPerS, &r.BarePublisherPerS, &r.SynchronousPerS, &r.RelayPerS,
 		&r.RelayToBareReader, &r.RelayToBarePublisher, &r.RelayToSynchronous,
 		&r.RelayCPUPerEventUs, &r.PostgresCPUPerEventUs, &r.NATSCPUPerEventUs, &r.RelayPeakMemoryBytes, &r.StealRatio,
+		&r.BareReaderCPUPerEventUs, &r.BareReaderPostgresCPUPerEventUs, &r.BarePublisherCPUPerEventUs, &r.BarePublisherNATSCPUPerEventUs,
+		&r.BareBothPerS,
 	}
 }
 

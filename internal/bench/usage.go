@@ -19,6 +19,7 @@ const tick = 10 * time.Millisecond
 // children.
 type usage struct {
 	relay, postgres, nats time.Duration
+	own                   time.Duration // of this program
 	// all is the time that this machine's processors had, and stolen how much
 	// of it went to other virtual machines.
 	all, stolen time.Duration
@@ -28,6 +29,7 @@ type usage struct {
 func (b *bench) usage(relay *process) usage {
 	var u usage
 	u.all, u.stolen = machineTime()
+	u.own = processorTime(os.Getpid(), false)
 	if relay != nil {
 		u.relay = processorTime(relay.pid(), false)
 	}
@@ -42,7 +44,7 @@ func (b *bench) usage(relay *process) usage {
 
 func (u usage) since(before usage) usage {
 	return usage{
-		relay: u.relay - before.relay, postgres: u.postgres - before.postgres, nats: u.nats - before.nats,
+		relay: u.relay - before.relay, postgres: u.postgres - before.postgres, nats: u.nats - before.nats, own: u.own - before.own,
 		all: u.all - before.all, stolen: u.stolen - before.stolen,
 	}
 }
@@ -96,24 +98,32 @@ type stat struct {
 // processorTime is what a process has used; with its children, also those that
 // live and those that have ended.
 func processorTime(pid int, children bool) time.Duration {
-	s, err := readStat(fmt.Sprintf("/proc/%d/stat", pid))
+	file := fmt.Sprintf("/proc/%d/stat", pid)
+	s, err := readStat(file)
 	if err != nil {
 		return 0
 	}
-	if !children {
-		return s.own
-	}
-	total := s.own + s.waited
-	files, err := filepath.Glob("/proc/[0-9]*/stat")
-	if err != nil {
-		return 0
-	}
-	for _, file := range files {
-		if child, err := readStat(file); err == nil && child.parent == pid {
-			total += child.own
+	for children {
+		total := s.own + s.waited
+		files, err := filepath.Glob("/proc/[0-9]*/stat")
+		if err != nil {
+			return 0
 		}
+		for _, file := range files {
+			if child, err := readStat(file); err == nil && child.parent == pid {
+				total += child.own
+			}
+		}
+		after, err := readStat(file)
+		if err != nil {
+			return 0
+		}
+		if after.waited == s.waited {
+			return total
+		}
+		s = after // a child has ended meanwhile, and may be missing
 	}
-	return total
+	return s.own
 }
 
 // readStat reads /proc/PID/stat (proc(5)): after the name, which is in
