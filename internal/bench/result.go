@@ -58,10 +58,10 @@ type Round struct {
 	BareReaderPostgresCPUPerEventUs float64 `json:"bare_reader_postgres_cpu_per_event_us,omitempty"`
 	BarePublisherCPUPerEventUs      float64 `json:"bare_publisher_cpu_per_event_us,omitempty"`
 	BarePublisherNATSCPUPerEventUs  float64 `json:"bare_publisher_nats_cpu_per_event_us,omitempty"`
-	// BareBothPerS is for how many events a second this machine's processors
-	// have the time, by these four figures, if a bare reader and a bare
-	// publisher run at once. More needs more processors, whatever the relay.
-	BareBothPerS float64 `json:"bare_both_per_s,omitempty"`
+	// ServersPerS is for how many events a second this machine's processors
+	// have the time, if Postgres takes what it took with the bare reader,
+	// nats-server what it took with the bare publisher, and a relay nothing.
+	ServersPerS float64 `json:"servers_per_s,omitempty"`
 	// StealRatio is the part of this machine's processor time that other
 	// virtual machines took, in all of the round. With much of it the figures
 	// say little.
@@ -75,7 +75,7 @@ func (r *Round) numbers() []*float64 {
 		&r.RelayToBareReader, &r.RelayToBarePublisher, &r.RelayToSynchronous,
 		&r.RelayCPUPerEventUs, &r.PostgresCPUPerEventUs, &r.NATSCPUPerEventUs, &r.RelayPeakMemoryBytes, &r.StealRatio,
 		&r.BareReaderCPUPerEventUs, &r.BareReaderPostgresCPUPerEventUs, &r.BarePublisherCPUPerEventUs, &r.BarePublisherNATSCPUPerEventUs,
-		&r.BareBothPerS,
+		&r.ServersPerS,
 	}
 }
 

@@ -97,7 +97,7 @@ func (r *Result) drainText(b *strings.Builder) {
 	rows.drain(d, "CPU of Postgres with it", "µs/event", 1, func(r *Round) float64 { return r.BareReaderPostgresCPUPerEventUs })
 	rows.drain(d, "CPU of the bare publisher", "µs/event", 1, func(r *Round) float64 { return r.BarePublisherCPUPerEventUs })
 	rows.drain(d, "CPU of nats-server with it", "µs/event", 1, func(r *Round) float64 { return r.BarePublisherNATSCPUPerEventUs })
-	rows.drain(d, "for both at once the CPUs have time for", "events/s", 0, func(r *Round) float64 { return r.BareBothPerS })
+	rows.drain(d, "both servers, if a relay took no CPU", "events/s", 0, func(r *Round) float64 { return r.ServersPerS })
 	rows.drain(d, "peak memory of walrelay", "MiB", 1, func(r *Round) float64 { return r.RelayPeakMemoryBytes / (1 << 20) })
 	rows.drain(d, "taken by other virtual machines", "%", 1, func(r *Round) float64 { return r.StealRatio * 100 })
 	rows.drain(d, "writing the backlog", "events/s", 0, func(r *Round) float64 { return r.WritePerS })
