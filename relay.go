@@ -161,9 +161,10 @@ func (r *Relay) connectNATS(ctx context.Context) (*nats.Conn, error) {
 			r.metrics.reconnects.WithLabelValues("nats").Inc()
 			r.log.Info().Msg("connected to NATS again")
 		}),
-		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
+		nats.DisconnectErrHandler(func(nc *nats.Conn, err error) {
 			r.health.setNATS(false)
-			if ctx.Err() == nil {
+			// Closed is what we close ourselves, when the reason is said.
+			if ctx.Err() == nil && !nc.IsClosed() {
 				r.log.Warn().AnErr("cause", err).Msg("lost the connection to NATS; connecting again")
 			}
 		}),

@@ -2,56 +2,70 @@ package router
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"io"
-	"net"
+	"os"
+	"os/exec"
 	"strings"
 	"testing"
 
 	"github.com/nats-io/nats.go"
+
+	"github.com/walrelay/walrelay/internal/localnats"
 )
 
-// throwAway is a NATS server that takes one connection and throws away what is
-// published, so that what a test measures is the client's side alone.
-func throwAway(tb testing.TB) *nats.Conn {
+// serveEnv makes this test binary a nats-server instead, until its standard input
+// ends.
+const serveEnv = "WALRELAY_TEST_SERVE_NATS"
+
+func serve() error {
+	s, err := localnats.Start(localnats.Options{})
+	if err != nil {
+		return err
+	}
+	fmt.Println(s.URL())
+	_, err = io.Copy(io.Discard, os.Stdin)
+	return errors.Join(err, s.Close())
+}
+
+// apart connects to a nats-server in a process of its own, so that what a test
+// counts is the client's side alone.
+func apart(tb testing.TB) *nats.Conn {
 	tb.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	self, err := os.Executable()
 	if err != nil {
 		tb.Fatal(err)
 	}
-	done := make(chan error, 1)
-	go func() {
-		done <- func() error {
-			conn, err := listener.Accept()
-			if err != nil {
-				return err
-			}
-			defer conn.Close()
-			fmt.Fprintf(conn, "INFO {\"headers\":true,\"max_payload\":1048576}\r\n")
-			lines := bufio.NewReader(conn)
-			for {
-				line, err := lines.ReadString('\n')
-				if err != nil {
-					return err
-				}
-				if strings.HasPrefix(line, "PING") {
-					break
-				}
-			}
-			fmt.Fprint(conn, "PONG\r\n")
-			_, err = io.Copy(io.Discard, lines)
-			return err
-		}()
-	}()
-	nc, err := nats.Connect(listener.Addr().String(), nats.SkipSubjectValidation())
+	cmd := exec.Command(self)
+	cmd.Env = append(os.Environ(), serveEnv+"=1")
+	cmd.Stderr = os.Stderr
+	stdin, err := cmd.StdinPipe()
 	if err != nil {
+		tb.Fatal(err)
+	}
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
 		tb.Fatal(err)
 	}
 	tb.Cleanup(func() {
-		nc.Close()
-		_ = listener.Close()
-		<-done // an error is how it ends
+		_ = stdin.Close()
+		if err := cmd.Wait(); err != nil {
+			tb.Errorf("the nats-server ended: %v", err)
+		}
 	})
+	url, err := bufio.NewReader(stdout).ReadString('\n')
+	if err != nil {
+		tb.Fatal(err)
+	}
+	nc, err := nats.Connect(strings.TrimSpace(url), nats.SkipSubjectValidation())
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(nc.Close)
 	return nc
 }
 
@@ -62,7 +76,7 @@ func writerForSpeed(tb testing.TB) *writer {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	nc := throwAway(tb)
+	nc := apart(tb)
 	w := newWriter(nc, nil, writerConfig{stream: "EVENTS", origin: Origin{SystemID: "7412345678901234567", Slot: "walrelay"}, maxInFlight: 1})
 	w.prefix = nc.NewInbox() + "."
 	w.begin()

@@ -418,3 +418,30 @@ func TestRepairSaysThatTheJournalDoesNotHaveEverything(t *testing.T) {
 	e.insert(5)
 	e.awaitMessages("EVENTS", 10)
 }
+
+// A transaction that was a batch comes back one by one, and says so.
+func TestRepairOfBatchesSaysThatTheyAreSplit(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t, shared)
+	e.writeConfig("publish: {atomic: true}\n")
+	e.init()
+	r := e.run()
+	e.insert(3)
+	e.insert(1)
+	e.awaitMessages("EVENTS", 4)
+	e.awaitCaughtUp()
+	r.kill()
+	e.recreateStream()
+	e.repair(0)
+	e.run()
+	e.insert(2)
+	e.awaitMessages("EVENTS", 6)
+	var got []string
+	for _, m := range readStream(t, e.nats(), "EVENTS") {
+		got = append(got, m.header.Get("Walrelay-Split")+"/"+m.header.Get("Nats-Batch-Sequence"))
+	}
+	if want := []string{"repair/", "repair/", "repair/", "/", "/1", "/2"}; !slices.Equal(got, want) {
+		t.Errorf("the messages have the split and batch headers %q, want %q", got, want)
+	}
+	checkOnce(t, e, 6)
+}
