@@ -62,7 +62,7 @@ func (b *bench) round(ctx context.Context, load *workload, number int) (r Round,
 		return r, err
 	}
 	publisher := b.usage(nil).since(publishing)
-	r.budget(reader, publisher, p.Events)
+	r.limits(reader, publisher, p.Events)
 	synchronous := min(p.SyncEvents, p.Events)
 	say("relaying %d of them one by one …", synchronous)
 	if r.SynchronousPerS, err = b.synchronous(ctx, synchronous); err != nil {
@@ -82,17 +82,12 @@ func (b *bench) round(ctx context.Context, load *workload, number int) (r Round,
 	return r, nil
 }
 
-// budget says what processor time the two limits took, each for itself, and for
-// how many events a second this machine's processors have the time if both
-// servers run at once. That is unknown if the servers are not ours to measure.
-func (r *Round) budget(reader, publisher usage, events int) {
+// limits says what processor time the two limits took, each for itself.
+func (r *Round) limits(reader, publisher usage, events int) {
 	r.BareReaderCPUPerEventUs = perEvent(reader.own, events)
 	r.BareReaderPostgresCPUPerEventUs = perEvent(reader.postgres, events)
 	r.BarePublisherCPUPerEventUs = perEvent(publisher.own, events)
 	r.BarePublisherNATSCPUPerEventUs = perEvent(publisher.nats, events)
-	if reader.postgres > 0 && publisher.nats > 0 {
-		r.ServersPerS = float64(runtime.NumCPU()) * 1e6 / perEvent(reader.postgres+publisher.nats, events)
-	}
 }
 
 // relayBacklog runs a relay until it has published the backlog.
@@ -116,6 +111,9 @@ func (b *bench) relayBacklog(ctx context.Context, r *Round) (err error) {
 	r.RelayCPUPerEventUs = perEvent(used.relay, events)
 	r.PostgresCPUPerEventUs = perEvent(used.postgres, events)
 	r.NATSCPUPerEventUs = perEvent(used.nats, events)
+	if used.postgres > 0 && used.nats > 0 {
+		r.ServersPerS = float64(runtime.NumCPU()) * 1e6 / perEvent(used.postgres+used.nats, events)
+	}
 	r.RelayPerS, err = b.storedRate(ctx, stream, behind, events)
 	return err
 }

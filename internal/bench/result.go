@@ -59,8 +59,8 @@ type Round struct {
 	BarePublisherCPUPerEventUs      float64 `json:"bare_publisher_cpu_per_event_us,omitempty"`
 	BarePublisherNATSCPUPerEventUs  float64 `json:"bare_publisher_nats_cpu_per_event_us,omitempty"`
 	// ServersPerS is for how many events a second this machine's processors
-	// have the time, if Postgres takes what it took with the bare reader,
-	// nats-server what it took with the bare publisher, and a relay nothing.
+	// have the time, if the servers take what they took with walrelay, and a
+	// relay nothing. Unknown if the servers are not ours to measure.
 	ServersPerS float64 `json:"servers_per_s,omitempty"`
 	// StealRatio is the part of this machine's processor time that other
 	// virtual machines took, in all of the round. With much of it the figures
