@@ -284,7 +284,7 @@ func (h *harness) controls(ctx context.Context) error {
 // control runs one of them, some times if need be: what it breaks may depend on
 // luck.
 func (h *harness) control(ctx context.Context, c control, p programs) (found bool, err error) {
-	for attempt := range max(3, h.rounds) {
+	for attempt := range max(6, h.rounds) {
 		fmt.Fprintf(h.out, "a relay that %s: ", strings.ReplaceAll(c.name, "-", " "))
 		s := step{}
 		for _, candidate := range settings() {
