@@ -92,20 +92,33 @@ func networkFaults() []fault { //nolint:gocognit // a table
 		{
 			name: "garbage-from-postgres", settings: []string{onSingle},
 			what: "in the middle of what Postgres sends there is something else, eight times",
-			then: "the relay does not confirm it, does not run out of memory, and connects again",
+			then: "the relay does not confirm it, does not run out of memory, and connects again; or it ends with 1, if a message is whole and cannot be understood, and goes on when it is started again",
 			do: func(ctx context.Context, w *World, rng *rand.Rand) error {
 				g, err := newGarbler(w.pg.Port(), rng)
 				if err != nil {
 					return err
 				}
 				defer g.close()
+				r := w.relays[0]
+				r.ends = true
 				for range 8 {
 					if err := w.net.turnPostgres(ctx, g.port()); err != nil {
 						return err
 					}
 					sleep(ctx, time.Second)
+					if err := r.startAgain("cannot be decoded, and nothing of it is confirmed"); err != nil {
+						return err
+					}
 				}
-				return w.net.turnPostgres(ctx, w.pg.Port())
+				if err := w.net.turnPostgres(ctx, w.pg.Port()); err != nil {
+					return err
+				}
+				sleep(ctx, time.Second)
+				if err := r.startAgain("cannot be decoded, and nothing of it is confirmed"); err != nil {
+					return err
+				}
+				r.ends = false
+				return nil
 			},
 		},
 	}

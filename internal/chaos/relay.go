@@ -99,6 +99,19 @@ func (r *relay) stop(ctx context.Context) error {
 	return nil
 }
 
+// startAgain starts a relay that has ended for the reason, which may happen again.
+func (r *relay) startAgain(reason string) error {
+	if r.process.running() {
+		return nil
+	}
+	if last := r.log.lastLines(1); !strings.Contains(last, reason) {
+		return fmt.Errorf("%s ended, and not because something %s:\n%s", r.name, reason, last)
+	}
+	err := r.start("")
+	r.ends = true
+	return err
+}
+
 func (r *relay) measure() {
 	if r.process != nil {
 		r.peak = max(r.peak, r.process.peak())
