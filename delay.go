@@ -61,10 +61,6 @@ type staged struct {
 	whole int
 }
 
-func stage(ev *event.Event, ticket uint64, entry *retry.Entry) staged {
-	return staged{Flight: router.Flight{Event: ev, Ticket: ticket}, entry: entry}
-}
-
 // open finds out what the table has.
 func (d *delay) open(ctx context.Context, conn *pgx.Conn, passed replication.LSN) error {
 	cfg := d.session.relay.cfg
@@ -122,22 +118,23 @@ func (d *delay) take(ctx context.Context, change decode.Change, ticket uint64, f
 		}
 	}
 	d.keys.Read(ev)
+	f := router.Flight{Event: ev, Ticket: ticket}
 	switch {
 	case fault != nil:
 		// Trying again would not help: somebody has to change something.
 		reason := fmt.Errorf("column %s: %w", fault.Column, fault.Err)
-		entry := retry.NewFailure(ev, retry.Policy{MaxRetries: -1}, reason)
-		entry.State, entry.Kind, entry.Content = retry.Failed, string(change.Raw.Kind), change.Raw.Content
-		d.fail(stage(ev, ticket, &entry), reason)
+		entry := failedForGood(ev, reason)
+		entry.Kind, entry.Content = string(change.Raw.Kind), change.Raw.Content
+		d.fail(staged{Flight: f, entry: &entry}, reason)
 		return nil //nolint:nilerr // the fault has become an entry
 	case ev.Delay == nil && ev.ScheduledAt.After(ev.CommittedAt):
 		entry := retry.NewEntry(ev, retry.Scheduled)
-		d.stage(stage(ev, ticket, &entry))
+		d.stage(staged{Flight: f, entry: &entry})
 		return nil
 	case d.transaction != nil:
-		return d.gather(ctx, router.Flight{Event: ev, Ticket: ticket})
+		return d.gather(ctx, f)
 	}
-	return d.route(ctx, router.Flight{Event: ev, Ticket: ticket})
+	return d.route(ctx, f)
 }
 
 // route publishes an event, or stages it if it must not be published yet.
@@ -198,6 +195,14 @@ func (d *delay) fail(s staged, reason error) {
 	d.keys.Fail(s.Event.PartitionKey, 0)
 	d.session.sayFailed(s.entry, reason)
 	d.stage(s)
+}
+
+// failedForGood is the entry of an event that is not tried again, whatever its
+// row says: alone, without a person, it would not come any further.
+func failedForGood(ev *event.Event, reason error) retry.Entry {
+	entry := retry.NewFailure(ev, retry.Policy{MaxRetries: -1}, reason)
+	entry.State, entry.Wait = retry.Failed, 0
+	return entry
 }
 
 func (d *delay) stage(s staged) {

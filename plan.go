@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/walrelay/walrelay/decode"
+	"github.com/walrelay/walrelay/replication"
 	"github.com/walrelay/walrelay/retry"
 	"github.com/walrelay/walrelay/router"
 )
@@ -54,6 +55,26 @@ func newPlan(cfg Config) (plan, error) {
 		return plan{}, err
 	}
 	return p, nil
+}
+
+// router is what a router needs that publishes what was read from the system,
+// whose write-ahead log ends at wal.
+func (p *plan) router(cfg Config, system replication.System, wal replication.LSN) router.Config {
+	ended := make(map[int32]uint64, len(system.Ended))
+	for timeline, lsn := range system.Ended {
+		ended[timeline] = uint64(lsn)
+	}
+	return router.Config{
+		Streams: p.streams,
+		Rules:   p.rules,
+		Origin: router.Origin{
+			SystemID: system.ID, Slot: cfg.Slot, Timeline: system.Timeline, Ended: ended, WAL: uint64(wal),
+		},
+		MaxInFlight:      cfg.Publish.MaxInFlight,
+		MaxInFlightBytes: cfg.Publish.MaxInFlightBytes,
+		AckTimeout:       cfg.Publish.AckTimeout,
+		Domain:           cfg.NATS.Domain,
+	}
 }
 
 func policy(c RetryConfig) retry.Policy {

@@ -302,25 +302,10 @@ func pause(ctx context.Context, d time.Duration) error {
 
 // router returns one for the streams. It is opened for a repair.
 func (r *repair) router(p *restorer, streams ...router.Stream) (*router.Router, error) {
-	ended := make(map[int32]uint64, len(r.system.Ended))
-	for timeline, lsn := range r.system.Ended {
-		ended[timeline] = uint64(lsn)
-	}
-	rt, err := router.New(r.nc, router.Config{
-		Streams: streams,
-		Rules:   r.plan.rules,
-		Origin: router.Origin{
-			SystemID: r.system.ID, Slot: r.cfg.Slot, Timeline: r.system.Timeline, Ended: ended, WAL: uint64(r.wal),
-		},
-		MaxInFlight:      r.cfg.Publish.MaxInFlight,
-		MaxInFlightBytes: r.cfg.Publish.MaxInFlightBytes,
-		AckTimeout:       r.cfg.Publish.AckTimeout,
-		Domain:           r.cfg.NATS.Domain,
-		Sink:             p,
-		Delay:            p,
-		Log:              r.options.Log,
-		Repair:           true,
-	})
+	cfg := r.plan.router(r.cfg, r.system, r.wal)
+	cfg.Streams, cfg.Repair = streams, true
+	cfg.Sink, cfg.Delay, cfg.Log = p, p, r.options.Log
+	rt, err := router.New(r.nc, cfg)
 	if err != nil {
 		return nil, fmt.Errorf("preparing to publish: %w", err)
 	}

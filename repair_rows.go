@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"strconv"
 	"strings"
 
@@ -186,17 +185,9 @@ func (o *outboxRows) mapped(name sql.Table) (decode.Table, bool) {
 // open connects with the settings that replication has, so that values are
 // written in the same way.
 func (o *outboxRows) open(ctx context.Context, name sql.Table, id string) (*outboxTable, error) {
-	config, err := parsePostgres(o.cfg.Postgres.URL)
+	conn, err := connectPostgresWith(ctx, o.cfg, replication.Settings())
 	if err != nil {
-		return nil, &ConfigError{Key: "postgres.url", Problem: err.Error()}
-	}
-	if config.RuntimeParams["application_name"] == "" {
-		config.RuntimeParams["application_name"] = applicationName
-	}
-	maps.Copy(config.RuntimeParams, replication.Settings())
-	conn, err := pgx.ConnectConfig(ctx, config)
-	if err != nil {
-		return nil, fmt.Errorf("connecting to Postgres: %w", err)
+		return nil, err
 	}
 	t := &outboxTable{}
 	if t.query, t.rows, err = o.prepare(ctx, conn, name, id); err != nil {

@@ -225,27 +225,11 @@ func (s *session) openRouter(ctx context.Context, nc *nats.Conn) error {
 	if err := s.delay.open(ctx, s.control, passed); err != nil {
 		return err
 	}
-	ended := make(map[int32]uint64, len(system.Ended))
-	for timeline, lsn := range system.Ended {
-		ended[timeline] = uint64(lsn)
-	}
-	s.router, err = router.New(nc, router.Config{
-		Streams: r.plan.streams,
-		Rules:   r.plan.rules,
-		Origin: router.Origin{
-			SystemID: system.ID, Slot: r.cfg.Slot, Timeline: system.Timeline, Ended: ended, WAL: uint64(wal),
-		},
-		MaxInFlight:      r.cfg.Publish.MaxInFlight,
-		MaxInFlightBytes: r.cfg.Publish.MaxInFlightBytes,
-		AckTimeout:       r.cfg.Publish.AckTimeout,
-		SplitRefused:     r.cfg.Publish.AtomicOverflow == OverflowSplit,
-		Domain:           r.cfg.NATS.Domain,
-		JournalFilling:   s.pokeReporter,
-		Sink:             s,
-		Delay:            &s.delay,
-		Log:              r.log,
-	})
-	if err != nil {
+	cfg := r.plan.router(r.cfg, system, wal)
+	cfg.SplitRefused = r.cfg.Publish.AtomicOverflow == OverflowSplit
+	cfg.JournalFilling = s.pokeReporter
+	cfg.Sink, cfg.Delay, cfg.Log = s, &s.delay, r.log
+	if s.router, err = router.New(nc, cfg); err != nil {
 		return fmt.Errorf("preparing to publish: %w", err)
 	}
 	if err := s.router.Open(ctx, recorded.streams); err != nil {

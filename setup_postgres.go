@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"strings"
 	"time"
 
@@ -102,6 +103,11 @@ type slotState struct {
 // answered, the connection string's connect_timeout has passed, or the context
 // has ended. The caller closes it.
 func connectPostgres(ctx context.Context, cfg Config) (*pgx.Conn, error) {
+	return connectPostgresWith(ctx, cfg, nil)
+}
+
+// connectPostgresWith does so for a session with these settings.
+func connectPostgresWith(ctx context.Context, cfg Config, settings map[string]string) (*pgx.Conn, error) {
 	config, err := parsePostgres(cfg.Postgres.URL)
 	if err != nil {
 		return nil, &ConfigError{Key: "postgres.url", Problem: err.Error()}
@@ -109,6 +115,7 @@ func connectPostgres(ctx context.Context, cfg Config) (*pgx.Conn, error) {
 	if config.RuntimeParams["application_name"] == "" {
 		config.RuntimeParams["application_name"] = applicationName
 	}
+	maps.Copy(config.RuntimeParams, settings)
 	conn, err := pgx.ConnectConfig(ctx, config)
 	if err == nil {
 		return conn, nil

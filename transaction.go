@@ -7,7 +7,6 @@ import (
 	"slices"
 
 	"github.com/walrelay/walrelay/event"
-	"github.com/walrelay/walrelay/retry"
 	"github.com/walrelay/walrelay/router"
 )
 
@@ -132,10 +131,11 @@ func (d *delay) stageTransaction(ctx context.Context, flights []router.Flight) e
 	d.transaction.staged++
 	for _, f := range flights {
 		if d.session.router.Holds(f.Event) {
-			if held, err := d.hold(ctx, f); err != nil || held {
-				if err != nil {
-					return err
-				}
+			held, err := d.hold(ctx, f)
+			if err != nil {
+				return err
+			}
+			if held {
 				continue
 			}
 		}
@@ -197,15 +197,6 @@ func (d *delay) publishApart(ctx context.Context, f router.Flight, v verdict) er
 // notWhole is the reason why each event of a transaction fails.
 func notWhole(reason error) error {
 	return fmt.Errorf("its transaction cannot be published as a whole: %w; redrive its events to publish them one by one, or set publish.atomic_overflow to split", reason)
-}
-
-// failedForGood is the entry of an event whose transaction failed as a whole: it
-// is not tried again, as one by one its events would not be a transaction any
-// more.
-func failedForGood(ev *event.Event, reason error) retry.Entry {
-	entry := retry.NewFailure(ev, retry.Policy{MaxRetries: -1}, reason)
-	entry.State, entry.Wait = retry.Failed, 0
-	return entry
 }
 
 // sayNotWhole logs that a transaction has failed.

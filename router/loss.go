@@ -41,8 +41,11 @@ func (l *Loss) String() string {
 		return fmt.Sprintf("stream %q lost acknowledged events: it had reached sequence %d, and is now at %d",
 			l.Stream, l.Recorded.LastSequence, l.LastSequence)
 	}
-	return fmt.Sprintf("stream %q lost acknowledged events, and the repair that was begun is not finished", l.Stream)
+	return fmt.Sprintf(unfinished, l.Stream)
 }
+
+// unfinished is what is said of a stream whose repair was interrupted.
+const unfinished = "stream %q lost acknowledged events, and the repair that was begun is not finished"
 
 // Losses compares the owned streams with what is recorded of them, and returns
 // those that lost events or are being repaired. A *ConfigurationError says that
@@ -123,7 +126,7 @@ func (w *writer) lostStream(sequence uint64) *ConfigurationError {
 // unrepaired says that a repair has not come to its end.
 func (w *writer) unrepaired() *ConfigurationError {
 	return &ConfigurationError{
-		What:   fmt.Sprintf("stream %q lost acknowledged events, and the repair that was begun is not finished", w.cfg.stream),
+		What:   fmt.Sprintf(unfinished, w.cfg.stream),
 		Remedy: `run "walrelay repair" again; see docs/operations.md, "A stream lost messages"`,
 	}
 }

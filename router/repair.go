@@ -378,10 +378,7 @@ func (w *writer) sendAsking(first, end uint64, inbox string) (n uint64, err erro
 		if err := w.encode(f, n, in); err != nil {
 			return n, err
 		}
-		f.sent = time.Now()
-		if f.first.IsZero() {
-			f.first = f.sent
-		}
+		f.stamp()
 		w.msg.Reply = inbox + strconv.FormatUint(n, 10)
 		if err := w.ledger.nc.PublishMsg(&w.msg); err != nil {
 			return n, err

@@ -241,10 +241,7 @@ func (w *writer) send(n uint64, in place) error {
 	if err := w.encode(f, n, in); err != nil {
 		return &EventError{Class: classify(err), Schema: f.ev.Schema, Table: f.ev.Table, ID: f.ev.ID, Err: err}
 	}
-	f.sent = time.Now()
-	if f.first.IsZero() {
-		f.first = f.sent
-	}
+	f.stamp()
 	if err := w.ledger.nc.PublishMsg(&w.msg); err != nil {
 		return w.eventError(f, err)
 	}
@@ -252,6 +249,14 @@ func (w *writer) send(n uint64, in place) error {
 		w.sent++
 	}
 	return nil
+}
+
+// stamp notes that the flight is sent now.
+func (f *flight) stamp() {
+	f.sent = time.Now()
+	if f.first.IsZero() {
+		f.first = f.sent
+	}
 }
 
 // eventError says of an event that it is the reason for a failure, if it is.

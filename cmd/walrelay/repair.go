@@ -42,15 +42,15 @@ with 1, unless --accept-loss is given.`,
 		out := bufio.NewWriter(cmd.OutOrStdout())
 		p := repairPrinter{out: out, dryRun: options.DryRun}
 		options.Begin, options.Event = p.begin, p.event
+		encoder := json.NewEncoder(out)
 		if asJSON {
-			encoder := json.NewEncoder(out)
 			options.Begin = nil
 			options.Event = func(e walrelay.MissingEvent) error { return encoder.Encode(map[string]any{"event": e}) }
 		}
 		report, err := walrelay.Repair(ctx, cfg, options)
 		for _, s := range report.Streams {
 			if asJSON {
-				err = errors.Join(err, json.NewEncoder(out).Encode(map[string]any{"repair": s}))
+				err = errors.Join(err, encoder.Encode(map[string]any{"repair": s}))
 			} else {
 				p.end(s)
 			}
