@@ -17,6 +17,11 @@ const (
 	// do, and cleanBatch how many rows one statement takes.
 	cleanInterval = 5 * time.Second
 	cleanBatch    = 5000
+	// cleanPause is the shortest time between two statements, for others to have
+	// the disk. Looking at rows that stay is followed by a pause that is as many
+	// times longer as cleanShare says.
+	cleanPause = 10 * time.Millisecond
+	cleanShare = 20
 	// journalBatch is how many pages of the journal one statement takes.
 	journalBatch = 100
 )
@@ -33,12 +38,20 @@ type cleaner struct {
 	said    time.Time // when it last said that it cannot
 }
 
-// cleanTask is one statement for one table.
+// cleanTask is one statement for one table, which it goes through again and
+// again in the order of transactions, some rows at a time.
 type cleanTask struct {
 	statement string
 	// window is how old rows must be, and for how long published, in seconds; -1
 	// for a statement that does not ask.
 	window float64
+
+	// xact and stay say how far it has come: up to that transaction, of which so
+	// many rows were looked at and stay. 0 at the beginning.
+	xact uint64
+	stay int
+	// rest is until when it pauses.
+	rest time.Time
 }
 
 // run cleans until the context ends. It never fails: what cannot be cleaned now
@@ -57,50 +70,86 @@ func (c *cleaner) run(ctx context.Context) {
 			return
 		case <-timer.C:
 		}
-		wait := cleanInterval
-		if more, err := c.clean(ctx); err != nil && ctx.Err() == nil {
-			if time.Since(c.said) > time.Minute {
-				c.said = time.Now()
-				c.session.relay.log.Warn().Err(err).Msg("published rows are not cleaned away; trying again")
-			}
-		} else if more {
-			wait = 10 * time.Millisecond // let others have the disk
+		wait, err := c.clean(ctx)
+		if err != nil && ctx.Err() == nil && time.Since(c.said) > time.Minute {
+			c.said = time.Now()
+			c.session.relay.log.Warn().Err(err).Msg("published rows are not cleaned away; trying again")
 		}
 		timer.Reset(wait)
 	}
 }
 
-// clean runs each task once, and reports whether there is more to do.
-func (c *cleaner) clean(ctx context.Context) (more bool, err error) {
+// clean runs each task once, and returns when to do so again.
+func (c *cleaner) clean(ctx context.Context) (wait time.Duration, err error) {
 	s := c.session
 	s.saving.Lock()
 	published := s.recorded.published
 	s.saving.Unlock()
 	if c.conn == nil || c.conn.IsClosed() {
 		if c.conn, err = connectPostgres(ctx, s.relay.cfg); err != nil {
-			return false, err
+			return cleanInterval, err
 		}
 	}
 	settled, more, err := c.cleanJournal(ctx)
-	if err != nil || published == "" {
-		return more, err
+	if err != nil {
+		return cleanInterval, err
 	}
-	for _, task := range c.tasks {
-		args := []any{settled, task.window, cleanBatch}
+	wait = cleanInterval
+	if more {
+		wait = cleanPause
+	}
+	if published == "" {
+		return wait, nil
+	}
+	through := true
+	for i := range c.tasks {
+		task := &c.tasks[i]
+		args := []any{settled, task.window, cleanBatch, task.xact, task.stay}
 		if task.window < 0 {
-			args = []any{published, cleanBatch}
+			args = []any{published, cleanBatch, task.xact, task.stay}
 		} else if settled == "" {
 			continue
 		}
-		var looked, done int
-		if err := c.conn.QueryRow(ctx, task.statement, args...).Scan(&looked, &done); err != nil {
-			return false, fmt.Errorf("cleaning up an outbox table: %w", err)
+		if time.Now().After(task.rest) {
+			done, err := task.step(ctx, c.conn, args)
+			if err != nil {
+				return cleanInterval, fmt.Errorf("cleaning up an outbox table: %w", err)
+			}
+			s.relay.metrics.cleaned.Add(float64(done))
 		}
-		s.relay.metrics.cleaned.Add(float64(done))
-		more = more || looked == cleanBatch && done > 0
+		if task.xact > 0 {
+			through = false
+			wait = min(wait, max(cleanPause, time.Until(task.rest)))
+		}
 	}
-	s.relay.metrics.cleanUps.Inc()
-	return more, nil
+	if through {
+		s.relay.metrics.cleanUps.Inc()
+	}
+	return wait, nil
+}
+
+// step looks at the next rows, and returns how many it deleted or marked. After
+// the last ones it begins anew.
+func (t *cleanTask) step(ctx context.Context, conn *pgx.Conn, args []any) (done int, err error) {
+	started := time.Now()
+	var looked, stay int
+	var last uint64
+	if err := conn.QueryRow(ctx, t.statement, args...).Scan(&looked, &done, &last, &stay); err != nil {
+		return 0, err
+	}
+	if looked > done {
+		idle := float64(looked-done) / float64(looked)
+		t.rest = time.Now().Add(time.Duration(cleanShare * idle * float64(time.Since(started))))
+	}
+	if looked < cleanBatch {
+		t.xact, t.stay = 0, 0
+		return done, nil
+	}
+	if last == t.xact {
+		stay += t.stay
+	}
+	t.xact, t.stay = last, stay
+	return done, nil
 }
 
 // cleanJournal deletes what is older than the repair window from the journal,
@@ -129,9 +178,14 @@ func (s *session) describeOutboxes(ctx context.Context, conn *pgx.Conn) (outboxe
 		mapping := table.Mapping
 		name := sql.Table{Schema: table.Schema, Name: table.Name}
 		columns := sql.Cleaned{Table: name.Ident(), ID: mapping.Column(decode.AttributeID), Time: mapping.Column(decode.AttributeTime)}
-		var hasXact, hasTime, marked, indexed bool
-		if err := conn.QueryRow(ctx, sql.OutboxColumns, columns.Table, columns.Time).Scan(&hasXact, &hasTime, &marked, &indexed); err != nil {
+		scheduled := mapping.Column(decode.AttributeScheduledAt)
+		var hasXact, hasTime, hasSchedule, marked, indexed bool
+		if err := conn.QueryRow(ctx, sql.OutboxColumns, columns.Table, columns.Time, scheduled).
+			Scan(&hasXact, &hasTime, &hasSchedule, &marked, &indexed); err != nil {
 			return nil, nil, fmt.Errorf("reading the columns of table %s: %w", name, err)
+		}
+		if hasSchedule {
+			columns.Scheduled = scheduled
 		}
 		if hasXact {
 			columns.Xact = "xact_id"
@@ -154,14 +208,14 @@ func (s *session) describeOutboxes(ctx context.Context, conn *pgx.Conn) (outboxe
 			if err != nil {
 				return nil, nil, err
 			}
-			tasks = append(tasks, cleanTask{statement, -1})
-			columns.Time = "published_at"
+			tasks = append(tasks, cleanTask{statement: statement, window: -1})
+			columns.Time, columns.Scheduled = "published_at", ""
 		}
 		statement, err := sql.DeletePublished(columns)
 		if err != nil {
 			return nil, nil, err
 		}
-		tasks = append(tasks, cleanTask{statement, cfg.Outbox.RepairWindow.Seconds()})
+		tasks = append(tasks, cleanTask{statement: statement, window: cfg.Outbox.RepairWindow.Seconds()})
 	}
 	return outboxes, tasks, nil
 }

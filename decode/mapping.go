@@ -122,8 +122,9 @@ func (s source) columns(a attribute) string {
 
 // Attributes whose columns others ask for.
 const (
-	AttributeID   = "id"
-	AttributeTime = "time"
+	AttributeID          = "id"
+	AttributeTime        = "time"
+	AttributeScheduledAt = "scheduled_at"
 )
 
 // Column returns the column that makes an attribute; "" if none does.

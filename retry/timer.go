@@ -349,7 +349,8 @@ func without(a, b []int64) []int64 {
 	return rest
 }
 
-// keepHouse removes discarded events and counts the others, now and then.
+// keepHouse removes discarded events, forgets those that were given back and have
+// an outcome, and counts the others, now and then.
 func (t *Timer) keepHouse(ctx context.Context, conn *pgx.Conn) error {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -362,6 +363,9 @@ func (t *Timer) keepHouse(ctx context.Context, conn *pgx.Conn) error {
 		started := time.Now()
 		if _, err := conn.Exec(ctx, sql.DelayPurge, t.cfg.Store.cfg.Slot, hexLSN(uint64(t.cfg.Frontier.LSN())), t.cfg.KeepDiscarded.Seconds()); err != nil {
 			return fmt.Errorf("removing discarded events: %w", err)
+		}
+		if _, err := conn.Exec(ctx, sql.DelayForget, t.cfg.Store.cfg.Slot); err != nil {
+			return fmt.Errorf("forgetting events that were given back: %w", err)
 		}
 		if err := t.count(ctx, conn); err != nil {
 			return fmt.Errorf("counting delayed events: %w", err)

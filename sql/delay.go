@@ -33,6 +33,8 @@ var (
 	DelayMarker string
 	//go:embed queries/delay/purge.sql
 	DelayPurge string
+	//go:embed queries/delay/forget.sql
+	DelayForget string
 	//go:embed queries/delay/counts.sql
 	DelayCounts string
 	//go:embed queries/delay/access.sql

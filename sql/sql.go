@@ -82,8 +82,10 @@ func Roles(tables []Table) (string, error) {
 
 // Cleaned says which columns of an outbox table the clean-up works with.
 type Cleaned struct {
-	// Table is quoted, ID, Xact and Time are not.
+	// Table is quoted, the columns are not.
 	Table, ID, Xact, Time string
+	// Scheduled is empty if there is no such column.
+	Scheduled string
 }
 
 // DeletePublished returns the query that deletes published rows, and
@@ -155,7 +157,7 @@ var (
 func render(name string, data any) (string, error) {
 	parsed, err := template.New(path.Base(name)).
 		Funcs(template.FuncMap{"ident": Ident, "literal": Literal}).
-		ParseFS(files, name)
+		ParseFS(files, name, "cleanup/parts.sql")
 	if err != nil {
 		return "", fmt.Errorf("parsing %s: %w", name, err)
 	}

@@ -229,6 +229,48 @@ func TestScheduleIsCancelledAndMoved(t *testing.T) {
 	}
 }
 
+// From the moment in which an event leaves the delay table until a stream has it,
+// its row is old and it waits for nothing: still, it is not published.
+func TestEventThatWasGivenBackIsPendingUntilAStreamHasIt(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t, own) // transactions of others would hold the status back
+	e.writeConfig("outbox: {after_publish: mark}\n")
+	e.init()
+	r := e.run()
+	const id = "00000000-0000-0000-0000-00000000beef"
+	execSQL(t, e.postgresURL, "INSERT INTO outbox (id, event_type, source, scheduled_at) VALUES ('"+id+"', 'later', '/e2e', now() + interval '1 hour')")
+	e.insert(1)
+	checkMarked := func(want string) {
+		t.Helper()
+		r.awaitCleanUps(2)
+		if got := queryString(t, e.postgresURL, "SELECT string_agg(event_type, ', ' ORDER BY event_type) FROM outbox WHERE published_at IS NOT NULL"); got != want {
+			t.Errorf("these are marked as published: %s; want: %s", got, want)
+		}
+	}
+	e.awaitStatus(id, "scheduled")
+	e.awaitPublished()
+	checkMarked("order.created")
+	e.server.Stop()
+	if n := queryString(t, e.postgresURL, "SELECT walrelay.reschedule(now(), id => '"+id+"')::text"); n != "1" {
+		t.Fatalf("reschedule changed %s events, want 1", n)
+	}
+	e.awaitDelayed(map[string]int{})
+	if got := e.status(id); got != "pending" {
+		t.Errorf("the status of an event that no stream has is %s, want pending", got)
+	}
+	checkMarked("order.created")
+	e.restartNATS()
+	e.awaitStatus(id, "published")
+	checkOnce(t, e, 2)
+	checkMarked("later, order.created")
+	eventually(t, 30*time.Second, "no event is noted any more", func() error {
+		if n := queryString(t, e.postgresURL, "SELECT count(*)::text FROM walrelay.emitted"); n != "0" {
+			return fmt.Errorf("%s pages are left", n)
+		}
+		return nil
+	})
+}
+
 func TestPoisonEventStopsNobody(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t, shared)

@@ -193,6 +193,18 @@ func (e *env) awaitCaughtUp() {
 	})
 }
 
+// awaitPublished waits until it is noted that the events of all rows have an
+// outcome.
+func (e *env) awaitPublished() {
+	e.t.Helper()
+	eventually(e.t, 30*time.Second, "it is noted that all rows have an outcome", func() error {
+		if noted := queryString(e.t, e.postgresURL, "SELECT coalesce(bool_and(pg_visible_in_snapshot(o.xact_id, p.published)), false)::text FROM outbox AS o, walrelay.progress AS p"); noted != "true" {
+			return errors.New("it is not")
+		}
+		return nil
+	})
+}
+
 // insert commits n small events, in transactions of up to a thousand.
 func (e *env) insert(n int) {
 	e.t.Helper()

@@ -232,6 +232,23 @@ func (r *relay) awaitReady() {
 	})
 }
 
+// awaitCleanUps waits until the outbox tables were cleaned that many times more.
+func (r *relay) awaitCleanUps(n float64) {
+	r.t.Helper()
+	const name = "walrelay_cleanups_total"
+	before, err := r.metric(name)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	eventually(r.t, 90*time.Second, "the outbox tables are cleaned", func() error {
+		now, err := r.metric(name)
+		if err == nil && now < before+n {
+			err = fmt.Errorf("%v of %v times", now-before, n)
+		}
+		return err
+	})
+}
+
 // metric reads one value from /metrics, by its name with labels.
 func (r *relay) metric(name string) (float64, error) {
 	_, body := r.get("/metrics")

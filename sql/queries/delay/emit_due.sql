@@ -16,6 +16,11 @@ WITH picked AS (
     DELETE FROM walrelay.delayed AS d
     WHERE d.ctid = ANY (ARRAY(SELECT p.ctid FROM picked AS p))
     RETURNING d AS event
+), noted AS (
+    INSERT INTO walrelay.emitted (slot, hashes)
+    SELECT $1, array_agg(hashtextextended((event).id, 0))
+    FROM gone
+    HAVING count(*) > 0
 ), emitted AS (
     SELECT
         pg_logical_emit_message(true, $3, walrelay.delayed_message(g.event, (g.event).state = 'retrying')) AS lsn,
