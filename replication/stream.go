@@ -31,8 +31,10 @@ const (
 	// transactions of one event a second on, of three messages each, or 8000
 	// events a second in large ones.
 	manyMessages = 80
-	// late is from what age on nobody minds a pause.
-	late = 50 * time.Millisecond
+	// late is from what age on a pause is worth it, however little comes: on
+	// few processors a server and a reader that wake each other for every message
+	// may need more time for it than there is, and fall behind until they stop.
+	late = 10 * time.Millisecond
 	// maxStatusInterval bounds the time between two status updates.
 	maxStatusInterval = 10 * time.Second
 	// busyPoll is how often a standby asks for the slot.
