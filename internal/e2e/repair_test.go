@@ -250,6 +250,39 @@ func TestRepairThatIsKilledGoesOnWhereItWas(t *testing.T) {
 	checkOnce(t, e, events)
 }
 
+// A repair of a replicated stream goes on, or says that it did not, when the
+// stream's leader is killed; what is left to do, the next one does.
+func TestRepairOfAReplicatedStreamWhoseLeaderChanges(t *testing.T) {
+	t.Parallel()
+	if testing.Short() {
+		t.Skip("it is about NATS, not about a version of Postgres")
+	}
+	e := newEnv(t, clustered)
+	e.init()
+	r := e.run()
+	const events = 20_000
+	e.insert(events)
+	e.awaitMessages("EVENTS", events)
+	e.awaitCaughtUp()
+	before := readStream(t, e.nats(), "EVENTS")
+	r.kill()
+	e.recreateStream()
+	cmd := e.command("repair")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	e.awaitMessages("EVENTS", 1)
+	e.killStreamLeader("EVENTS")
+	if err := cmd.Wait(); err != nil {
+		e.repair(0)
+	}
+	e.insert(100)
+	e.run()
+	e.awaitCaughtUp()
+	checkOnce(t, e, events+100)
+	checkSame(t, before, readStream(t, e.nats(), "EVENTS"))
+}
+
 func TestRepairSaysWhatCannotBeBroughtBack(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t, shared)
