@@ -67,9 +67,10 @@ func checkBench(t *testing.T, result bench.Result) {
 	if l.Missing != 0 || l.Duplicated != 0 {
 		t.Errorf("%d events are missing, %d came twice", l.Missing, l.Duplicated)
 	}
-	// Of two seconds at 200 a second, and slow machines are slow.
-	if l.Events < 100 || l.Events > 404 || l.CommitToStream.Samples != l.Events || l.CommitToConsumer.Samples != l.Events || l.Commit.Samples*result.Parameters.LivePerTx != l.Events {
-		t.Errorf("want 400 events and as many samples, got %d, and %d, %d and %d", l.Events, l.Commit.Samples, l.CommitToStream.Samples, l.CommitToConsumer.Samples)
+	// Of two seconds at 200 a second; but slow machines are slow, and send what was
+	// due in the second that does not count after it.
+	if l.Events < 100 || l.Events > 604 || l.CommitToStream.Samples != l.Events || l.CommitToConsumer.Samples != l.Events || l.Commit.Samples*result.Parameters.LivePerTx != l.Events {
+		t.Errorf("want about 400 events and as many samples, got %d, and %d, %d and %d", l.Events, l.Commit.Samples, l.CommitToStream.Samples, l.CommitToConsumer.Samples)
 	}
 	for name, d := range map[string]bench.Distribution{"commit": l.Commit, "commit to stream": l.CommitToStream, "commit to consumer": l.CommitToConsumer} {
 		rising := []float64{1, d.P50Us, d.P90Us, d.P99Us, d.P999Us, d.MaxUs, 60e6}
