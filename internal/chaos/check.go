@@ -18,7 +18,8 @@ type story struct {
 	stream       []stored    // in the order of the stream
 	delayed      []delayed
 	flushes      []flushed
-	peaks        map[string]int64 // of the relays' memory, in bytes
+	published    map[string]time.Time // when walrelay said so of an event
+	peaks        map[string]int64     // of the relays' memory, in bytes
 	memoryLimit  int64
 	// reorders says that the stream is not the order of commits: events were
 	// brought back after later ones.
@@ -42,6 +43,7 @@ func (s *story) violations() []string {
 	v.order()
 	v.keys()
 	v.frontier()
+	v.status()
 	v.table()
 	for name, peak := range s.peaks {
 		if peak > s.memoryLimit {
@@ -205,15 +207,39 @@ func (v *verdict) keys() {
 	}
 }
 
-// frontier checks that the slot never confirmed a transaction before its events
-// were stored. Those that go to the delay table are judged by the rest.
-func (v *verdict) frontier() {
+// storedAt says when each event was stored first.
+func (v *verdict) storedAt() map[string]time.Time {
 	at := make(map[string]time.Time, len(v.stream))
 	for _, m := range v.stream {
 		if _, seen := at[m.id]; !seen {
 			at[m.id] = m.at
 		}
 	}
+	return at
+}
+
+// status checks that no event was called published before it was stored.
+func (v *verdict) status() {
+	at := v.storedAt()
+	for _, id := range slices.Sorted(maps.Keys(v.published)) {
+		e, said := v.expected[id], v.published[id]
+		i, seen := v.origin[id]
+		if e == nil || !seen || v.witness[i].end <= v.repairedBelow {
+			continue
+		}
+		switch t, ok := at[id]; {
+		case !ok:
+			v.say("status: event %s (%s) was said to be published, and is not stored", id, e.what)
+		case t.After(said.Add(early)):
+			v.say("status: event %s (%s) was said to be published %s before it was stored", id, e.what, t.Sub(said))
+		}
+	}
+}
+
+// frontier checks that the slot never confirmed a transaction before its events
+// were stored. Those that go to the delay table are judged by the rest.
+func (v *verdict) frontier() {
+	at := v.storedAt()
 	type storedBy struct {
 		end uint64
 		at  time.Time

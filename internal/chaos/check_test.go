@@ -129,6 +129,18 @@ func TestViolationsAreFound(t *testing.T) {
 			s.log("a", true, 1)
 			s.store("a")
 		}, []string{"P5: event a (plain) was tried again 1 times"}},
+		{"called published too early", func(s *tale) {
+			s.commit("a", plain, "")
+			s.commit("b", scheduled, "")
+			s.log("b", true, 0)
+			s.store("a", "b")
+			s.published = map[string]time.Time{"a": s.stream[0].at, "b": s.stream[1].at.Add(-time.Second)}
+		}, []string{"status: event b (scheduled) was said to be published 1s before"}},
+		{"called published and stored never", func(s *tale) {
+			s.commit("a", poison, "")
+			s.fail("a")
+			s.published = map[string]time.Time{"a": s.base}
+		}, []string{"status: event a (poison) was said to be published"}},
 		{"too much memory", func(s *tale) { s.peaks["relay-a"] = 200 << 20 }, []string{"P4: relay-a took 200 MiB"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -71,6 +71,30 @@ func (l *ledger) events() int {
 	return l.written
 }
 
+// doubtful lists the ids of events that were written a short while ago: some that
+// are published at once, and those that go through the delay table, from when
+// they may leave it.
+func (l *ledger) doubtful(now time.Time) []string {
+	const transactions, all, plainOnes = 300, 30, 5
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var ids []string
+	plains := 0
+	for i := len(l.transactions) - 1; i >= max(0, len(l.transactions)-transactions) && len(ids) < all; i-- {
+		for _, e := range l.transactions[i].events {
+			switch {
+			case e.kind == plain && plains < plainOnes:
+				plains++
+			case e.kind == scheduled && now.After(e.due) && now.Before(e.due.Add(time.Second)), e.kind == patient:
+			default:
+				continue
+			}
+			ids = append(ids, e.id)
+		}
+	}
+	return ids
+}
+
 // stored is a message that was found in the stream.
 type stored struct {
 	sequence uint64

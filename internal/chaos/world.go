@@ -73,8 +73,10 @@ type World struct {
 
 	watching sync.WaitGroup
 	cancel   context.CancelFunc
-	flushMu  sync.Mutex
+	seenMu   sync.Mutex // guards what is seen of Postgres
 	flushes  []flushed
+	// published is of which events it was said, and when first.
+	published map[string]time.Time
 
 	// reorders says that events were brought back after later ones, judged that
 	// there is nothing more to check, foreign that others wrote into the stream.
@@ -282,7 +284,9 @@ func (w *World) startRelaysAndWatchers(ctx context.Context) error {
 	w.cancel = cancel
 	w.reader = &reader{js: w.js, queue: w.setting.queue, seen: make(map[uint64]bool)}
 	w.watching.Go(func() { w.reader.run(watching) })
-	w.watching.Go(func() { w.sample(watching) })
+	w.watching.Go(func() { w.watch(watching, 20*time.Millisecond, w.sample) })
+	w.published = make(map[string]time.Time)
+	w.watching.Go(func() { w.watch(watching, 25*time.Millisecond, w.askStatus) })
 	w.writers = startWriters(ctx, w.seed, w.setting.pause, w.pgURL, w.hist, w.ledger)
 	return nil
 }
@@ -322,9 +326,8 @@ func (w *World) query(ctx context.Context, to any, statement string, args ...any
 	return nil
 }
 
-// sample notes what the slot has confirmed, and how much memory the relays
-// take, until the context ends.
-func (w *World) sample(ctx context.Context) {
+// watch asks Postgres again and again, past the proxy, until the context ends.
+func (w *World) watch(ctx context.Context, every time.Duration, ask func(context.Context, *pgx.Conn) error) {
 	var conn *pgx.Conn
 	defer func() {
 		if conn != nil {
@@ -332,7 +335,7 @@ func (w *World) sample(ctx context.Context) {
 		}
 	}()
 	for ctx.Err() == nil {
-		sleep(ctx, 20*time.Millisecond)
+		sleep(ctx, every)
 		if conn == nil || conn.IsClosed() {
 			connecting, cancel := context.WithTimeout(ctx, time.Second)
 			conn, _ = pgx.Connect(connecting, w.pgURL())
@@ -341,24 +344,52 @@ func (w *World) sample(ctx context.Context) {
 				continue
 			}
 		}
-		var text string
 		asking, cancel := context.WithTimeout(ctx, 5*time.Second)
-		err := conn.QueryRow(asking, "SELECT confirmed_flush_lsn::text FROM pg_replication_slots WHERE slot_name = $1", slotName).Scan(&text)
+		err := ask(asking, conn)
 		cancel()
-		if errors.Is(err, pgx.ErrNoRows) {
-			continue
-		}
 		if err != nil {
 			_ = conn.Close(context.WithoutCancel(ctx))
 			conn = nil
-			continue
-		}
-		if lsn, err := pglogrepl.ParseLSN(text); err == nil {
-			w.flushMu.Lock()
-			w.flushes = append(w.flushes, flushed{time.Now(), uint64(lsn)})
-			w.flushMu.Unlock()
 		}
 	}
+}
+
+// sample notes what the slot has confirmed.
+func (w *World) sample(ctx context.Context, conn *pgx.Conn) error {
+	var text string
+	err := conn.QueryRow(ctx, "SELECT confirmed_flush_lsn::text FROM pg_replication_slots WHERE slot_name = $1", slotName).Scan(&text)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	lsn, err := pglogrepl.ParseLSN(text)
+	if err != nil {
+		return err
+	}
+	w.seenMu.Lock()
+	defer w.seenMu.Unlock()
+	w.flushes = append(w.flushes, flushed{time.Now(), uint64(lsn)})
+	return nil
+}
+
+// askStatus notes of which events walrelay says that they are published.
+func (w *World) askStatus(ctx context.Context, conn *pgx.Conn) error {
+	const statement = "SELECT i.id FROM unnest($1::text[]) AS i (id), walrelay.event_status(i.id) AS s WHERE s.state = 'published'"
+	rows, err := conn.Query(ctx, statement, w.ledger.doubtful(time.Now()))
+	if err != nil {
+		return err
+	}
+	ids, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	w.seenMu.Lock()
+	defer w.seenMu.Unlock()
+	for _, id := range ids {
+		if _, ok := w.published[id]; !ok {
+			w.published[id] = time.Now()
+		}
+	}
+	return err
 }
 
 // flowing waits until the reader has got more messages.
@@ -590,7 +621,7 @@ func (w *World) story(ctx context.Context) (*story, error) {
 	}
 	defer func() { _ = conn.Close(ctx) }()
 	s := &story{
-		transactions: w.ledger.transactions, stream: w.reader.all(), flushes: w.flushes,
+		transactions: w.ledger.transactions, stream: w.reader.all(), flushes: w.flushes, published: w.published,
 		peaks: make(map[string]int64), memoryLimit: memoryLimit, reorders: w.reorders,
 		lost: w.lost, repairedBelow: w.repairedBelow,
 	}
