@@ -71,25 +71,21 @@ func (l *ledger) events() int {
 	return l.written
 }
 
-// doubtful lists the ids of events that were written a short while ago: some that
-// are published at once, and those that go through the delay table, from when
-// they may leave it.
+// doubtful lists the ids of some events of which it is to be asked whether they
+// are published: new ones, and such that may have left the delay table.
 func (l *ledger) doubtful(now time.Time) []string {
-	const transactions, all, plainOnes = 300, 30, 5
+	const transactions, each = 5000, 10
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	var ids []string
-	plains := 0
-	for i := len(l.transactions) - 1; i >= max(0, len(l.transactions)-transactions) && len(ids) < all; i-- {
+	taken := make(map[kind]int)
+	for i := len(l.transactions) - 1; i >= max(0, len(l.transactions)-transactions); i-- {
 		for _, e := range l.transactions[i].events {
-			switch {
-			case e.kind == plain && plains < plainOnes:
-				plains++
-			case e.kind == scheduled && now.After(e.due) && now.Before(e.due.Add(time.Second)), e.kind == patient:
-			default:
-				continue
+			left := e.kind != scheduled || now.After(e.due) && now.Before(e.due.Add(3*time.Second))
+			if left && e.kind != poison && taken[e.kind] < each {
+				taken[e.kind]++
+				ids = append(ids, e.id)
 			}
-			ids = append(ids, e.id)
 		}
 	}
 	return ids

@@ -165,5 +165,11 @@ func controls() []control {
 			}},
 			faults: []string{"stream-recreated"}, setting: onSingle, promise: "stream-recreated: P7",
 		},
+		{
+			variant: variant{name: "calls-published-what-is-under-way", edits: []edit{
+				{"sql/0003_journal.sql", " IS NOT TRUE;\n", " IS NOT TRUE\n    AND false;\n"},
+			}},
+			faults: []string{"nats-killed", "nats-restarted"}, setting: onSingle, promise: "status",
+		},
 	}
 }
