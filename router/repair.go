@@ -16,14 +16,18 @@ import (
 // run repairs the window whenever it is broken, until the context ends or
 // somebody has to change something.
 func (w *writer) run(ctx context.Context) error {
-	ticker := time.NewTicker(w.cfg.ackTimeout / 4)
+	ticker, idle := time.NewTicker(w.cfg.ackTimeout/4), time.NewTicker(lookInterval)
 	defer ticker.Stop()
+	defer idle.Stop()
+	looked := uint64(0)
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-ticker.C:
 			w.expire()
+		case <-idle.C:
+			looked = w.look(looked)
 		case <-w.broken:
 			if err := w.repair(ctx); err != nil {
 				if isDone(ctx) {
@@ -42,6 +46,24 @@ func (w *writer) expire() {
 	if w.base < w.next && w.flows && time.Since(w.ring[w.base%uint64(len(w.ring))].sent) > w.cfg.ackTimeout {
 		w.fail(fmt.Errorf("stream %q: %w", w.cfg.stream, nats.ErrTimeout))
 	}
+}
+
+// lookInterval is how often a stream to which nothing is published is read.
+const lookInterval = 10 * time.Second
+
+var errLook = errors.New("nothing was published for a while")
+
+// look asks for a repair of a window that is empty and has been so since the
+// last look, which returned the number of the next flight then. There is nothing
+// to repair, but it reads the stream: whoever waits for the next event to find
+// out that the stream is gone would find out when it hurts.
+func (w *writer) look(last uint64) uint64 {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !w.cfg.shared && w.base == w.next && w.next == last {
+		w.fail(errLook)
+	}
+	return w.next
 }
 
 // repair brings the window back in order: it waits for the answers under way,

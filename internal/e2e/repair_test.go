@@ -133,6 +133,21 @@ func TestRepairBringsBackAStreamThatWasDeletedUnderLoad(t *testing.T) {
 	e.walrelayRefusesRepair()
 }
 
+// A relay that has nothing to publish notices, too, and before it has.
+func TestIdleRelayNoticesThatItsStreamIsAnother(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t, shared)
+	e.init()
+	e.insert(3)
+	r := e.run()
+	e.awaitMessages("EVENTS", 3)
+	e.awaitCaughtUp()
+	e.recreateStream()
+	if code := r.wait(60 * time.Second); code != 1 || !strings.Contains(r.logs.tail(1), "deleted and created again") || !strings.Contains(r.logs.tail(1), "3 events, published since") {
+		t.Errorf("the relay ends with %d and says\n%s", code, r.logs.tail(3))
+	}
+}
+
 // walrelayRefusesRepair checks that nothing is repaired while a relay runs.
 func (e *env) walrelayRefusesRepair() {
 	e.t.Helper()
