@@ -31,6 +31,9 @@ func (b *bench) round(ctx context.Context, load *workload, number int) (r Round,
 	p := b.opts.Parameters
 	before := b.usage(nil)
 	// The relay's slot is past the backlogs before; the other is not yet.
+	if err := b.awaitUnused(ctx, bareSlot); err != nil {
+		return r, err
+	}
 	if _, err := b.conn.Exec(ctx, "SELECT pg_replication_slot_advance($1, pg_current_wal_lsn())", bareSlot); err != nil {
 		return r, fmt.Errorf("advancing slot %q: %w", bareSlot, err)
 	}

@@ -56,6 +56,10 @@ var errEnough = errors.New("enough was read")
 // message of pgoutput, until handle returns errEnough. The slot stays where it
 // is, so that it can be read again. The bytes are good until handle returns.
 func (b *bench) readSlot(ctx context.Context, handle func(message []byte) error) error {
+	// The reader before may not have let go of it yet.
+	if err := b.awaitUnused(ctx, bareSlot); err != nil {
+		return err
+	}
 	config, err := pgconn.ParseConfig(b.postgres)
 	if err != nil {
 		return fmt.Errorf("reading slot %q: %w", bareSlot, err)

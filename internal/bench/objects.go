@@ -57,7 +57,7 @@ func (b *bench) claim(ctx context.Context) error {
 		return errors.New("another walrelay bench is running on this database; only one can")
 	}
 	for _, name := range []string{slot, bareSlot} {
-		if err := b.mayDrop(ctx, name); err != nil {
+		if err := b.awaitUnused(ctx, name); err != nil {
 			return err
 		}
 	}
@@ -77,9 +77,9 @@ func (b *bench) claim(ctx context.Context) error {
 	return nil
 }
 
-// mayDrop says why a slot with a name of the bench's must be left alone; nil if
-// there is none, or nobody uses it.
-func (b *bench) mayDrop(ctx context.Context, name string) error {
+// awaitUnused waits a while until nobody uses a slot with a name of the bench's,
+// and says why it must be left alone; nil if there is none.
+func (b *bench) awaitUnused(ctx context.Context, name string) error {
 	deadline := time.Now().Add(slotPatience)
 	for {
 		var database, current, user string
@@ -177,7 +177,7 @@ func (b *bench) remove(ctx context.Context) (left []string, err error) {
 		}
 	}
 	for _, name := range []string{slot, bareSlot} {
-		err := b.mayDrop(ctx, name)
+		err := b.awaitUnused(ctx, name)
 		if err == nil {
 			_, err = b.conn.Exec(ctx, "SELECT pg_drop_replication_slot(slot_name) FROM pg_catalog.pg_replication_slots WHERE slot_name = $1", name)
 		}
