@@ -104,14 +104,15 @@ func (c *cleaner) clean(ctx context.Context) (wait time.Duration, err error) {
 	through := true
 	for i := range c.tasks {
 		task := &c.tasks[i]
-		args := []any{settled, task.window, cleanBatch, task.xact, task.stay}
+		snapshot := settled
 		if task.window < 0 {
-			args = []any{published, cleanBatch, task.xact, task.stay}
-		} else if settled == "" {
+			snapshot = published
+		}
+		if snapshot == "" {
 			continue
 		}
 		if time.Now().After(task.rest) {
-			done, err := task.step(ctx, c.conn, args)
+			done, err := task.step(ctx, c.conn, snapshot)
 			if err != nil {
 				return cleanInterval, fmt.Errorf("cleaning up an outbox table: %w", err)
 			}
@@ -128,9 +129,13 @@ func (c *cleaner) clean(ctx context.Context) (wait time.Duration, err error) {
 	return wait, nil
 }
 
-// step looks at the next rows, and returns how many it deleted or marked. After
-// the last ones it begins anew.
-func (t *cleanTask) step(ctx context.Context, conn *pgx.Conn, args []any) (done int, err error) {
+// step looks at the next rows of the transactions that the snapshot sees, and
+// returns how many it deleted or marked. After the last ones it begins anew.
+func (t *cleanTask) step(ctx context.Context, conn *pgx.Conn, snapshot string) (done int, err error) {
+	args := []any{snapshot, cleanBatch, t.xact, t.stay}
+	if t.window >= 0 {
+		args = append(args, t.window)
+	}
 	started := time.Now()
 	var looked, stay int
 	var last uint64

@@ -90,10 +90,10 @@ type Cleaned struct {
 
 // DeletePublished returns the query that deletes published rows, and
 // MarkPublished the one that marks them; the files say with what parameters.
-func DeletePublished(c Cleaned) (string, error) { return render("cleanup/delete.sql", c) }
+func DeletePublished(c Cleaned) (string, error) { return render("cleanup/delete.sql", c, cleanupParts) }
 
 // MarkPublished is described with [DeletePublished].
-func MarkPublished(c Cleaned) (string, error) { return render("cleanup/mark.sql", c) }
+func MarkPublished(c Cleaned) (string, error) { return render("cleanup/mark.sql", c, cleanupParts) }
 
 // Publication returns the statement that creates the publication, if it is not
 // there, and adds the tables that it lacks.
@@ -154,10 +154,14 @@ var (
 	RecordMigration string
 )
 
-func render(name string, data any) (string, error) {
+// cleanupParts are what the two clean-ups have in common.
+const cleanupParts = "cleanup/parts.sql"
+
+// render fills a file in, which may use the templates that other files define.
+func render(name string, data any, others ...string) (string, error) {
 	parsed, err := template.New(path.Base(name)).
 		Funcs(template.FuncMap{"ident": Ident, "literal": Literal}).
-		ParseFS(files, name, "cleanup/parts.sql")
+		ParseFS(files, append(others, name)...)
 	if err != nil {
 		return "", fmt.Errorf("parsing %s: %w", name, err)
 	}

@@ -37,7 +37,7 @@ const early = 5 * time.Millisecond
 // violations says which promises were broken, and by which events; nothing if
 // none was.
 func (s *story) violations() []string {
-	v := &verdict{story: s, expected: make(map[string]*expected), origin: make(map[string]int)}
+	v := &verdict{story: s, expected: make(map[string]*expected), origin: make(map[string]int), storedAt: s.storedAt()}
 	v.writers()
 	v.stored()
 	v.order()
@@ -58,6 +58,7 @@ type verdict struct {
 	*story
 	expected map[string]*expected
 	origin   map[string]int // where an event was first witnessed
+	storedAt map[string]time.Time
 	counts   []count
 }
 
@@ -208,9 +209,9 @@ func (v *verdict) keys() {
 }
 
 // storedAt says when each event was stored first.
-func (v *verdict) storedAt() map[string]time.Time {
-	at := make(map[string]time.Time, len(v.stream))
-	for _, m := range v.stream {
+func (s *story) storedAt() map[string]time.Time {
+	at := make(map[string]time.Time, len(s.stream))
+	for _, m := range s.stream {
 		if _, seen := at[m.id]; !seen {
 			at[m.id] = m.at
 		}
@@ -220,14 +221,13 @@ func (v *verdict) storedAt() map[string]time.Time {
 
 // status checks that no event was called published before it was stored.
 func (v *verdict) status() {
-	at := v.storedAt()
 	for _, id := range slices.Sorted(maps.Keys(v.published)) {
 		e, said := v.expected[id], v.published[id]
 		i, seen := v.origin[id]
 		if e == nil || !seen || v.witness[i].end <= v.repairedBelow {
 			continue
 		}
-		switch t, ok := at[id]; {
+		switch t, ok := v.storedAt[id]; {
 		case !ok:
 			v.say("status: event %s (%s) was said to be published, and is not stored", id, e.what)
 		case t.After(said.Add(early)):
@@ -239,7 +239,6 @@ func (v *verdict) status() {
 // frontier checks that the slot never confirmed a transaction before its events
 // were stored. Those that go to the delay table are judged by the rest.
 func (v *verdict) frontier() {
-	at := v.storedAt()
 	type storedBy struct {
 		end uint64
 		at  time.Time
@@ -251,7 +250,7 @@ func (v *verdict) frontier() {
 		if e == nil || e.kind != plain || e.key != "" || w.back || w.end <= v.repairedBelow {
 			continue
 		}
-		t, ok := at[w.id]
+		t, ok := v.storedAt[w.id]
 		if !ok {
 			t = time.Now().Add(time.Hour) // never
 		}

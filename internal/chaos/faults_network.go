@@ -6,6 +6,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -101,21 +102,14 @@ func networkFaults() []fault { //nolint:gocognit // a table
 				defer g.close()
 				r := w.relays[0]
 				r.ends = true
-				for range 8 {
-					if err := w.net.turnPostgres(ctx, g.port()); err != nil {
+				for _, port := range append(slices.Repeat([]int{g.port()}, 8), w.pg.Port()) {
+					if err := w.net.turnPostgres(ctx, port); err != nil {
 						return err
 					}
 					sleep(ctx, time.Second)
 					if err := r.startAgain("cannot be decoded, and nothing of it is confirmed"); err != nil {
 						return err
 					}
-				}
-				if err := w.net.turnPostgres(ctx, w.pg.Port()); err != nil {
-					return err
-				}
-				sleep(ctx, time.Second)
-				if err := r.startAgain("cannot be decoded, and nothing of it is confirmed"); err != nil {
-					return err
 				}
 				r.ends = false
 				return nil

@@ -67,9 +67,10 @@ func checkBench(t *testing.T, result bench.Result) {
 	if l.Missing != 0 || l.Duplicated != 0 {
 		t.Errorf("%d events are missing, %d came twice", l.Missing, l.Duplicated)
 	}
-	// Of two seconds at 200 a second; but slow machines are slow, and send what was
-	// due in the second that does not count after it.
-	if l.Events < 100 || l.Events > 604 || l.CommitToStream.Samples != l.Events || l.CommitToConsumer.Samples != l.Events || l.Commit.Samples*result.Parameters.LivePerTx != l.Events {
+	// Of two seconds at 200 a second; but slow machines are slow, and writers that
+	// are late send what was due in the second that does not count after it.
+	late := int(200 * l.WritersLateMaxUs / 1e6)
+	if l.Events < 100 || l.Events > 404+late || l.CommitToStream.Samples != l.Events || l.CommitToConsumer.Samples != l.Events || l.Commit.Samples*result.Parameters.LivePerTx != l.Events {
 		t.Errorf("want about 400 events and as many samples, got %d, and %d, %d and %d", l.Events, l.Commit.Samples, l.CommitToStream.Samples, l.CommitToConsumer.Samples)
 	}
 	for name, d := range map[string]bench.Distribution{"commit": l.Commit, "commit to stream": l.CommitToStream, "commit to consumer": l.CommitToConsumer} {

@@ -247,7 +247,7 @@ func TestSlowNATSDoesNotCostThePostgresConnection(t *testing.T) {
 	// seconds without an outcome it would read again, and drop what it reads.
 	execSQL(t, e.postgresURL, "INSERT INTO outbox (event_type, source) SELECT 'order.created', '/e2e' FROM generate_series(1, 60000)")
 	pid := e.walsender()
-	deadline := time.Now().Add(5 * time.Second)
+	deadline := time.Now().Add(7 * time.Second)
 	for time.Now().Before(deadline) {
 		if now := e.walsender(); now != pid {
 			t.Fatalf("the walsender was %q and is %q now: the connection was lost", pid, now)
@@ -257,6 +257,9 @@ func TestSlowNATSDoesNotCostThePostgresConnection(t *testing.T) {
 	e.restartNATS()
 	e.awaitCaughtUp()
 	checkOnce(t, e, 60_000)
+	if now := e.walsender(); now != pid {
+		t.Errorf("the walsender was %q and is %q now: the connection was lost", pid, now)
+	}
 }
 
 func TestSlotAdvancesWhenNothingIsPublished(t *testing.T) {

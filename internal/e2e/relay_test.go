@@ -233,17 +233,17 @@ func (r *relay) awaitReady() {
 }
 
 // awaitCleanUps waits until the outbox tables were cleaned that many times more.
-func (r *relay) awaitCleanUps(n float64) {
+func (r *relay) awaitCleanUps(n int) {
 	r.t.Helper()
 	const name = "walrelay_cleanups_total"
 	before, err := r.metric(name)
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	eventually(r.t, 90*time.Second, "the outbox tables are cleaned", func() error {
+	eventually(r.t, time.Duration(n)*15*time.Second, "the outbox tables are cleaned", func() error {
 		now, err := r.metric(name)
-		if err == nil && now < before+n {
-			err = fmt.Errorf("%v of %v times", now-before, n)
+		if err == nil && now < before+float64(n) {
+			err = fmt.Errorf("%v of %d times", now-before, n)
 		}
 		return err
 	})

@@ -1,6 +1,6 @@
--- Deletes rows whose event has an outcome and waits for nothing, once they are $2
--- seconds old: of the next $3 rows, in the order of their transactions, from the
--- transaction $4 on without the first $5 rows. $1 is the snapshot of transactions
+-- Deletes rows whose event has an outcome and waits for nothing, once they are $5
+-- seconds old: of the next $2 rows, in the order of their transactions, from the
+-- transaction $3 on without the first $4 rows. $1 is the snapshot of transactions
 -- whose every event has an outcome. Rows that somebody has locked are left for the
 -- next time; those that stay are not locked, for that would write to them.
 -- Returns how many rows were looked at, and deleted, the last one's transaction,
@@ -15,12 +15,12 @@ WITH first AS (
         greatest(o.{{ident .Time}}, CASE WHEN o.{{ident .Scheduled}} <= now() THEN o.{{ident .Scheduled}} END)
         {{- else}}
         o.{{ident .Time}}
-        {{- end}} < now() - $2 * interval '1 second' AS old
+        {{- end}} < now() - $5 * interval '1 second' AS old
     FROM {{.Table}} AS o
-    WHERE o.{{ident .Xact}} >= $4::xid8 AND o.{{ident .Xact}} < pg_snapshot_xmin($1::pg_snapshot)
+    WHERE o.{{ident .Xact}} >= $3::xid8 AND o.{{ident .Xact}} < pg_snapshot_xmin($1::pg_snapshot)
     ORDER BY o.{{ident .Xact}}
-    OFFSET $5
-    LIMIT $3
+    OFFSET $4
+    LIMIT $2
 ){{template "waiting"}}, locked AS (
     SELECT o.{{ident .ID}} AS id, o.{{ident .Xact}} AS xact
     FROM {{.Table}} AS o
