@@ -9,6 +9,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/walrelay/walrelay/decode"
+	"github.com/walrelay/walrelay/internal/connect"
 	"github.com/walrelay/walrelay/sql"
 )
 
@@ -59,7 +60,7 @@ type cleanTask struct {
 func (c *cleaner) run(ctx context.Context) {
 	defer func() {
 		if c.conn != nil {
-			closePostgres(c.conn)
+			connect.ClosePostgres(c.conn)
 		}
 	}()
 	timer := time.NewTimer(cleanInterval)
@@ -86,7 +87,7 @@ func (c *cleaner) clean(ctx context.Context) (wait time.Duration, err error) {
 	published := s.recorded.published
 	s.saving.Unlock()
 	if c.conn == nil || c.conn.IsClosed() {
-		if c.conn, err = connectPostgres(ctx, s.relay.cfg); err != nil {
+		if c.conn, err = connect.Postgres(ctx, s.relay.cfg.Postgres); err != nil {
 			return cleanInterval, err
 		}
 	}
@@ -179,7 +180,7 @@ func (c *cleaner) cleanJournal(ctx context.Context) (settled string, more bool, 
 // clean-up and for walrelay.event_status.
 func (s *session) describeOutboxes(ctx context.Context, conn *pgx.Conn) (outboxes []outboxColumns, tasks []cleanTask, err error) {
 	cfg := s.relay.cfg
-	for _, table := range s.relay.plan.decode.Tables {
+	for _, table := range s.relay.plan.Decode.Tables {
 		mapping := table.Mapping
 		name := sql.Table{Schema: table.Schema, Name: table.Name}
 		columns := sql.Cleaned{Table: name.Ident(), ID: mapping.Column(decode.AttributeID), Time: mapping.Column(decode.AttributeTime)}

@@ -8,18 +8,13 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/walrelay/walrelay/config"
 	"github.com/walrelay/walrelay/decode"
 	"github.com/walrelay/walrelay/event"
+	"github.com/walrelay/walrelay/internal/connect"
 	"github.com/walrelay/walrelay/replication"
 	"github.com/walrelay/walrelay/retry"
 	"github.com/walrelay/walrelay/router"
-)
-
-const (
-	// maxStaged and maxStagedBytes bound what waits for a write to the delay
-	// table.
-	maxStaged      = 1000
-	maxStagedBytes = 8 << 20
 )
 
 // delay is a session's way into the delay table.
@@ -72,31 +67,12 @@ func (d *delay) open(ctx context.Context, conn *pgx.Conn, passed replication.LSN
 	d.transaction = newTransaction(cfg.Publish)
 	d.keys = retry.NewKeys(hashes)
 	d.store = retry.NewStore(retry.StoreConfig{
-		Connect:     func(ctx context.Context) (*pgx.Conn, error) { return connectDurably(ctx, cfg) },
+		Connect:     func(ctx context.Context) (*pgx.Conn, error) { return connect.Durable(ctx, cfg.Postgres) },
 		Slot:        cfg.Slot,
 		Session:     d.number,
 		FailedHolds: cfg.Retry.FailedHoldsKey,
 	})
 	return nil
-}
-
-// connectDurably opens a connection whose commits are on disk when they return.
-func connectDurably(ctx context.Context, cfg Config) (*pgx.Conn, error) {
-	conn, err := connectPostgres(ctx, cfg)
-	if err != nil {
-		return nil, err
-	}
-	// A relay that is frozen in the middle of a transaction must not keep the
-	// next one from taking over.
-	const statement = `
-		SELECT set_config('idle_in_transaction_session_timeout', '3s', false),
-		       set_config('synchronous_commit',
-		           CASE current_setting('synchronous_commit') WHEN 'off' THEN 'on' ELSE current_setting('synchronous_commit') END, false)`
-	if _, err := conn.Exec(ctx, statement); err != nil {
-		closePostgres(conn)
-		return nil, fmt.Errorf("preparing a connection: %w", err)
-	}
-	return conn, nil
 }
 
 // take gives an event that was read its way: to the table, or to the router.
@@ -187,7 +163,7 @@ func (d *delay) failed(f router.Flight, reason error) {
 }
 
 func (d *delay) policy(ev *event.Event) retry.Policy {
-	return d.session.relay.plan.rules.Match(ev).Retry
+	return d.session.relay.plan.Rules.Match(ev).Retry
 }
 
 // fail stages an event that has failed.
@@ -216,7 +192,7 @@ func (d *delay) stage(s staged) {
 // settle empties the stage once it is full, or when idle says that nothing more
 // will come for now.
 func (d *delay) settle(ctx context.Context, idle bool) error {
-	for len(d.staged) > 0 && (idle || len(d.staged) >= maxStaged || d.bytes >= maxStagedBytes) {
+	for len(d.staged) > 0 && (idle || len(d.staged) >= config.StagedEvents || d.bytes >= config.StagedBytes) {
 		batch := d.staged
 		d.staged, d.bytes = nil, 0
 		var entries []retry.Entry

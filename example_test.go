@@ -10,14 +10,15 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/walrelay/walrelay"
+	"github.com/walrelay/walrelay/config"
 )
 
 // A program that embeds the relay: it makes what is missing, as "walrelay
 // init" does, and streams until it is told to stop.
 func Example() {
 	cfg := walrelay.Config{
-		Postgres: walrelay.PostgresConfig{URL: os.Getenv("WALRELAY_POSTGRES_URL")},
-		NATS:     walrelay.NATSConfig{URL: os.Getenv("WALRELAY_NATS_URL")},
+		Postgres: config.Postgres{URL: os.Getenv("WALRELAY_POSTGRES_URL")},
+		NATS:     config.NATS{URL: os.Getenv("WALRELAY_NATS_URL")},
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -39,22 +40,22 @@ func Example() {
 // All faults of a configuration are told at once, each with its key.
 func ExampleConfig_Validate() {
 	cfg := walrelay.Config{
-		Postgres: walrelay.PostgresConfig{URL: "postgres://localhost/shop"},
-		NATS:     walrelay.NATSConfig{URL: "nats://localhost:4222"},
+		Postgres: config.Postgres{URL: "postgres://localhost/shop"},
+		NATS:     config.NATS{URL: "nats://localhost:4222"},
 		Slot:     "Orders",
-		Publish:  walrelay.PublishConfig{MaxInFlight: -1},
+		Publish:  config.Publish{MaxInFlight: -1},
 	}
 	fmt.Println(cfg.WithDefaults().Validate())
 	// Output:
-	// slot: "Orders" is no slot name: 1 to 63 lower-case letters, digits and underscores
+	// slot: "Orders" is not a valid slot name (1–63 of a-z, 0-9, _)
 	// publish.max_in_flight: must be greater than zero
 }
 
 // What a DBA runs in place of "walrelay init".
 func ExamplePrintSQL() {
 	sql, err := walrelay.PrintSQL(walrelay.Config{
-		Postgres: walrelay.PostgresConfig{URL: "postgres://localhost/shop"},
-		NATS:     walrelay.NATSConfig{URL: "nats://localhost:4222"},
+		Postgres: config.Postgres{URL: "postgres://localhost/shop"},
+		NATS:     config.NATS{URL: "nats://localhost:4222"},
 	})
 	if err != nil {
 		fmt.Println(err)

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+
+	"github.com/walrelay/walrelay/internal/connect"
 )
 
 // limitsPause is the time between two looks at the server's limits.
@@ -40,7 +42,7 @@ func (s *session) watchLimits(ctx context.Context, nc *nats.Conn) {
 		case <-s.limits.doubt:
 		}
 		known := nc.MaxPayload()
-		if now, err := s.relay.cfg.NATS.maxPayload(ctx); err == nil && now > known {
+		if now, err := connect.MaxPayload(ctx, s.relay.cfg.NATS); err == nil && now > known {
 			s.relay.log.Info().Int64("known", known).Int64("max_payload", now).
 				Msg("max_payload of the NATS server was raised; connecting again")
 			if err := nc.ForceReconnect(); err != nil {
@@ -53,14 +55,4 @@ func (s *session) watchLimits(ctx context.Context, nc *nats.Conn) {
 		case <-time.After(limitsPause):
 		}
 	}
-}
-
-// maxPayload asks the server over a connection of its own.
-func (c NATSConfig) maxPayload(ctx context.Context) (int64, error) {
-	nc, err := c.Connect(ctx, nats.MaxReconnects(0))
-	if err != nil {
-		return 0, err
-	}
-	defer nc.Close()
-	return nc.MaxPayload(), nil
 }

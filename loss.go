@@ -9,6 +9,8 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/walrelay/walrelay/event"
+	"github.com/walrelay/walrelay/internal/connect"
+	"github.com/walrelay/walrelay/internal/problem"
 	"github.com/walrelay/walrelay/replication"
 	"github.com/walrelay/walrelay/router"
 )
@@ -19,29 +21,30 @@ const lossTimeout = 30 * time.Second
 // explainLoss adds, to an error that says that a stream lost events, which ones
 // the journal knows to be missing.
 func (r *Relay) explainLoss(ctx context.Context, err error) error {
-	fault, ok := errors.AsType[*router.ConfigurationError](err)
-	if !ok || fault.Loss == nil {
+	loss, lost := errors.AsType[*router.Loss](err)
+	found, ok := problem.Find(err)
+	if !lost || !ok {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lossTimeout)
 	defer cancel()
-	said := *fault
-	missing, explainErr := r.missing(ctx, *fault.Loss)
+	said := *found
+	missing, explainErr := r.missing(ctx, *loss)
 	if explainErr != nil {
 		r.log.Warn().Err(explainErr).Msg("which events are missing could not be found out")
 		return err
 	}
-	said.What += ": " + missing
+	said.Why = missing
 	return &said
 }
 
 // missing says which events of a stream are missing, by the journal.
 func (r *Relay) missing(ctx context.Context, loss router.Loss) (string, error) {
-	conn, err := connectPostgres(ctx, r.cfg)
+	conn, err := connect.Postgres(ctx, r.cfg.Postgres)
 	if err != nil {
 		return "", err
 	}
-	defer closePostgres(conn)
+	defer connect.ClosePostgres(conn)
 	recorded, err := loadProgress(ctx, conn, r.cfg.Slot)
 	if err != nil || recorded == nil {
 		return "", err
@@ -87,7 +90,7 @@ func counted(n int, noun string) string {
 // which that begins, if only the number of events is known.
 func survey(ctx context.Context, conn *pgx.Conn, slot string, loss *router.Loss, passed replication.LSN) (s StreamRepair, err error) {
 	s = StreamRepair{
-		Stream: loss.Stream, What: loss.String(), AfterSequence: loss.LastSequence, RecordedSequence: loss.Recorded.LastSequence,
+		Stream: loss.Stream, What: loss.Error(), AfterSequence: loss.LastSequence, RecordedSequence: loss.Recorded.LastSequence,
 	}
 	through := event.Position{}
 	if loss.Recorded.Position != "" {

@@ -11,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/walrelay/walrelay/internal/problem"
 	"github.com/walrelay/walrelay/replication"
 	"github.com/walrelay/walrelay/retry"
 	"github.com/walrelay/walrelay/router"
@@ -91,16 +92,18 @@ func walEnd(ctx context.Context, conn *pgx.Conn) (replication.LSN, error) {
 func (p *progress) fits(slot string, system replication.System, wal replication.LSN) error {
 	switch {
 	case p.systemID != system.ID:
-		return &replication.ConfigurationError{
+		return &problem.Problem{
+			ID: "system_changed",
 			What: fmt.Sprintf("slot %q was last read in the database cluster with system identifier %s, and this one is %s",
 				slot, p.systemID, system.ID),
-			Remedy: "connect to the cluster that it was, or see docs/operations.md, \"A database was restored\"",
+			Fix: "connect to the cluster that it was, or see docs/operations.md, \"A database was restored\"",
 		}
 	case p.flushLSN > wal:
-		return &replication.ConfigurationError{
+		return &problem.Problem{
+			ID: "database_went_back",
 			What: fmt.Sprintf("slot %q was read up to %s, but the database's write-ahead log ends at %s",
 				slot, p.flushLSN, wal),
-			Remedy: "the database went back in time: see docs/operations.md, \"A database was restored\"",
+			Fix: "the database went back in time: see docs/operations.md, \"A database was restored\"",
 		}
 	}
 	return nil

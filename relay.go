@@ -13,7 +13,10 @@ import (
 	"github.com/rs/zerolog"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/walrelay/walrelay/config"
 	"github.com/walrelay/walrelay/event"
+	"github.com/walrelay/walrelay/internal/connect"
+	"github.com/walrelay/walrelay/internal/problem"
 	"github.com/walrelay/walrelay/replication"
 	"github.com/walrelay/walrelay/retry"
 	"github.com/walrelay/walrelay/router"
@@ -24,7 +27,7 @@ import (
 type Relay struct {
 	cfg     Config
 	log     zerolog.Logger
-	plan    plan
+	plan    *config.Plan
 	metrics *metrics
 	health  health
 
@@ -46,7 +49,7 @@ func New(cfg Config, log zerolog.Logger) (*Relay, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	plan, err := newPlan(cfg)
+	plan, err := cfg.Compile()
 	if err != nil {
 		return nil, err
 	}
@@ -108,7 +111,7 @@ func (r *Relay) supervise(ctx context.Context) error {
 		err := r.session(ctx, nc)
 		r.health.release()
 		switch {
-		case isConfiguration(err):
+		case problem.Permanent(err):
 			return r.explainLoss(ctx, err)
 		case ctx.Err() != nil:
 			return nil
@@ -134,24 +137,11 @@ func (r *Relay) supervise(ctx context.Context) error {
 // oneLine puts the text of an error that lists several attempts on one line.
 func oneLine(err error) string { return strings.Join(strings.Fields(err.Error()), " ") }
 
-// isConfiguration reports whether only a person can mend the cause of err.
-func isConfiguration(err error) bool {
-	if _, ok := errors.AsType[*replication.ConfigurationError](err); ok {
-		return true
-	}
-	if _, ok := errors.AsType[*router.ConfigurationError](err); ok {
-		return true
-	}
-	_, ok := errors.AsType[*SetupError](err)
-	return ok
-}
-
 // connectNATS returns a connection that is made, and made again, in the
 // background.
 func (r *Relay) connectNATS(ctx context.Context) (*nats.Conn, error) {
-	nc, err := r.cfg.NATS.Connect(ctx,
-		nats.RetryOnFailedConnect(true),
-		nats.SetCustomDialer(pacedDialer{}),
+	nc, err := connect.NATS(ctx, r.cfg.NATS, nats.RetryOnFailedConnect(true),
+		nats.SetCustomDialer(connect.PacedDialer()),
 		nats.ConnectHandler(func(*nats.Conn) {
 			r.health.setNATS(true)
 			r.log.Info().Msg("connected to NATS")
@@ -220,7 +210,7 @@ func (s *session) Held(stream string, reason error) {
 	}
 	gauge.Set(1)
 	text := "the stream is held in place and tried again; nothing is lost"
-	if fault, ok := errors.AsType[*router.ConfigurationError](reason); ok && fault.Loss != nil {
+	if _, ok := errors.AsType[*router.Loss](reason); ok {
 		text = "the stream is held in place; it is looked at again before this is believed"
 	}
 	s.relay.log.Warn().Str("stream", stream).Err(reason).Msg(text)

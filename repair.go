@@ -12,7 +12,10 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/rs/zerolog"
 
+	"github.com/walrelay/walrelay/config"
 	"github.com/walrelay/walrelay/event"
+	"github.com/walrelay/walrelay/internal/connect"
+	"github.com/walrelay/walrelay/internal/problem"
 	"github.com/walrelay/walrelay/replication"
 	"github.com/walrelay/walrelay/router"
 )
@@ -131,7 +134,7 @@ func Repair(ctx context.Context, cfg Config, options RepairOptions) (RepairRepor
 		return report, err
 	}
 	r := &repair{cfg: i.cfg, options: options, nc: i.nc}
-	if r.plan, err = newPlan(r.cfg); err != nil {
+	if r.plan, err = r.cfg.Compile(); err != nil {
 		return report, err
 	}
 	defer r.close()
@@ -165,7 +168,7 @@ func Repair(ctx context.Context, cfg Config, options RepairOptions) (RepairRepor
 // repair brings back what streams have lost.
 type repair struct {
 	cfg     Config
-	plan    plan
+	plan    *config.Plan
 	options RepairOptions
 	nc      *nats.Conn
 	conn    *pgx.Conn           // for progress and the journal
@@ -181,7 +184,7 @@ type repair struct {
 // open finds out where the slot stands, and takes it over unless in a dry run:
 // a relay that wakes up then writes nothing any more.
 func (r *repair) open(ctx context.Context) (err error) {
-	if r.conn, err = connectDurably(ctx, r.cfg); err != nil {
+	if r.conn, err = connect.Durable(ctx, r.cfg.Postgres); err != nil {
 		return err
 	}
 	if r.system, err = r.takeSlot(ctx); err != nil {
@@ -219,7 +222,7 @@ func (r *repair) close() {
 		}
 	}
 	if r.conn != nil {
-		closePostgres(r.conn)
+		connect.ClosePostgres(r.conn)
 	}
 }
 
@@ -233,9 +236,10 @@ func (r *repair) takeSlot(ctx context.Context) (replication.System, error) {
 		OnBusy: func(holder string) { pid = holder },
 	}
 	busy := func() error {
-		return &SetupError{
-			What:   fmt.Sprintf("a relay is running: it holds slot %q (its walsender has pid %s)", r.cfg.Slot, pid),
-			Remedy: "stop it, its standbys too, and run this again",
+		return &problem.Problem{
+			ID:   "relay_running",
+			What: fmt.Sprintf("a relay is running: it holds slot %q (its walsender has pid %s)", r.cfg.Slot, pid),
+			Fix:  "stop it, its standbys too, and run this again",
 		}
 	}
 	if !r.options.DryRun {
@@ -302,7 +306,7 @@ func pause(ctx context.Context, d time.Duration) error {
 
 // router returns one for the streams. It is opened for a repair.
 func (r *repair) router(p *restorer, streams ...router.Stream) (*router.Router, error) {
-	cfg := r.plan.router(r.cfg, r.system, r.wal)
+	cfg := routerConfig(r.plan, r.cfg, r.system, r.wal)
 	cfg.Streams, cfg.Repair = streams, true
 	cfg.Sink, cfg.Delay, cfg.Log = p, p, r.options.Log
 	rt, err := router.New(r.nc, cfg)
@@ -316,15 +320,16 @@ func (r *repair) router(p *restorer, streams ...router.Stream) (*router.Router, 
 func (r *repair) losses(ctx context.Context) ([]router.Loss, error) {
 	var streams []router.Stream
 	found := false
-	for _, s := range r.plan.streams {
+	for _, s := range r.plan.Streams {
 		if r.options.Stream != "" && s.Name != r.options.Stream {
 			continue
 		}
 		found = true
 		if s.Shared && r.options.Stream != "" {
-			return nil, &SetupError{
-				What:   fmt.Sprintf("stream %q is shared with others", s.Name),
-				Remedy: "only what is missing in streams that walrelay owns can be told",
+			return nil, &problem.Problem{
+				ID:   "stream_shared",
+				What: fmt.Sprintf("stream %q is shared with others", s.Name),
+				Fix:  "only what is missing in streams that walrelay owns can be told",
 			}
 		}
 		streams = append(streams, s)
@@ -338,7 +343,7 @@ func (r *repair) losses(ctx context.Context) ([]router.Loss, error) {
 	}
 	for deadline := time.Now().Add(repairPatience); ; {
 		losses, err := rt.Losses(ctx, r.recorded.streams)
-		if err == nil || isConfiguration(err) || time.Now().After(deadline) {
+		if err == nil || problem.Permanent(err) || time.Now().After(deadline) {
 			return losses, err
 		}
 		if err := pause(ctx, 100*time.Millisecond); err != nil {

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/walrelay/walrelay/event"
+	"github.com/walrelay/walrelay/internal/connect"
 	"github.com/walrelay/walrelay/router"
 )
 
@@ -90,7 +91,7 @@ func (p *restorer) restore(ctx context.Context, loss *router.Loss) error {
 		// Again, from what was written down on, without that event. What was under
 		// way on the connection was cancelled.
 		if p.repair.conn.IsClosed() {
-			if p.repair.conn, err = connectDurably(ctx, p.repair.cfg); err != nil {
+			if p.repair.conn, err = connect.Durable(ctx, p.repair.cfg.Postgres); err != nil {
 				return err
 			}
 		}
@@ -125,7 +126,7 @@ func (p *restorer) round(ctx context.Context) (err error) {
 // each goes through what is missing, in batches. Without a router it only finds
 // out what can be brought back.
 func (p *restorer) each(ctx context.Context, rt *router.Router) error {
-	rows, err := newOutboxRows(p.repair.cfg, p.repair.plan.decode)
+	rows, err := newOutboxRows(p.repair.cfg, p.repair.plan.Decode)
 	if err != nil {
 		return err
 	}
@@ -171,7 +172,7 @@ func (p *restorer) batch(ctx context.Context, rt *router.Router, rows *outboxRow
 		if err != nil {
 			return 0, err
 		}
-		if target := p.repair.plan.rules.Match(ev); why == "" && (target.Drop || target.Stream != p.stream) {
+		if target := p.repair.plan.Rules.Match(ev); why == "" && (target.Drop || target.Stream != p.stream) {
 			why = "a route sends it elsewhere now"
 		}
 		switch {

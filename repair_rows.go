@@ -12,6 +12,7 @@ import (
 
 	"github.com/walrelay/walrelay/decode"
 	"github.com/walrelay/walrelay/event"
+	"github.com/walrelay/walrelay/internal/connect"
 	"github.com/walrelay/walrelay/replication"
 	"github.com/walrelay/walrelay/sql"
 )
@@ -159,7 +160,7 @@ func (o *outboxRows) table(ctx context.Context, entry journalled) (*outboxTable,
 	switch {
 	case ok:
 		t, err = o.open(ctx, name, mapped.Mapping.Column(decode.AttributeID))
-	case name.Schema == ownSchema:
+	case name.Schema == sql.OwnSchema:
 		t.fault = "it was emitted without a row (walrelay.emit_event)"
 	case name.Schema == "pg_catalog":
 		t.fault = "it was emitted without a row (pg_logical_emit_message)"
@@ -185,13 +186,13 @@ func (o *outboxRows) mapped(name sql.Table) (decode.Table, bool) {
 // open connects with the settings that replication has, so that values are
 // written in the same way.
 func (o *outboxRows) open(ctx context.Context, name sql.Table, id string) (*outboxTable, error) {
-	conn, err := connectPostgresWith(ctx, o.cfg, replication.Settings())
+	conn, err := connect.PostgresWith(ctx, o.cfg.Postgres, replication.Settings())
 	if err != nil {
 		return nil, err
 	}
 	t := &outboxTable{}
 	if t.query, t.rows, err = o.prepare(ctx, conn, name, id); err != nil {
-		closePostgres(conn)
+		connect.ClosePostgres(conn)
 		if fault, ok := errors.AsType[*decode.TableError](err); ok {
 			return &outboxTable{fault: fault.Error()}, nil
 		}

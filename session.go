@@ -14,7 +14,11 @@ import (
 	"github.com/nats-io/nats.go"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/walrelay/walrelay/config"
 	"github.com/walrelay/walrelay/decode"
+	"github.com/walrelay/walrelay/internal/connect"
+	"github.com/walrelay/walrelay/internal/problem"
+	"github.com/walrelay/walrelay/internal/sqlstate"
 	"github.com/walrelay/walrelay/replication"
 	"github.com/walrelay/walrelay/retry"
 	"github.com/walrelay/walrelay/router"
@@ -38,9 +42,6 @@ const (
 	// stuckAfter is how long no event may get an outcome, while the server wants
 	// to send more, before what it sends is thrown away.
 	stuckAfter = 15 * time.Second
-	// codeCannotConnectNow is the SQLSTATE of a server that is starting up or
-	// shutting down.
-	codeCannotConnectNow = "57P03"
 )
 
 // session is one stream from the slot, with everything that belongs to it:
@@ -81,7 +82,7 @@ func (r *Relay) session(ctx context.Context, nc *nats.Conn) (err error) {
 	s := &session{relay: r, poke: make(chan struct{}, 1), limits: newLimits()}
 	s.delay.session, s.cleaner.session = s, s
 	defer s.delay.close()
-	if s.decoder, err = decode.New(r.plan.decode); err != nil {
+	if s.decoder, err = decode.New(r.plan.Decode); err != nil {
 		return fmt.Errorf("preparing the decoder: %w", err)
 	}
 	r.health.setPhase("checking Postgres and NATS")
@@ -225,8 +226,8 @@ func (s *session) openRouter(ctx context.Context, nc *nats.Conn) error {
 	if err := s.delay.open(ctx, s.control, passed); err != nil {
 		return err
 	}
-	cfg := r.plan.router(r.cfg, system, wal)
-	cfg.SplitRefused = r.cfg.Publish.AtomicOverflow == OverflowSplit
+	cfg := routerConfig(r.plan, r.cfg, system, wal)
+	cfg.SplitRefused = r.cfg.Publish.AtomicOverflow == config.OverflowSplit
 	cfg.JournalFilling = s.pokeReporter
 	cfg.Sink, cfg.Delay, cfg.Log = s, &s.delay, r.log
 	if s.router, err = router.New(nc, cfg); err != nil {
@@ -326,7 +327,7 @@ func (s *session) run(ctx, work context.Context, cancel context.CancelCauseFunc,
 	err := group.Wait()
 	if ctx.Err() != nil {
 		r.log.Info().Stringer("flush_lsn", s.stream.Reported()).Int("in_flight", s.router.InFlight()).Msg("stopped")
-		if isConfiguration(err) || errors.Is(err, retry.ErrSuperseded) {
+		if problem.Permanent(err) || errors.Is(err, retry.ErrSuperseded) {
 			return err
 		}
 		return nil
@@ -435,10 +436,11 @@ func (s *session) ticket(ctx context.Context) (replication.Ticket, error) {
 // undecodable says why the relay ends, without a word to the slot: nobody could
 // tell what is lost.
 func undecodable(err error) error {
-	return &replication.ConfigurationError{
-		What:   "what Postgres sent cannot be decoded, and nothing of it is confirmed",
-		Remedy: "correct the outbox table or its mapping; if that is not it, please report it",
-		Err:    err,
+	return &problem.Problem{
+		ID:   "undecodable",
+		What: "what Postgres sent cannot be decoded, and nothing of it is confirmed",
+		Fix:  "correct the outbox table or its mapping; if that is not it, please report it",
+		Err:  err,
 	}
 }
 
@@ -643,7 +645,7 @@ func (s *session) recheck(ctx context.Context) error {
 	err := s.withControl(ctx, func(ctx context.Context, conn *pgx.Conn) error {
 		return checkPostgres(ctx, conn, s.relay.cfg)
 	})
-	if err != nil && !isConfiguration(err) && !errors.Is(err, replication.ErrServerStopping) {
+	if err != nil && !problem.Permanent(err) && !errors.Is(err, replication.ErrServerStopping) {
 		s.relay.log.Warn().Err(err).Msg("the publication could not be checked")
 		return nil
 	}
@@ -672,9 +674,9 @@ func (s *session) withControl(ctx context.Context, f func(context.Context, *pgx.
 }
 
 func (s *session) connectControl(ctx context.Context) error {
-	conn, err := connectDurably(ctx, s.relay.cfg)
+	conn, err := connect.Durable(ctx, s.relay.cfg.Postgres)
 	if err != nil {
-		if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok && pgErr.Code == codeCannotConnectNow && s.stream != nil {
+		if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok && pgErr.Code == sqlstate.CannotConnectNow && s.stream != nil {
 			return replication.ErrServerStopping
 		}
 		return err
@@ -691,5 +693,25 @@ func (s *session) closeControl(ctx context.Context) {
 	defer cancel()
 	if err := s.control.Close(ctx); err != nil {
 		s.relay.log.Debug().Err(err).Msg("closing the control connection")
+	}
+}
+
+// routerConfig is what a router needs that publishes what was read from the
+// system, whose WAL ends at wal.
+func routerConfig(plan *config.Plan, cfg Config, system replication.System, wal replication.LSN) router.Config {
+	ended := make(map[int32]uint64, len(system.Ended))
+	for timeline, lsn := range system.Ended {
+		ended[timeline] = uint64(lsn)
+	}
+	return router.Config{
+		Streams: plan.Streams,
+		Rules:   plan.Rules,
+		Origin: router.Origin{
+			SystemID: system.ID, Slot: cfg.Slot, Timeline: system.Timeline, Ended: ended, WAL: uint64(wal),
+		},
+		MaxInFlight:      cfg.Publish.MaxInFlight,
+		MaxInFlightBytes: cfg.Publish.MaxInFlightBytes,
+		AckTimeout:       cfg.Publish.AckTimeout,
+		Domain:           cfg.NATS.Domain,
 	}
 }

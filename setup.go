@@ -8,6 +8,9 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/walrelay/walrelay/internal/connect"
+	"github.com/walrelay/walrelay/internal/problem"
 )
 
 // Report says what [Setup] found and did, in the order in which it did it.
@@ -48,29 +51,6 @@ func (r *Report) add(kind, name string, action Action, detail string) {
 	r.Items = append(r.Items, Item{Kind: kind, Name: name, Action: action, Detail: detail})
 }
 
-// SetupError is a fault in Postgres or NATS that no retry mends: somebody has
-// to change something first.
-type SetupError struct {
-	// What is wrong, why that matters, and what to do about it; Why may be
-	// empty.
-	What, Why, Remedy string
-
-	cause error
-}
-
-func (e *SetupError) Error() string {
-	text := e.What
-	if e.Why != "" {
-		text += ": " + e.Why
-	}
-	if e.Remedy != "" {
-		text += "; " + e.Remedy
-	}
-	return text
-}
-
-func (e *SetupError) Unwrap() error { return e.cause }
-
 // Setup makes what a relay needs and does not exist: the schema walrelay, the
 // outbox tables of walrelay's own form, the publication, the slot and the
 // streams. What exists is checked, and left as it is, except that tables are
@@ -79,7 +59,7 @@ func (e *SetupError) Unwrap() error { return e.cause }
 // It may be called again, also by several at a time. It blocks until
 // everything is done, and for up to a minute while other transactions keep the
 // slot from being created. The error is nil, or joins *[ConfigError] and
-// *[SetupError] values; anything else in it, such as a server that cannot be
+// *[Problem] values; anything else in it, such as a server that cannot be
 // reached, may go away by itself. The report tells also what was done before
 // an error.
 func Setup(ctx context.Context, cfg Config) (Report, error) {
@@ -133,7 +113,7 @@ func inspect(ctx context.Context, cfg Config) (warnings []string, worth []Stream
 }
 
 // CheckSlot reports everything that is wrong with the slot alone: nil, or
-// *[SetupError] values that are joined; any other error says that the database
+// *[Problem] values that are joined; any other error says that the database
 // could not be asked. The connection is an ordinary one to the database of the
 // slot.
 func CheckSlot(ctx context.Context, conn *pgx.Conn, cfg Config) error {
@@ -163,7 +143,7 @@ type inspector struct {
 	cfg  Config
 	conn *pgx.Conn
 	nc   *nats.Conn
-	js   jetstream.JetStream
+	js   *connect.JetStream
 }
 
 // newInspector validates the configuration and connects to both sides. The
@@ -175,12 +155,12 @@ func newInspector(ctx context.Context, cfg Config) (*inspector, error) {
 	}
 	i := &inspector{cfg: cfg}
 	var postgresErr, natsErr error
-	i.conn, postgresErr = connectPostgres(ctx, cfg)
-	i.nc, natsErr = cfg.NATS.Connect(ctx)
+	i.conn, postgresErr = connect.Postgres(ctx, cfg.Postgres)
+	i.nc, natsErr = connect.NATS(ctx, cfg.NATS)
 	if natsErr != nil {
-		natsErr = refusedByNATS(cfg.NATS, natsErr)
+		natsErr = connect.Refused(cfg.NATS, natsErr)
 	} else {
-		i.js, natsErr = newJetStream(i.nc, cfg.NATS.Domain)
+		i.js, natsErr = connect.NewJetStream(i.nc, cfg.NATS)
 	}
 	if err := errors.Join(postgresErr, natsErr); err != nil {
 		i.close()
@@ -191,7 +171,7 @@ func newInspector(ctx context.Context, cfg Config) (*inspector, error) {
 
 func (i *inspector) close() {
 	if i.conn != nil {
-		closePostgres(i.conn)
+		connect.ClosePostgres(i.conn)
 	}
 	if i.nc != nil {
 		i.nc.Close()
@@ -242,7 +222,7 @@ type findings struct {
 }
 
 func (f *findings) fault(what, why, remedy string) {
-	f.faults = append(f.faults, &SetupError{What: what, Why: why, Remedy: remedy})
+	f.faults = append(f.faults, &problem.Problem{What: what, Why: why, Fix: remedy})
 }
 
 func (f *findings) missing(what string) {

@@ -7,6 +7,9 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/walrelay/walrelay/config"
+	"github.com/walrelay/walrelay/internal/problem"
 )
 
 func TestCheckAccepts(t *testing.T) {
@@ -36,7 +39,7 @@ func TestCheckAccepts(t *testing.T) {
 	t.Run("a partitioned outbox of another form", func(t *testing.T) {
 		s := b.system(t)
 		s.exec(t, "CREATE TABLE public.mine (id uuid, aggregatetype text, aggregateid text, type text, payload jsonb) PARTITION BY HASH (id); CREATE TABLE public.part PARTITION OF public.mine FOR VALUES WITH (MODULUS 1, REMAINDER 0)")
-		s.cfg.Outbox = OutboxConfig{Tables: []string{"public.mine"}, Mappings: []MappingConfig{{Table: "public.mine", Preset: "debezium"}}}
+		s.cfg.Outbox = config.Outbox{Tables: []string{"public.mine"}, Mappings: []config.Mapping{{Table: "public.mine", Preset: "debezium"}}}
 		s.setup(t)
 		if err := Check(t.Context(), s.cfg); err != nil {
 			t.Error(err)
@@ -74,7 +77,7 @@ func TestCheckSaysWhatIsWrongAndWhatToDo(t *testing.T) {
 		{"no table", func(t *testing.T, s *system) { s.exec(t, "DROP TABLE public.outbox") }, []string{"outbox table public.outbox does not exist", `run "walrelay init"`}},
 		{"no mapped table", func(_ *testing.T, s *system) {
 			s.cfg.Outbox.Tables = []string{"public.outbox", "public.mine"}
-			s.cfg.Outbox.Mappings = []MappingConfig{{Table: "public.mine", Preset: "debezium"}}
+			s.cfg.Outbox.Mappings = []config.Mapping{{Table: "public.mine", Preset: "debezium"}}
 		}, []string{"outbox table public.mine does not exist", "create it"}},
 		{"a view", func(t *testing.T, s *system) {
 			s.exec(t, "CREATE VIEW public.seen AS SELECT 1")
@@ -177,7 +180,7 @@ func TestCheckSaysWhatIsWrongAndWhatToDo(t *testing.T) {
 		}, []string{"persist_mode async"}},
 		{"foreign subject", func(_ *testing.T, s *system) { s.cfg.Publish.Subject = "elsewhere.{type}" }, []string{"does not take the subjects of publish.subject (elsewhere.>)"}},
 		{"foreign subject of a route", func(_ *testing.T, s *system) {
-			s.cfg.Routes = []RouteConfig{{Type: "a.b", Subject: "elsewhere.{type}"}}
+			s.cfg.Routes = []config.Route{{Type: "a.b", Subject: "elsewhere.{type}"}}
 		}, []string{"does not take the subjects of routes[0].subject (elsewhere.a.b)"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -194,8 +197,8 @@ func TestCheckSaysWhatIsWrongAndWhatToDo(t *testing.T) {
 			}) {
 				t.Errorf("want a line with %q, got:\n%v", tt.want, err)
 			}
-			if !isConfiguration(err) {
-				t.Errorf("a fault that no retry mends is not a SetupError: %v", err)
+			if !problem.Permanent(err) {
+				t.Errorf("a fault that no retry mends is not a Problem: %v", err)
 			}
 		})
 	}

@@ -10,6 +10,8 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/walrelay/walrelay/internal/problem"
+	"github.com/walrelay/walrelay/internal/sqlstate"
 	"github.com/walrelay/walrelay/sql"
 )
 
@@ -62,7 +64,7 @@ func (i *inspector) migrate(ctx context.Context, state schemaState, report *Repo
 		return err
 	}
 	if state.version >= len(migrations) {
-		report.add("schema", ownSchema, AlreadyThere, fmt.Sprintf("version %d", state.version))
+		report.add("schema", sql.OwnSchema, AlreadyThere, fmt.Sprintf("version %d", state.version))
 		return nil
 	}
 	for _, m := range migrations[state.version:] {
@@ -74,14 +76,14 @@ func (i *inspector) migrate(ctx context.Context, state schemaState, report *Repo
 			return err
 		})
 		if err != nil {
-			return refusedByPostgres(fmt.Errorf("applying migration %d (%s) to the schema %s: %w", m.Version, m.Name, ownSchema, err), serverState{Role: i.conn.Config().User})
+			return refusedByPostgres(fmt.Errorf("applying migration %d (%s) to the schema %s: %w", m.Version, m.Name, sql.OwnSchema, err), serverState{Role: i.conn.Config().User})
 		}
 	}
 	action := Created
 	if state.version > 0 {
 		action = Changed
 	}
-	report.add("schema", ownSchema, action, fmt.Sprintf("version %d", len(migrations)))
+	report.add("schema", sql.OwnSchema, action, fmt.Sprintf("version %d", len(migrations)))
 	return nil
 }
 
@@ -148,7 +150,7 @@ func (i *inspector) createSlot(ctx context.Context, slot *slotState, patience ti
 		return fmt.Errorf("setting statement_timeout: %w", err)
 	}
 	_, err = i.conn.Exec(ctx, statement)
-	if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok && pgErr.Code == codeQueryCanceled && ctx.Err() == nil {
+	if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok && pgErr.Code == sqlstate.QueryCanceled && ctx.Err() == nil {
 		return i.blockedSlot(ctx, patience, err)
 	}
 	if err != nil {
@@ -181,25 +183,27 @@ func (i *inspector) blockedSlot(ctx context.Context, patience time.Duration, cau
 	if len(writers) > 0 {
 		why += " (" + strings.Join(writers, ", ") + ")"
 	}
-	return &SetupError{
-		What:   fmt.Sprintf("replication slot %q could not be created", i.cfg.Slot),
-		Why:    why,
-		Remedy: "end them, or wait, and run \"walrelay init\" again",
-		cause:  cause,
+	return &problem.Problem{
+		ID:   "slot_blocked",
+		What: fmt.Sprintf("replication slot %q could not be created", i.cfg.Slot),
+		Why:  why,
+		Fix:  "end them, or wait, and run \"walrelay init\" again",
+		Err:  cause,
 	}
 }
 
-// refusedByPostgres turns a lack of rights into a SetupError, and leaves any
+// refusedByPostgres turns a lack of rights into a [Problem], and leaves any
 // other error as it is.
 func refusedByPostgres(err error, server serverState) error {
 	pgErr, ok := errors.AsType[*pgconn.PgError](err)
-	if !ok || pgErr.Code != codeInsufficientPrivilege {
+	if !ok || pgErr.Code != sqlstate.InsufficientPrivilege {
 		return err
 	}
-	return &SetupError{
-		What:   fmt.Sprintf("role %q may not create what walrelay needs", server.Role),
-		Why:    err.Error(),
-		Remedy: "give the output of \"walrelay init --print-sql\" to somebody who may",
-		cause:  err,
+	return &problem.Problem{
+		ID:   "role_create",
+		What: fmt.Sprintf("role %q may not create what walrelay needs", server.Role),
+		Why:  err.Error(),
+		Fix:  "give the output of \"walrelay init --print-sql\" to somebody who may",
+		Err:  err,
 	}
 }

@@ -2,7 +2,6 @@ package walrelay
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 
 	"github.com/walrelay/walrelay/sql"
@@ -76,20 +75,20 @@ func (f *findings) schema(s schemaState, server serverState) {
 	}
 	switch {
 	case !s.Present:
-		f.missing("the schema " + ownSchema + " does not exist")
+		f.missing("the schema " + sql.OwnSchema + " does not exist")
 	case !s.Readable || !s.Writable:
-		f.fault(fmt.Sprintf("role %q may not use the tables of the schema %s", server.Role, ownSchema), "",
+		f.fault(fmt.Sprintf("role %q may not use the tables of the schema %s", server.Role, sql.OwnSchema), "",
 			fmt.Sprintf("GRANT USAGE ON SCHEMA %s TO %s; GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA %[1]s TO %[2]s",
-				ownSchema, sql.Ident(server.Role)))
+				sql.OwnSchema, sql.Ident(server.Role)))
 	case s.version < len(migrations):
-		f.missing(fmt.Sprintf("the schema %s is at version %d, and this walrelay needs %d", ownSchema, s.version, len(migrations)))
+		f.missing(fmt.Sprintf("the schema %s is at version %d, and this walrelay needs %d", sql.OwnSchema, s.version, len(migrations)))
 	}
 }
 
 func (f *findings) table(name string, t tableState, p *publicationState, cfg Config) {
 	what := "outbox table " + name
 	switch {
-	case t.Kind == "" && !ownForm(name, cfg):
+	case t.Kind == "" && !cfg.OwnForm(name):
 		f.fault(what+" does not exist", "init creates only tables of walrelay's own form", "create it, or correct outbox.tables")
 		return
 	case t.Kind == "":
@@ -120,14 +119,6 @@ func (f *findings) table(name string, t tableState, p *publicationState, cfg Con
 	}
 }
 
-// ownForm reports whether the table is of walrelay's own form, so that init
-// can create it.
-func ownForm(name string, cfg Config) bool {
-	return !slices.ContainsFunc(cfg.Outbox.Mappings, func(m MappingConfig) bool {
-		return m.Table == name && (m.Preset != "" && m.Preset != "walrelay" || len(m.Columns) > 0)
-	})
-}
-
 func (f *findings) publication(p *publicationState, cfg Config) {
 	what := fmt.Sprintf("publication %q", cfg.Publication)
 	set := "ALTER PUBLICATION " + sql.Ident(cfg.Publication) + " SET "
@@ -139,7 +130,7 @@ func (f *findings) publication(p *publicationState, cfg Config) {
 		f.fault(what+" is FOR ALL TABLES", "it streams walrelay's own tables, and every other table of the database, too",
 			"use a publication of the outbox tables only")
 	} else if len(p.OwnTables) > 0 {
-		f.fault(fmt.Sprintf("%s has tables of the schema %s (%s)", what, ownSchema, strings.Join(p.OwnTables, ", ")),
+		f.fault(fmt.Sprintf("%s has tables of the schema %s (%s)", what, sql.OwnSchema, strings.Join(p.OwnTables, ", ")),
 			"walrelay would stream its own writes", "take them out of it")
 	}
 	if !p.Inserts {

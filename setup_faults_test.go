@@ -4,13 +4,21 @@ import (
 	"errors"
 	"strings"
 	"testing"
+
+	"github.com/walrelay/walrelay/config"
+	"github.com/walrelay/walrelay/internal/connect"
 )
+
+// minimal is the smallest configuration that is valid.
+func minimal() Config {
+	return Config{Postgres: config.Postgres{URL: "postgres://localhost/app"}, NATS: config.NATS{URL: "nats://localhost"}}
+}
 
 // goodServer is a server with nothing wrong.
 func goodServer() serverState {
 	return serverState{
 		Version: 170002, VersionText: "17.2", WALLevel: "logical", MaxSlots: 10, MaxWalsenders: 10, KeepSize: 1024,
-		Role: "relay", Database: "app", MayReplicate: true, applicationName: applicationName,
+		Role: "relay", Database: "app", MayReplicate: true, applicationName: connect.ApplicationName,
 	}
 }
 
@@ -105,7 +113,7 @@ func TestSynchronousStandbyNamesThatMatch(t *testing.T) {
 		{"2 (a, b, walrelay2)", false},
 		{`"not walrelay"`, false},
 	} {
-		if _, got := synchronousMatch(tt.setting, applicationName); got != tt.want {
+		if _, got := synchronousMatch(tt.setting, connect.ApplicationName); got != tt.want {
 			t.Errorf("synchronous_standby_names = '%s': want %v, got %v", tt.setting, tt.want, got)
 		}
 	}

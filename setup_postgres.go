@@ -4,31 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
-	"strings"
-	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/walrelay/walrelay/config"
 	"github.com/walrelay/walrelay/sql"
 )
 
-// applicationName is what connections call themselves, unless the connection
-// string says otherwise.
-const applicationName = "walrelay"
-
 // oldestServer has what the outbox and pgoutput need.
 const oldestServer = 14
-
-// SQLSTATEs that are told apart (Postgres manual, appendix "PostgreSQL Error
-// Codes").
-const (
-	codeInsufficientPrivilege = "42501"
-	codeInvalidCatalogName    = "3D000"
-	codeQueryCanceled         = "57014"
-	classInvalidAuthorization = "28"
-)
 
 // postgresState is what a database has of the things that a relay needs.
 type postgresState struct {
@@ -99,49 +83,6 @@ type slotState struct {
 	Ready              bool   `db:"ready"`
 }
 
-// connectPostgres opens an ordinary connection. It blocks until the server has
-// answered, the connection string's connect_timeout has passed, or the context
-// has ended. The caller closes it.
-func connectPostgres(ctx context.Context, cfg Config) (*pgx.Conn, error) {
-	return connectPostgresWith(ctx, cfg, nil)
-}
-
-// connectPostgresWith does so for a session with these settings.
-func connectPostgresWith(ctx context.Context, cfg Config, settings map[string]string) (*pgx.Conn, error) {
-	config, err := parsePostgres(cfg.Postgres.URL)
-	if err != nil {
-		return nil, &ConfigError{Key: "postgres.url", Problem: err.Error()}
-	}
-	if config.RuntimeParams["application_name"] == "" {
-		config.RuntimeParams["application_name"] = applicationName
-	}
-	maps.Copy(config.RuntimeParams, settings)
-	conn, err := pgx.ConnectConfig(ctx, config)
-	if err == nil {
-		return conn, nil
-	}
-	pgErr, ok := errors.AsType[*pgconn.PgError](err)
-	switch {
-	case !ok:
-	case pgErr.Code == codeInvalidCatalogName:
-		return nil, &SetupError{What: "Postgres refuses the connection", Why: pgErr.Message, Remedy: "correct postgres.url or create the database", cause: err}
-	case pgErr.Code == codeInsufficientPrivilege, strings.HasPrefix(pgErr.Code, classInvalidAuthorization):
-		return nil, &SetupError{
-			What:   "Postgres refuses the connection",
-			Why:    pgErr.Message,
-			Remedy: "correct postgres.url, or give the role LOGIN and pg_hba.conf a line for it and this database",
-			cause:  err,
-		}
-	}
-	return nil, fmt.Errorf("connecting to Postgres: %w", err)
-}
-
-func closePostgres(conn *pgx.Conn) {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-	defer cancel()
-	_ = conn.Close(ctx) // nothing is under way, so nothing can be lost
-}
-
 // readPostgres asks for everything that is judged. Of a server that is too old
 // it reads the version only.
 func readPostgres(ctx context.Context, conn *pgx.Conn, cfg Config) (postgresState, error) {
@@ -157,16 +98,16 @@ func readPostgres(ctx context.Context, conn *pgx.Conn, cfg Config) (postgresStat
 	}
 	schema, err := readOne[schemaState](ctx, conn, sql.Schema)
 	if err != nil || schema == nil {
-		return state, fmt.Errorf("looking for the schema %s: %w", ownSchema, err)
+		return state, fmt.Errorf("looking for the schema %s: %w", sql.OwnSchema, err)
 	}
 	if schema.Readable {
 		if err := conn.QueryRow(ctx, sql.Version).Scan(&schema.version); err != nil {
-			return state, fmt.Errorf("reading the version of the schema %s: %w", ownSchema, err)
+			return state, fmt.Errorf("reading the version of the schema %s: %w", sql.OwnSchema, err)
 		}
 	}
 	state.schema = *schema
 	for _, text := range cfg.Outbox.Tables {
-		table, err := parseTable(text)
+		table, err := config.ParseTable(text)
 		if err != nil {
 			return state, err
 		}

@@ -1,10 +1,10 @@
 package walrelay
 
 import (
-	"errors"
 	"fmt"
 	"strings"
 
+	"github.com/walrelay/walrelay/config"
 	"github.com/walrelay/walrelay/sql"
 )
 
@@ -15,12 +15,7 @@ import (
 // relay needs. The error joins *[ConfigError] values.
 func PrintSQL(cfg Config) (string, error) {
 	cfg = cfg.WithDefaults()
-	var v validator
-	v.database(cfg)
-	if cfg.Postgres.URL != "" {
-		v.postgres(cfg.Postgres)
-	}
-	if err := errors.Join(v.faults...); err != nil {
+	if err := cfg.ValidateDatabase(); err != nil {
 		return "", err
 	}
 	migrations, err := sql.Migrations()
@@ -40,14 +35,14 @@ BEGIN;`, nil)
 			m.Version, sql.Literal(m.Name)), nil)
 	}
 	for _, text := range cfg.Outbox.Tables {
-		if ownForm(text, cfg) {
+		if cfg.OwnForm(text) {
 			s.add(outboxSQL(text, cfg))
 		}
 	}
 	s.add(publicationSQL(cfg.Publication, cfg.Outbox.Tables))
 	s.add(rolesSQL(cfg.Outbox.Tables))
 	if cfg.Postgres.URL != "" {
-		config, err := parsePostgres(cfg.Postgres.URL)
+		config, err := config.ParsePostgres(cfg.Postgres.URL)
 		if err != nil {
 			return "", &ConfigError{Key: "postgres.url", Problem: err.Error()}
 		}
@@ -72,7 +67,7 @@ func (s *script) add(part string, err error) {
 }
 
 func outboxSQL(text string, cfg Config) (string, error) {
-	table, err := parseTable(text)
+	table, err := config.ParseTable(text)
 	if err != nil {
 		return "", err
 	}
@@ -103,7 +98,7 @@ func rolesSQL(texts []string) (string, error) {
 func parseTables(texts []string) (tables []sql.Table, err error) {
 	tables = make([]sql.Table, len(texts))
 	for i, text := range texts {
-		if tables[i], err = parseTable(text); err != nil {
+		if tables[i], err = config.ParseTable(text); err != nil {
 			return nil, err
 		}
 	}

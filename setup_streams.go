@@ -2,81 +2,28 @@ package walrelay
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"net/http"
 	"slices"
 	"strings"
-	"time"
 
-	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/walrelay/walrelay/config"
+	"github.com/walrelay/walrelay/internal/problem"
+	"github.com/walrelay/walrelay/sql"
 )
-
-// jetStreamTimeout bounds one request to the JetStream API.
-const jetStreamTimeout = 5 * time.Second
-
-func newJetStream(nc *nats.Conn, domain string) (jetstream.JetStream, error) {
-	var js jetstream.JetStream
-	var err error
-	if domain != "" {
-		js, err = jetstream.NewWithDomain(nc, domain)
-	} else {
-		js, err = jetstream.New(nc)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("using JetStream: %w", err)
-	}
-	return js, nil
-}
-
-// refusedByNATS turns a refusal, which will not go away by itself, into a
-// SetupError, and leaves any other error as it is.
-func refusedByNATS(cfg NATSConfig, err error) error {
-	for _, refusal := range []error{nats.ErrAuthorization, nats.ErrAuthExpired, nats.ErrAuthRevoked, nats.ErrAccountAuthExpired} {
-		if errors.Is(err, refusal) {
-			return &SetupError{
-				What:   fmt.Sprintf("NATS at %s refuses the connection", cfg.Address()),
-				Why:    refusal.Error(),
-				Remedy: "correct nats.user and nats.password, nats.token, nats.creds_file or nats.nkey_file",
-				cause:  err,
-			}
-		}
-	}
-	for _, refusal := range []error{nats.ErrSecureConnRequired, nats.ErrSecureConnWanted} {
-		if errors.Is(err, refusal) {
-			return &SetupError{
-				What:   fmt.Sprintf("NATS at %s refuses the connection", cfg.Address()),
-				Why:    refusal.Error(),
-				Remedy: "use tls:// or nats:// in nats.url, as the server does",
-				cause:  err,
-			}
-		}
-	}
-	return err
-}
 
 // readStreams asks for the configured streams; nil stands for one that does
 // not exist.
 func (i *inspector) readStreams(ctx context.Context) ([]*jetstream.StreamInfo, error) {
 	infos := make([]*jetstream.StreamInfo, len(i.cfg.Streams))
 	for n, s := range i.cfg.Streams {
-		stream, err := i.stream(ctx, s.Name)
-		switch {
-		case errors.Is(err, jetstream.ErrStreamNotFound):
-		case err != nil:
-			return nil, i.refusedRequest(fmt.Sprintf("asking NATS for stream %q", s.Name), err)
-		default:
-			infos[n] = stream.CachedInfo()
+		var err error
+		if infos[n], err = i.js.Stream(ctx, s.Name); err != nil {
+			return nil, err
 		}
 	}
 	return infos, nil
-}
-
-func (i *inspector) stream(ctx context.Context, name string) (jetstream.Stream, error) {
-	ctx, cancel := context.WithTimeout(ctx, jetStreamTimeout)
-	defer cancel()
-	return i.js.Stream(ctx, name)
 }
 
 // createStreams makes those that are missing.
@@ -86,9 +33,9 @@ func (i *inspector) createStreams(ctx context.Context, infos []*jetstream.Stream
 			report.add("stream", s.Name, AlreadyThere, "subjects "+strings.Join(infos[n].Config.Subjects, ", "))
 			continue
 		}
-		info, err := i.createStream(ctx, s)
+		info, err := i.js.Create(ctx, streamConfig(s, i.cfg.Publish.Atomic))
 		if err != nil {
-			return i.refusedRequest(fmt.Sprintf("creating stream %q", s.Name), err)
+			return err
 		}
 		if i.cfg.Publish.Atomic && !info.Config.AllowAtomicPublish {
 			return noAtomicBatches(s.Name)
@@ -98,27 +45,18 @@ func (i *inspector) createStreams(ctx context.Context, infos []*jetstream.Stream
 	return nil
 }
 
-func (i *inspector) createStream(ctx context.Context, s StreamConfig) (*jetstream.StreamInfo, error) {
-	ctx, cancel := context.WithTimeout(ctx, jetStreamTimeout)
-	defer cancel()
-	stream, err := i.js.CreateStream(ctx, streamConfig(s, i.cfg.Publish.Atomic))
-	if err != nil {
-		return nil, err
-	}
-	return stream.CachedInfo(), nil
-}
-
 // noAtomicBatches says that a stream does not take what publish.atomic sends.
-func noAtomicBatches(stream string) *SetupError {
-	return &SetupError{
-		What:   fmt.Sprintf("stream %q does not allow atomic batches", stream),
-		Why:    "publish.atomic publishes each transaction as one",
-		Remedy: fmt.Sprintf("nats stream edit %s --allow-batch (nats-server 2.12 and newer), or set publish.atomic to false", stream),
+func noAtomicBatches(stream string) *problem.Problem {
+	return &problem.Problem{
+		ID:   "stream_atomic",
+		What: fmt.Sprintf("stream %q does not allow atomic batches", stream),
+		Why:  "publish.atomic publishes each transaction as one",
+		Fix:  fmt.Sprintf("nats stream edit %s --allow-batch (nats-server 2.12 and newer), or set publish.atomic to false", stream),
 	}
 }
 
 // streamConfig is what init creates a stream with.
-func streamConfig(s StreamConfig, atomic bool) jetstream.StreamConfig {
+func streamConfig(s config.Stream, atomic bool) jetstream.StreamConfig {
 	config := jetstream.StreamConfig{
 		Name:        s.Name,
 		Description: "Events from Postgres, published by walrelay",
@@ -140,30 +78,6 @@ func streamConfig(s StreamConfig, atomic bool) jetstream.StreamConfig {
 		config.Discard = jetstream.DiscardNew
 	}
 	return config
-}
-
-// refusedRequest says what became of a request to the JetStream API: a
-// SetupError if only a person can mend it.
-func (i *inspector) refusedRequest(doing string, err error) error {
-	if errors.Is(err, nats.ErrNoResponders) || errors.Is(err, jetstream.ErrJetStreamNotEnabled) {
-		return &SetupError{
-			What:   fmt.Sprintf("NATS at %s has no JetStream", i.cfg.NATS.Address()),
-			Remedy: "start nats-server with -js, or correct nats.url or nats.domain",
-			cause:  err,
-		}
-	}
-	if errors.Is(err, jetstream.ErrJetStreamNotEnabledForAccount) {
-		return &SetupError{What: "JetStream is not enabled for the NATS account", Remedy: "enable it, or use another account", cause: err}
-	}
-	// The server does not answer a request without permission; the connection
-	// hears of it on the side.
-	if last := i.nc.LastError(); errors.Is(err, context.DeadlineExceeded) && errors.Is(last, nats.ErrPermissionViolation) {
-		return &SetupError{What: doing, Why: last.Error(), Remedy: "give the NATS user this permission", cause: err}
-	}
-	if apiErr, ok := errors.AsType[*jetstream.APIError](err); ok && apiErr.Code != http.StatusServiceUnavailable {
-		return &SetupError{What: doing, Why: apiErr.Description, Remedy: "correct streams in the configuration or the server's settings", cause: err}
-	}
-	return fmt.Errorf("%s: %w", doing, err)
 }
 
 // streams judges the streams, and whether they take what is published to them.
@@ -190,20 +104,22 @@ func (f *findings) streams(infos []*jetstream.StreamInfo, cfg Config) {
 		if route.Drop {
 			continue
 		}
-		defaults(&route.Stream, cfg.Streams[0].Name)
+		if route.Stream == "" {
+			route.Stream = cfg.Streams[0].Name
+		}
 		key := fmt.Sprintf("routes[%d].subject", n)
 		if route.Subject == "" {
 			key, route.Subject = fmt.Sprintf("publish.subject for routes[%d]", n), cfg.Publish.Subject
 		}
-		f.coverage(key, templatePattern(route.Subject, route.Type), route.Stream, subjects[route.Stream])
+		f.coverage(key, config.TemplatePattern(route.Subject, route.Type), route.Stream, subjects[route.Stream])
 	}
 	first := cfg.Streams[0].Name
-	f.coverage("publish.subject", templatePattern(cfg.Publish.Subject, ""), first, subjects[first])
+	f.coverage("publish.subject", config.TemplatePattern(cfg.Publish.Subject, ""), first, subjects[first])
 }
 
 // stream judges one stream. What would write into it besides walrelay, or take
 // back an acknowledgement, is a fault.
-func (f *findings) stream(c jetstream.StreamConfig, s StreamConfig) {
+func (f *findings) stream(c jetstream.StreamConfig, s config.Stream) {
 	what := fmt.Sprintf("stream %q", c.Name)
 	const change = "change the stream, or use another"
 	if c.Storage != jetstream.FileStorage {
@@ -223,7 +139,7 @@ func (f *findings) stream(c jetstream.StreamConfig, s StreamConfig) {
 	}
 	if c.Retention != jetstream.LimitsPolicy {
 		f.warn("%s has %s retention: consumers take events out of it, so duplicates are told by the row in %s.progress alone, and an event that no consumer wants is dropped",
-			what, strings.ToLower(c.Retention.String()), ownSchema)
+			what, strings.ToLower(c.Retention.String()), sql.OwnSchema)
 	}
 	if c.Replicas < s.Replicas {
 		f.warn("%s has %d replicas, and the configuration says %d", what, c.Replicas, s.Replicas)
@@ -253,7 +169,7 @@ func (f *findings) stream(c jetstream.StreamConfig, s StreamConfig) {
 func (f *findings) coverage(key, pattern, stream string, subjects []string) {
 	switch {
 	case len(subjects) == 0 || covered(pattern, subjects):
-	case slices.ContainsFunc(subjects, func(s string) bool { return patternsOverlap(s, pattern) }):
+	case slices.ContainsFunc(subjects, func(s string) bool { return config.PatternsOverlap(s, pattern) }):
 		f.warn("stream %q takes only some of the subjects of %s (%s): other events will fail (its subjects: %s)",
 			stream, key, pattern, strings.Join(subjects, ", "))
 	default:
@@ -263,5 +179,5 @@ func (f *findings) coverage(key, pattern, stream string, subjects []string) {
 }
 
 func covered(pattern string, subjects []string) bool {
-	return slices.ContainsFunc(subjects, func(s string) bool { return patternCovers(s, pattern) })
+	return slices.ContainsFunc(subjects, func(s string) bool { return config.PatternCovers(s, pattern) })
 }

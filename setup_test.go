@@ -12,9 +12,12 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/walrelay/walrelay/config"
+	"github.com/walrelay/walrelay/internal/connect"
 	"github.com/walrelay/walrelay/internal/localnats/natstest"
 	"github.com/walrelay/walrelay/internal/localpg"
 	"github.com/walrelay/walrelay/internal/localpg/pgtest"
+	"github.com/walrelay/walrelay/internal/problem"
 	"github.com/walrelay/walrelay/sql"
 )
 
@@ -30,12 +33,12 @@ type bench struct {
 func newBench(t *testing.T) *bench {
 	t.Helper()
 	b := &bench{cluster: pgtest.Start(t), natsURL: natstest.Start(t).URL()}
-	nc, err := NATSConfig{URL: b.natsURL}.Connect(t.Context())
+	nc, err := connect.NATS(t.Context(), config.NATS{URL: b.natsURL})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(nc.Close)
-	if b.js, err = newJetStream(nc, ""); err != nil {
+	if b.js, err = jetstream.New(nc); err != nil {
 		t.Fatal(err)
 	}
 	return b
@@ -53,13 +56,13 @@ func (b *bench) system(t *testing.T) *system {
 	t.Helper()
 	n := b.systems.Add(1)
 	s := &system{bench: b, cfg: Config{
-		Postgres: PostgresConfig{URL: pgtest.NewDatabase(t, b.cluster)},
-		NATS:     NATSConfig{URL: b.natsURL},
+		Postgres: config.Postgres{URL: pgtest.NewDatabase(t, b.cluster)},
+		NATS:     config.NATS{URL: b.natsURL},
 		Slot:     fmt.Sprintf("slot_%d", n),
-		Streams:  []StreamConfig{{Name: fmt.Sprintf("STREAM_%d", n), Subjects: []string{fmt.Sprintf("s%d.>", n)}}},
-		Publish:  PublishConfig{Subject: fmt.Sprintf("s%d.{type}", n)},
+		Streams:  []config.Stream{{Name: fmt.Sprintf("STREAM_%d", n), Subjects: []string{fmt.Sprintf("s%d.>", n)}}},
+		Publish:  config.Publish{Subject: fmt.Sprintf("s%d.{type}", n)},
 	}}
-	conn, err := connectPostgres(t.Context(), s.cfg)
+	conn, err := connect.Postgres(t.Context(), s.cfg.Postgres)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -67,7 +70,7 @@ func (b *bench) system(t *testing.T) *system {
 	t.Cleanup(func() {
 		// The server has few slots; the tests are many.
 		_, _ = conn.Exec(context.Background(), "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = $1", s.cfg.Slot)
-		closePostgres(conn)
+		connect.ClosePostgres(conn)
 	})
 	return s
 }
@@ -178,7 +181,7 @@ func TestSetup(t *testing.T) {
 	t.Run("printed SQL makes what run accepts, for a role without more rights", func(t *testing.T) {
 		s := b.system(t)
 		s.exec(t, `CREATE ROLE "re""lay" LOGIN REPLICATION; CREATE SCHEMA "od'd"`)
-		config, err := parsePostgres(s.cfg.Postgres.URL)
+		config, err := config.ParsePostgres(s.cfg.Postgres.URL)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -320,10 +323,10 @@ func TestSetup(t *testing.T) {
 	})
 }
 
-func TestAServerThatIsAwayIsNoSetupError(t *testing.T) {
-	cfg := Config{Postgres: PostgresConfig{URL: "postgres://postgres@127.0.0.1:1/x"}, NATS: NATSConfig{URL: "nats://127.0.0.1:1"}}
+func TestAServerThatIsAwayIsNoProblem(t *testing.T) {
+	cfg := Config{Postgres: config.Postgres{URL: "postgres://postgres@127.0.0.1:1/x"}, NATS: config.NATS{URL: "nats://127.0.0.1:1"}}
 	err := Check(t.Context(), cfg)
-	if err == nil || isConfiguration(err) {
+	if err == nil || problem.Permanent(err) {
 		t.Fatalf("want an error that may go away by itself, got %v", err)
 	}
 	for _, want := range []string{"connecting to Postgres", "connecting to NATS at 127.0.0.1:1"} {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/walrelay/walrelay/config"
 	"github.com/walrelay/walrelay/event"
 	"github.com/walrelay/walrelay/router"
 )
@@ -35,7 +36,7 @@ type verdict struct {
 }
 
 // newTransaction returns nil if transactions are not published whole.
-func newTransaction(cfg PublishConfig) *transaction {
+func newTransaction(cfg config.Publish) *transaction {
 	if !cfg.Atomic {
 		return nil
 	}
@@ -154,7 +155,7 @@ func (d *delay) refuse(ctx context.Context, flights []router.Flight, err error) 
 	if !isOne || !isEvent || poison.Class != router.Poison {
 		return err
 	}
-	if d.transaction.overflow == OverflowSplit {
+	if d.transaction.overflow == config.OverflowSplit {
 		// The event goes first: it opens the stage in which the others wait.
 		d.failed(flights[culprit.Flight], poison.Err)
 		flights = slices.Delete(flights, culprit.Flight, culprit.Flight+1)
@@ -167,7 +168,7 @@ func (d *delay) refuse(ctx context.Context, flights []router.Flight, err error) 
 func (d *delay) overflow(ctx context.Context, flights []router.Flight, v verdict) error {
 	at := flights[0].Event.Position
 	d.session.relay.metrics.apart.WithLabelValues(v.split).Inc()
-	if d.transaction.overflow == OverflowSplit {
+	if d.transaction.overflow == config.OverflowSplit {
 		d.session.relay.log.Warn().Stringer("position", at).Str("reason", oneLine(v.reason)).
 			Msg("a transaction cannot be published as a whole; its events are published one by one")
 	} else {
@@ -183,7 +184,7 @@ func (d *delay) overflow(ctx context.Context, flights []router.Flight, v verdict
 
 // publishApart deals with one event of a transaction that cannot be one batch.
 func (d *delay) publishApart(ctx context.Context, f router.Flight, v verdict) error {
-	if d.transaction.overflow == OverflowSplit {
+	if d.transaction.overflow == config.OverflowSplit {
 		f.Split = v.split
 		return d.route(ctx, f)
 	}

@@ -21,6 +21,8 @@ import (
 	"github.com/jackc/pgx/v5/pgproto3"
 
 	"github.com/walrelay/walrelay/internal/pace"
+	"github.com/walrelay/walrelay/internal/problem"
+	"github.com/walrelay/walrelay/internal/sqlstate"
 )
 
 const (
@@ -119,7 +121,7 @@ type Stream struct {
 }
 
 // Open starts streaming. It blocks while another session holds the slot, until
-// that one ends or the context does. A *ConfigurationError says that retrying
+// that one ends or the context does. A *[problem.Problem] says that retrying
 // is of no use.
 func Open(ctx context.Context, cfg Config) (*Stream, error) {
 	if cfg.Window <= 0 {
@@ -172,7 +174,7 @@ func Settings() map[string]string {
 func configure(connString string) (*pgconn.Config, error) {
 	config, err := pgconn.ParseConfig(connString)
 	if err != nil {
-		return nil, &ConfigurationError{What: "postgres.url cannot be read", Remedy: "correct postgres.url", Err: err}
+		return nil, &problem.Problem{ID: "postgres_url", What: "postgres.url cannot be read", Fix: "correct postgres.url", Err: err}
 	}
 	params := config.RuntimeParams
 	if params["application_name"] == "" {
@@ -253,7 +255,7 @@ func (s *Stream) start(ctx context.Context, conn *pgconn.PgConn) error {
 			break
 		}
 		pgErr, ok := errors.AsType[*pgconn.PgError](err)
-		if !ok || pgErr.Code != codeObjectInUse {
+		if !ok || pgErr.Code != sqlstate.ObjectInUse {
 			return fmt.Errorf("starting replication from slot %q: %w", s.cfg.Slot, err)
 		}
 		// StartReplication returns at the error; the session is usable again
@@ -293,7 +295,7 @@ func (s *Stream) Frontier() *Frontier { return s.frontier }
 // Receive returns the next message. It blocks until there is one, until the
 // connection fails, or until Interrupt or Close is called; a server that says
 // nothing although it was asked for a reply counts as a failed connection.
-// A *ConfigurationError says that retrying is of no use.
+// A *[problem.Problem] says that retrying is of no use.
 func (s *Stream) Receive() (Message, error) {
 	for {
 		if !s.Buffered() {
@@ -368,10 +370,12 @@ func serverTime(b []byte) time.Time {
 // Postgres 18 goes on without a publication that it cannot load, and sends
 // nothing of what was written meanwhile.
 func noticeError(slot string, notice *pgproto3.ErrorResponse) error {
-	if notice.Code == codeObjectNotInState && strings.Contains(notice.Message, "publication") {
-		return &ConfigurationError{
-			What:   fmt.Sprintf("slot %q skips events: %s", slot, notice.Message),
-			Remedy: "see docs/operations.md, \"A publication was dropped\"",
+	// By its code, since words depend on lc_messages.
+	if notice.Code == sqlstate.ObjectNotInPrerequisite {
+		return &problem.Problem{
+			ID:   "slot_other",
+			What: fmt.Sprintf("slot %q skips events: %s", slot, notice.Message),
+			Fix:  "see docs/operations.md, \"A publication was dropped\"",
 		}
 	}
 	return nil

@@ -7,6 +7,8 @@ import (
 	"strconv"
 
 	"github.com/nats-io/nats.go"
+
+	"github.com/walrelay/walrelay/internal/problem"
 )
 
 // ack is a publish acknowledgement.
@@ -52,9 +54,10 @@ func (r *ackReader) read(msg *nats.Msg) (ack, error) {
 	case answer.Error != nil:
 		return ack{}, answer.Error
 	case answer.Stream != r.stream:
-		return ack{}, &ConfigurationError{
-			What:   fmt.Sprintf("stream %q answered for a subject that belongs to stream %q", answer.Stream, r.stream),
-			Remedy: "correct the subjects of the two streams, or the routes",
+		return ack{}, &problem.Problem{
+			ID:   "subject_other_stream",
+			What: fmt.Sprintf("stream %q answered for a subject that belongs to stream %q", answer.Stream, r.stream),
+			Fix:  "correct the subjects of the two streams, or the routes",
 		}
 	case answer.Sequence == 0:
 		return ack{}, fmt.Errorf("reading the acknowledgement %.100q: it has no sequence", msg.Data)

@@ -13,6 +13,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/walrelay/walrelay/event"
+	"github.com/walrelay/walrelay/internal/problem"
 )
 
 // newBatchRig is a rig whose stream allows atomic batches.
@@ -286,7 +287,7 @@ func TestStreamWithoutBatchesStopsTheRelay(t *testing.T) {
 	r.mustPublishTransaction(0, together(100, 2)...)
 	select {
 	case err := <-ended:
-		if _, ok := errors.AsType[*ConfigurationError](err); !ok || !strings.Contains(err.Error(), "atomic publish is disabled") {
+		if _, ok := problem.Find(err); !ok || !strings.Contains(err.Error(), "atomic publish is disabled") {
 			t.Errorf("want an error that says that the stream does not allow batches, got %v", err)
 		}
 	case <-time.After(20 * time.Second):

@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"github.com/nats-io/nats.go"
+
+	"github.com/walrelay/walrelay/internal/problem"
 )
 
 // Class says whom a failure concerns, and so what happens.
@@ -31,22 +33,6 @@ func (c Class) String() string {
 	case Outage:
 	}
 	return "outage"
-}
-
-// ConfigurationError is a fault that no retry mends: somebody has to change
-// something first.
-type ConfigurationError struct {
-	// What is wrong, and Remedy what to do about it; one sentence each.
-	What, Remedy string
-	// Loss is set when the stream lost events that it had acknowledged.
-	Loss *Loss
-}
-
-func (e *ConfigurationError) Error() string {
-	if e.Remedy == "" {
-		return e.What
-	}
-	return e.What + "; " + e.Remedy
 }
 
 // EventError says why one event is not published, and of which class that is.
@@ -101,7 +87,7 @@ var errWrongLastSequence = errors.New("the stream's last sequence is not the exp
 // classify says of which class a failed publish is. Anything unknown is an
 // outage: holding loses nothing.
 func classify(err error) Class {
-	if _, ok := errors.AsType[*ConfigurationError](err); ok {
+	if _, ok := problem.Find(err); ok {
 		return Configuration
 	}
 	if _, ok := errors.AsType[*SubjectError](err); ok {

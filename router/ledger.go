@@ -12,6 +12,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/walrelay/walrelay/event"
+	"github.com/walrelay/walrelay/internal/problem"
 )
 
 // PositionHeader is the header in which a message of an owned stream says
@@ -61,10 +62,11 @@ func (o *Origin) parse(stream string, seq uint64, header string) (event.Position
 		return event.Position{}, unreadable(stream, seq, fmt.Errorf("timeline: %w", err))
 	}
 	if fields[2] != o.String() {
-		return event.Position{}, &ConfigurationError{
+		return event.Position{}, &problem.Problem{
+			ID: "stream_other_writer",
 			What: fmt.Sprintf("stream %q belongs to another relay: its message %d was written by %q, and this relay is %q (database system identifier and slot)",
 				stream, seq, fields[2], o),
-			Remedy: "give each relay a stream of its own, or see docs/operations.md, \"A stream changes hands\"",
+			Fix: "give each relay a stream of its own, or see docs/operations.md, \"A stream changes hands\"",
 		}
 	}
 	end, known := o.Ended[int32(timeline)]
@@ -72,10 +74,11 @@ func (o *Origin) parse(stream string, seq uint64, header string) (event.Position
 	case int32(timeline) == o.Timeline:
 		return position, nil
 	case !known:
-		return event.Position{}, &ConfigurationError{
+		return event.Position{}, &problem.Problem{
+			ID: "timeline_unknown",
 			What: fmt.Sprintf("message %d of stream %q was written from timeline %d of the database, which is not in the history of its present timeline %d",
 				seq, stream, timeline, o.Timeline),
-			Remedy: "connect to the present primary; if the database was restored on purpose, see docs/operations.md, \"A database was restored\"",
+			Fix: "connect to the present primary; if the database was restored on purpose, see docs/operations.md, \"A database was restored\"",
 		}
 	case position.CommitLSN >= end:
 		// The database lost what was committed after the end of the old
@@ -86,9 +89,10 @@ func (o *Origin) parse(stream string, seq uint64, header string) (event.Position
 }
 
 func unreadable(stream string, seq uint64, err error) error {
-	return &ConfigurationError{
-		What:   fmt.Sprintf("message %d of stream %q has a %s header that cannot be read: %v", seq, stream, PositionHeader, err),
-		Remedy: "find out who writes into the stream",
+	return &problem.Problem{
+		ID:   "position_unreadable",
+		What: fmt.Sprintf("message %d of stream %q has a %s header that cannot be read: %v", seq, stream, PositionHeader, err),
+		Fix:  "find out who writes into the stream",
 	}
 }
 
@@ -226,9 +230,10 @@ func (l *ledger) takes(ctx context.Context, subject string) error {
 	case err != nil:
 		return fmt.Errorf("asking which stream takes subject %q: %w", subject, err)
 	case name != l.stream:
-		return &ConfigurationError{
-			What:   fmt.Sprintf("subject %q belongs to stream %q, but the route says %q", subject, name, l.stream),
-			Remedy: "correct the route's stream or subject",
+		return &problem.Problem{
+			ID:   "subject_other_stream",
+			What: fmt.Sprintf("subject %q belongs to stream %q, but the route says %q", subject, name, l.stream),
+			Fix:  "correct the route's stream or subject",
 		}
 	}
 	return nil

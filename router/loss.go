@@ -2,11 +2,11 @@ package router
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
 	"github.com/walrelay/walrelay/event"
+	"github.com/walrelay/walrelay/internal/problem"
 )
 
 // Loss says that a stream has less than it is known to have had, and what it
@@ -29,8 +29,8 @@ type Loss struct {
 // Recreated reports whether the stream was deleted and made again.
 func (l *Loss) Recreated() bool { return !l.Created.IsZero() && !l.Created.Equal(l.Recorded.Created) }
 
-// String says what happened to the stream.
-func (l *Loss) String() string {
+// Error says what happened to the stream.
+func (l *Loss) Error() string {
 	switch {
 	case l.Created.IsZero():
 		return fmt.Sprintf("stream %q does not exist, and had reached sequence %d", l.Stream, l.Recorded.LastSequence)
@@ -48,7 +48,7 @@ func (l *Loss) String() string {
 const unfinished = "stream %q lost acknowledged events, and the repair that was begun is not finished"
 
 // Losses compares the owned streams with what is recorded of them, and returns
-// those that lost events or are being repaired. A *ConfigurationError says that
+// those that lost events or are being repaired. A *[problem.Problem] says that
 // what a stream has cannot be told.
 func (r *Router) Losses(ctx context.Context, recorded map[string]StreamState) ([]Loss, error) {
 	var losses []Loss
@@ -78,9 +78,10 @@ func (w *writer) loss(r reading, known StreamState) (Loss, error) {
 	switch {
 	case r.own:
 	case r.foreign > 0 && r.last > lookBack:
-		return loss, &ConfigurationError{
-			What:   fmt.Sprintf("the last %d messages of stream %q are of somebody else: which events it has cannot be told", r.foreign, w.cfg.stream),
-			Remedy: "keep others out of the stream, and remove their messages from its end",
+		return loss, &problem.Problem{
+			ID:   "stream_foreign_end",
+			What: fmt.Sprintf("the last %d messages of stream %q are of somebody else: which events it has cannot be told", r.foreign, w.cfg.stream),
+			Fix:  "keep others out of the stream, and remove their messages from its end",
 		}
 	case r.foreign > 0 || r.last == 0 || loss.Recreated():
 	case r.last < known.LastSequence:
@@ -100,33 +101,35 @@ func (w *writer) loss(r reading, known StreamState) (Loss, error) {
 const lossRemedy = `run "walrelay repair --dry-run" to see them, and "walrelay repair" to bring them back; see docs/operations.md, "A stream lost messages"`
 
 // lostMessages compares what the stream has with what it is known to have had.
-func (w *writer) lostMessages(r reading, sequence uint64) *ConfigurationError {
+func (w *writer) lostMessages(r reading, sequence uint64) *problem.Problem {
 	if w.created.IsZero() || r.created.Equal(w.created) && r.last >= sequence {
 		return nil
 	}
 	loss, err := w.loss(r, StreamState{Created: w.created, LastSequence: sequence, Position: event.Position{}.String()})
-	if doubt, ok := errors.AsType[*ConfigurationError](err); ok {
+	if doubt, ok := problem.Find(err); ok {
 		return doubt
 	}
-	return &ConfigurationError{What: loss.String(), Remedy: lossRemedy, Loss: &loss}
+	return &problem.Problem{ID: "stream_lost_events", What: loss.Error(), Fix: lossRemedy, Err: &loss}
 }
 
 // lostStream says that the stream does not exist.
-func (w *writer) lostStream(sequence uint64) *ConfigurationError {
+func (w *writer) lostStream(sequence uint64) *problem.Problem {
 	if w.created.IsZero() {
-		return &ConfigurationError{
-			What:   fmt.Sprintf("stream %q does not exist", w.cfg.stream),
-			Remedy: `run "walrelay init" to create it; if it existed before, see docs/operations.md, "A stream lost messages"`,
+		return &problem.Problem{
+			ID:   "stream_missing",
+			What: fmt.Sprintf("stream %q does not exist", w.cfg.stream),
+			Fix:  `run "walrelay init" to create it; if it existed before, see docs/operations.md, "A stream lost messages"`,
 		}
 	}
 	loss := Loss{Stream: w.cfg.stream, Recorded: StreamState{Created: w.created, LastSequence: sequence}}
-	return &ConfigurationError{What: loss.String(), Remedy: `run "walrelay init" to create it, and then ` + lossRemedy[len("run "):], Loss: &loss}
+	return &problem.Problem{ID: "stream_lost_events", What: loss.Error(), Fix: `run "walrelay init" to create it, and then ` + lossRemedy[len("run "):], Err: &loss}
 }
 
 // unrepaired says that a repair has not come to its end.
-func (w *writer) unrepaired() *ConfigurationError {
-	return &ConfigurationError{
-		What:   fmt.Sprintf(unfinished, w.cfg.stream),
-		Remedy: `run "walrelay repair" again; see docs/operations.md, "A stream lost messages"`,
+func (w *writer) unrepaired() *problem.Problem {
+	return &problem.Problem{
+		ID:   "repair_unfinished",
+		What: fmt.Sprintf(unfinished, w.cfg.stream),
+		Fix:  `run "walrelay repair" again; see docs/operations.md, "A stream lost messages"`,
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/walrelay/walrelay/event"
+	"github.com/walrelay/walrelay/internal/problem"
 	"github.com/walrelay/walrelay/retry"
 )
 
@@ -49,10 +50,11 @@ func (w *writer) open(ctx context.Context, recorded *StreamState) error {
 	case w.cfg.shared:
 	case r.own:
 		if r.position.CommitLSN > w.cfg.origin.WAL {
-			return &ConfigurationError{
+			return &problem.Problem{
+				ID: "database_behind_stream",
 				What: fmt.Sprintf("stream %q has an event from position %s of the write-ahead log, but the database ends at %X/%X",
 					w.cfg.stream, r.position, w.cfg.origin.WAL>>32, uint32(w.cfg.origin.WAL)),
-				Remedy: "the database went back in time: see docs/operations.md, \"A database was restored\"",
+				Fix: "the database went back in time: see docs/operations.md, \"A database was restored\"",
 			}
 		}
 		w.reached.position = r.position
@@ -89,7 +91,7 @@ func (w *writer) readLedger(ctx context.Context, sequence uint64) (reading, erro
 	var suspect time.Time
 	for {
 		r, err := w.ledger.read(ctx, floor)
-		var doubt *ConfigurationError
+		var doubt *problem.Problem
 		if err == nil && !w.cfg.shared {
 			doubt = w.lostMessages(r, sequence)
 		}

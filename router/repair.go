@@ -10,6 +10,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 
+	"github.com/walrelay/walrelay/internal/problem"
 	"github.com/walrelay/walrelay/retry"
 )
 
@@ -119,12 +120,13 @@ func (w *writer) repair(ctx context.Context) error {
 
 // mustChange says that somebody has to change something, if err does not.
 func (w *writer) mustChange(err error) error {
-	if _, ok := errors.AsType[*ConfigurationError](err); ok {
+	if _, ok := problem.Find(err); ok {
 		return err
 	}
-	return &ConfigurationError{
-		What:   fmt.Sprintf("stream %q does not take what is published to it: %v", w.cfg.stream, err),
-		Remedy: "change the stream, or the route",
+	return &problem.Problem{
+		ID:   "stream_refuses",
+		What: fmt.Sprintf("stream %q does not take what is published to it: %v", w.cfg.stream, err),
+		Fix:  "change the stream, or the route",
 	}
 }
 

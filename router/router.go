@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/walrelay/walrelay/event"
+	"github.com/walrelay/walrelay/internal/problem"
 )
 
 // Outcome says what became of an event.
@@ -157,7 +158,7 @@ func New(nc *nats.Conn, cfg Config) (*Router, error) {
 
 // Open finds out what every stream has. It blocks until all have answered;
 // those that do not are held. recorded is what is known of the streams from
-// runs before. A *ConfigurationError says that retrying is of no use.
+// runs before. A *[problem.Problem] says that retrying is of no use.
 func (r *Router) Open(ctx context.Context, recorded map[string]StreamState) error {
 	group, ctx := errgroup.WithContext(ctx)
 	for _, w := range r.ordered {
@@ -171,7 +172,7 @@ func (r *Router) Open(ctx context.Context, recorded map[string]StreamState) erro
 }
 
 // Run keeps the streams in order until the context ends; it returns an error
-// when somebody has to change something (*[ConfigurationError]), or when the
+// when somebody has to change something (*[problem.Problem]), or when the
 // connection is closed for good. Open comes first.
 func (r *Router) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
@@ -236,9 +237,10 @@ func (r *Router) route(ev *event.Event) (*writer, *Target, error) {
 	}
 	w := r.writers[target.Stream]
 	if w == nil {
-		return nil, nil, &ConfigurationError{
-			What:   fmt.Sprintf("a route sends events of type %q to stream %q, which is not configured", ev.Type, target.Stream),
-			Remedy: "add it to streams",
+		return nil, nil, &problem.Problem{
+			ID:   "stream_unconfigured",
+			What: fmt.Sprintf("a route sends events of type %q to stream %q, which is not configured", ev.Type, target.Stream),
+			Fix:  "add it to streams",
 		}
 	}
 	return w, target, nil

@@ -18,6 +18,7 @@ import (
 
 	"github.com/walrelay/walrelay/event"
 	"github.com/walrelay/walrelay/internal/localnats/natstest"
+	"github.com/walrelay/walrelay/internal/problem"
 )
 
 func TestMain(m *testing.M) {
@@ -509,7 +510,7 @@ func TestStreamOfAnotherRelayIsRefused(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 			defer cancel()
 			err := r.router.Open(ctx, nil)
-			if _, ok := errors.AsType[*ConfigurationError](err); !ok || !strings.Contains(err.Error(), change.says) {
+			if _, ok := problem.Find(err); !ok || !strings.Contains(err.Error(), change.says) {
 				t.Errorf("opening it gives %v, want a configuration error with %q", err, change.says)
 			}
 			if err := r.router.Close(); err != nil {

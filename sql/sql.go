@@ -20,6 +20,9 @@ import (
 //go:embed *.sql queries/*.sql cleanup/*.sql
 var files embed.FS
 
+// OwnSchema is where walrelay keeps its own tables.
+const OwnSchema = "walrelay"
+
 // Migration is a step of the schema walrelay.
 type Migration struct {
 	// Version counts from 1 without gaps.

@@ -167,7 +167,7 @@ func TestEveryFaultSaysWhereItIs(t *testing.T) {
 		{"an alias", "slot: &a x\npublication: *a", nil, nil, "walrelay.yaml:4: publication: aliases are not supported"},
 		{"no YAML", "a: b: c", nil, nil, "walrelay.yaml:3: mapping values are not allowed in this context"},
 		{"two documents", "---\nslot: x", nil, nil, "walrelay.yaml:3: only one YAML document is expected"},
-		{"a value that means nothing", "slot: Bad", nil, nil, `walrelay.yaml:3: slot: "Bad" is no slot name`},
+		{"a value that means nothing", "slot: Bad", nil, nil, `walrelay.yaml:3: slot: "Bad" is not a valid slot name`},
 		{"a stream without name", "streams:\n- replicas: 1", nil, nil, "walrelay.yaml:4: streams[0].name: must be set"},
 		{"an element", "outbox:\n  tables:\n  - a.b\n  - c", nil, nil, `walrelay.yaml:6: outbox.tables[1]: "c": write the table with its schema`},
 		{"a mapped attribute", "outbox:\n  mappings:\n  - table: public.outbox\n    columns: {bogus: x}", nil, nil, `walrelay.yaml:5: outbox.mappings[0]: no attribute is called "bogus"`},
@@ -176,10 +176,10 @@ func TestEveryFaultSaysWhereItIs(t *testing.T) {
 		{"a variable for a section list", "", []string{"WALRELAY_STREAMS=x"}, nil, "WALRELAY_STREAMS: streams can be set in the configuration file only"},
 		{"a variable for a list below", "", []string{"WALRELAY_OUTBOX_MAPPINGS=x"}, nil, "WALRELAY_OUTBOX_MAPPINGS: outbox.mappings can be set in the configuration file only"},
 		{"a variable's type", "", []string{"WALRELAY_SHUTDOWN_TIMEOUT=5"}, nil, `WALRELAY_SHUTDOWN_TIMEOUT: "5" is not a duration`},
-		{"a variable's value", "slot: good", []string{"WALRELAY_SLOT=Bad"}, nil, `WALRELAY_SLOT: "Bad" is no slot name`},
+		{"a variable's value", "slot: good", []string{"WALRELAY_SLOT=Bad"}, nil, `WALRELAY_SLOT: "Bad" is not a valid slot name`},
 		{"a variable's element", "outbox:\n  tables: [a.b]", []string{"WALRELAY_OUTBOX_TABLES=c"}, nil, `WALRELAY_OUTBOX_TABLES: outbox.tables[0]: "c": write the table with its schema`},
 		{"a flag's type", "", nil, []string{"--shutdown-timeout=5"}, `invalid argument "5" for "--shutdown-timeout" flag: "5" is not a duration`},
-		{"a flag's value", "slot: good", []string{"WALRELAY_SLOT=good"}, []string{"--slot=Bad"}, `--slot: "Bad" is no slot name`},
+		{"a flag's value", "slot: good", []string{"WALRELAY_SLOT=good"}, []string{"--slot=Bad"}, `--slot: "Bad" is not a valid slot name`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			_, err := load(t, urls+tt.file, tt.environ, tt.args)

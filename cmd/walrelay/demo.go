@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/walrelay/walrelay"
+	"github.com/walrelay/walrelay/config"
 	"github.com/walrelay/walrelay/internal/demo"
 )
 
@@ -24,7 +25,7 @@ makes there stays.`,
 	cmd.Flags().StringVar(&opts.PostgresURL, "postgres-url", "", "use this database instead of a throw-away one")
 	cmd.Flags().DurationVar(&opts.Pause, "pause", 500*time.Millisecond, "time between two transactions of the application")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		log, err := newLogger(walrelay.Config{Log: walrelay.LogConfig{Level: zerolog.LevelWarnValue, Format: "auto"}}, cmd.ErrOrStderr())
+		log, err := newLogger(walrelay.Config{Log: config.Log{Level: zerolog.LevelWarnValue, Format: "auto"}}, cmd.ErrOrStderr())
 		if err != nil {
 			return err
 		}

@@ -23,7 +23,8 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
-	"github.com/walrelay/walrelay"
+	"github.com/walrelay/walrelay/config"
+	"github.com/walrelay/walrelay/internal/connect"
 	"github.com/walrelay/walrelay/internal/localpg"
 )
 
@@ -34,7 +35,7 @@ const removeTimeout = 30 * time.Second
 type bench struct {
 	opts     Options
 	postgres string // URL
-	nats     walrelay.NATSConfig
+	nats     config.NATS
 	cluster  *localpg.Cluster // nil unless throw-away
 	server   *process         // the nats-server; nil unless throw-away
 	dir      string           // for what children read and write
@@ -84,7 +85,7 @@ func (b *bench) connect(ctx context.Context) (err error) {
 	if b.conn, err = pgx.Connect(ctx, b.postgres); err != nil {
 		return fmt.Errorf("connecting to Postgres: %w", err)
 	}
-	if b.nc, err = b.nats.Connect(ctx, nats.Name("walrelay bench")); err != nil {
+	if b.nc, err = connect.NATS(ctx, b.nats, nats.Name("walrelay bench")); err != nil {
 		return err
 	}
 	b.js, err = b.jetstream()

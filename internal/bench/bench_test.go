@@ -15,7 +15,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 
-	"github.com/walrelay/walrelay"
+	"github.com/walrelay/walrelay/config"
 )
 
 // durations are 1 ms, 2 ms, … n ms.
@@ -153,7 +153,7 @@ func TestASubjectCarriesTimeAndNumber(t *testing.T) {
 func TestTheRelayHasTheBenchesConfigurationAlone(t *testing.T) {
 	opts := Options{Parameters: DefaultParameters()}
 	opts.Config.Publish.MaxInFlight = 100
-	env := relayEnvironment([]string{"HOME=/x", "WALRELAY_SLOT=orders", "WALRELAY_CONFIG=/x.yaml"}, relayConfig(opts, "postgres://p", walrelay.NATSConfig{URL: "nats://n"}))
+	env := relayEnvironment([]string{"HOME=/x", "WALRELAY_SLOT=orders", "WALRELAY_CONFIG=/x.yaml"}, relayConfig(opts, "postgres://p", config.NATS{URL: "nats://n"}))
 	for _, want := range []string{"HOME=/x", "WALRELAY_SLOT=walrelay_bench", "WALRELAY_OUTBOX_TABLES=walrelay_bench.outbox", "WALRELAY_PUBLISH_MAX_IN_FLIGHT=100", "WALRELAY_HTTP_ADDR=off"} {
 		if !slices.Contains(env, want) {
 			t.Errorf("the environment lacks %s: %q", want, env)

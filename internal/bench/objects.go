@@ -15,6 +15,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/walrelay/walrelay"
+	"github.com/walrelay/walrelay/internal/problem"
 	"github.com/walrelay/walrelay/sql"
 )
 
@@ -63,9 +64,10 @@ func (b *bench) claim(ctx context.Context) error {
 	}
 	_, err := b.js.AccountInfo(ctx)
 	if errors.Is(err, nats.ErrNoResponders) || errors.Is(err, jetstream.ErrJetStreamNotEnabled) {
-		return &walrelay.SetupError{
-			What:   fmt.Sprintf("NATS at %s has no JetStream", b.nats.Address()),
-			Remedy: "start nats-server with -js, or correct nats.url or nats.domain",
+		return &problem.Problem{
+			ID:   "bench_leftovers",
+			What: fmt.Sprintf("NATS at %s has no JetStream", b.nats.Address()),
+			Fix:  "start nats-server with -js, or correct nats.url or nats.domain",
 		}
 	}
 	if err != nil {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/walrelay/walrelay"
+	"github.com/walrelay/walrelay/config"
 )
 
 // relayStop is how long the relay may take to end.
@@ -17,23 +18,23 @@ const relayStop = 20 * time.Second
 
 // relayConfig is the configuration of the relay that is measured: the defaults,
 // with names of the bench's own, and the window that the options have.
-func relayConfig(opts Options, postgres string, nats walrelay.NATSConfig) walrelay.Config {
+func relayConfig(opts Options, postgres string, nats config.NATS) walrelay.Config {
 	return walrelay.Config{
-		Postgres:    walrelay.PostgresConfig{URL: postgres},
+		Postgres:    config.Postgres{URL: postgres},
 		NATS:        nats,
 		Slot:        slot,
 		Publication: publication,
-		Outbox:      walrelay.OutboxConfig{Tables: []string{table}},
-		Streams:     []walrelay.StreamConfig{{Name: stream, Subjects: []string{subjects}, Replicas: opts.Parameters.Replicas}},
-		Publish: walrelay.PublishConfig{
+		Outbox:      config.Outbox{Tables: []string{table}},
+		Streams:     []config.Stream{{Name: stream, Subjects: []string{subjects}, Replicas: opts.Parameters.Replicas}},
+		Publish: config.Publish{
 			Subject:          subjectPrefix + "{type}",
 			MaxInFlight:      opts.Config.Publish.MaxInFlight,
 			MaxInFlightBytes: opts.Config.Publish.MaxInFlightBytes,
 			AckTimeout:       opts.Config.Publish.AckTimeout,
 			Atomic:           opts.Parameters.Atomic,
 		},
-		HTTP: walrelay.HTTPConfig{Addr: "off"},
-		Log:  walrelay.LogConfig{Level: "warn", Format: "json"},
+		HTTP: config.HTTP{Addr: "off"},
+		Log:  config.Log{Level: "warn", Format: "json"},
 	}
 }
 

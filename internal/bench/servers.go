@@ -15,7 +15,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/walrelay/walrelay"
+	"github.com/walrelay/walrelay/config"
 	"github.com/walrelay/walrelay/internal/localnats"
 	"github.com/walrelay/walrelay/internal/localpg"
 )
@@ -61,7 +61,7 @@ func (b *bench) startServers(ctx context.Context) (err error) {
 	}
 	b.postgres = b.cluster.URL("postgres")
 	url, err := b.startNATS(ctx)
-	b.nats = walrelay.NATSConfig{URL: url}
+	b.nats = config.NATS{URL: url}
 	return err
 }
 

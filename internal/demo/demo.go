@@ -21,6 +21,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/walrelay/walrelay"
+	"github.com/walrelay/walrelay/config"
 	"github.com/walrelay/walrelay/internal/localnats"
 	"github.com/walrelay/walrelay/internal/localpg"
 )
@@ -60,9 +61,9 @@ func Run(ctx context.Context, opts Options) (err error) {
 	defer func() { err = errors.Join(err, server.Close()) }()
 
 	cfg := walrelay.Config{
-		Postgres: walrelay.PostgresConfig{URL: opts.PostgresURL},
-		NATS:     walrelay.NATSConfig{URL: server.URL()},
-		HTTP:     walrelay.HTTPConfig{Addr: "off"},
+		Postgres: config.Postgres{URL: opts.PostgresURL},
+		NATS:     config.NATS{URL: server.URL()},
+		HTTP:     config.HTTP{Addr: "off"},
 	}
 	report, err := walrelay.Setup(ctx, cfg)
 	if err != nil {

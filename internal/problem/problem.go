@@ -23,7 +23,8 @@ type Problem struct {
 	Why string
 	// Fix is what to do about it; may be empty.
 	Fix string
-	// Err is the error that showed it; may be nil.
+	// Err is the error that showed it; may be nil. It is not repeated if What is
+	// its text.
 	Err error
 }
 
@@ -32,8 +33,10 @@ func (p *Problem) Error() string {
 	var b strings.Builder
 	b.WriteString(p.What)
 	if p.Err != nil {
-		b.WriteString(": ")
-		b.WriteString(p.Err.Error())
+		if text := p.Err.Error(); text != p.What {
+			b.WriteString(": ")
+			b.WriteString(text)
+		}
 	}
 	if p.Why != "" {
 		b.WriteString(": ")

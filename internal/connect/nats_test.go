@@ -1,4 +1,4 @@
-package walrelay
+package connect
 
 import (
 	"context"
@@ -11,7 +11,9 @@ import (
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nkeys"
 
+	"github.com/walrelay/walrelay/config"
 	"github.com/walrelay/walrelay/internal/localnats/natstest"
+	"github.com/walrelay/walrelay/internal/problem"
 )
 
 func TestConnectUsesTheCredentialsOfTheConfiguration(t *testing.T) {
@@ -39,18 +41,18 @@ func TestConnectUsesTheCredentialsOfTheConfiguration(t *testing.T) {
 
 	for _, tt := range []struct {
 		name string
-		cfg  NATSConfig
+		cfg  config.NATS
 		ok   bool
 	}{
-		{"user and password", NATSConfig{URL: users, User: "relay", Password: "hunter2"}, true},
-		{"in the URL", NATSConfig{URL: strings.Replace(users, "nats://", "nats://relay:hunter2@", 1)}, true},
-		{"nkey", NATSConfig{URL: users, NKeyFile: seedFile}, true},
-		{"token", NATSConfig{URL: token, Token: "hunter3"}, true},
-		{"wrong password", NATSConfig{URL: users, User: "relay", Password: "hunter4"}, false},
-		{"nothing", NATSConfig{URL: users}, false},
+		{"user and password", config.NATS{URL: users, User: "relay", Password: "hunter2"}, true},
+		{"in the URL", config.NATS{URL: strings.Replace(users, "nats://", "nats://relay:hunter2@", 1)}, true},
+		{"nkey", config.NATS{URL: users, NKeyFile: seedFile}, true},
+		{"token", config.NATS{URL: token, Token: "hunter3"}, true},
+		{"wrong password", config.NATS{URL: users, User: "relay", Password: "hunter4"}, false},
+		{"nothing", config.NATS{URL: users}, false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			nc, err := tt.cfg.Connect(t.Context())
+			nc, err := NATS(t.Context(), tt.cfg)
 			if tt.ok {
 				if err != nil {
 					t.Fatal(err)
@@ -62,7 +64,7 @@ func TestConnectUsesTheCredentialsOfTheConfiguration(t *testing.T) {
 				nc.Close()
 				t.Fatal("the server lets it in")
 			}
-			if refused := refusedByNATS(tt.cfg, err); !isConfiguration(refused) || strings.Contains(refused.Error(), "hunter") {
+			if refused := Refused(tt.cfg, err); !problem.Permanent(refused) || strings.Contains(refused.Error(), "hunter") {
 				t.Errorf("want a refusal without the password, got %v", refused)
 			}
 		})
@@ -76,16 +78,16 @@ func TestConnectNamesTheFileThatItCannotRead(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, tt := range []struct {
-		cfg  NATSConfig
+		cfg  config.NATS
 		want string
 	}{
-		{NATSConfig{CredsFile: missing}, "nats.creds_file: cannot be read"},
-		{NATSConfig{NKeyFile: missing}, "nats.nkey_file: cannot be read"},
-		{NATSConfig{NKeyFile: empty}, "nats.nkey_file: " + empty + " has no nkey seed"},
-		{NATSConfig{TLS: NATSTLSConfig{CAFile: missing}}, "nats.tls.ca_file: cannot be read"},
+		{config.NATS{CredsFile: missing}, "nats.creds_file: cannot be read"},
+		{config.NATS{NKeyFile: missing}, "nats.nkey_file: cannot be read"},
+		{config.NATS{NKeyFile: empty}, "nats.nkey_file: " + empty + " has no nkey seed"},
+		{config.NATS{TLS: config.NATSTLS{CAFile: missing}}, "nats.tls.ca_file: cannot be read"},
 	} {
 		tt.cfg.URL = "nats://127.0.0.1:1"
-		_, err := tt.cfg.Connect(t.Context())
+		_, err := NATS(t.Context(), tt.cfg)
 		if err == nil || !strings.Contains(err.Error(), tt.want) || strings.Contains(err.Error(), "SECRETSEED") {
 			t.Errorf("want %q, got %v", tt.want, err)
 		}
@@ -102,27 +104,19 @@ func TestReconnectDelaysGrowToTwoSeconds(t *testing.T) {
 	}
 }
 
-func TestAddressShowsNoSecret(t *testing.T) {
-	got := NATSConfig{URL: "nats://user:hunter2@one:4333, tls://token@two"}.Address()
-	if want := "one:4333,two:4222"; got != want {
-		t.Errorf("want %s, got %s", want, got)
-	}
-}
-
 func TestAServerWithoutJetStreamIsNamed(t *testing.T) {
 	url := natstest.Start(t, func(o *server.Options) { o.JetStream = false }).URL()
-	cfg := Config{NATS: NATSConfig{URL: url}}.WithDefaults()
-	nc, err := cfg.NATS.Connect(t.Context())
+	cfg := config.Config{NATS: config.NATS{URL: url}}.WithDefaults()
+	nc, err := NATS(t.Context(), cfg.NATS)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer nc.Close()
-	js, err := newJetStream(nc, "")
+	js, err := NewJetStream(nc, cfg.NATS)
 	if err != nil {
 		t.Fatal(err)
 	}
-	i := &inspector{cfg: cfg, nc: nc, js: js}
-	if _, err := i.readStreams(t.Context()); err == nil || !isConfiguration(err) || !strings.Contains(err.Error(), "has no JetStream; start nats-server with -js") {
+	if _, err := js.Stream(t.Context(), "EVENTS"); err == nil || !problem.Permanent(err) || !strings.Contains(err.Error(), "has no JetStream; start nats-server with -js") {
 		t.Errorf("want a word about JetStream, got %v", err)
 	}
 }
@@ -133,22 +127,31 @@ func TestAMissingPermissionIsNamed(t *testing.T) {
 			Publish: &server.SubjectPermission{Deny: []string{"$JS.API.>"}},
 		}}}
 	}).URL()
-	cfg := Config{NATS: NATSConfig{URL: url, User: "u", Password: "p"}}.WithDefaults()
-	nc, err := cfg.NATS.Connect(t.Context())
+	cfg := config.Config{NATS: config.NATS{URL: url, User: "u", Password: "p"}}.WithDefaults()
+	nc, err := NATS(t.Context(), cfg.NATS)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer nc.Close()
-	js, err := newJetStream(nc, "")
+	js, err := NewJetStream(nc, cfg.NATS)
 	if err != nil {
 		t.Fatal(err)
 	}
 	// There is no answer to wait for; the reason comes on the side.
 	ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
 	defer cancel()
-	i := &inspector{cfg: cfg, nc: nc, js: js}
-	_, err = i.readStreams(ctx)
-	if err == nil || !isConfiguration(err) || !strings.Contains(err.Error(), "$JS.API.STREAM.INFO.EVENTS") {
+	_, err = js.Stream(ctx, "EVENTS")
+	if err == nil || !problem.Permanent(err) || !strings.Contains(err.Error(), "$JS.API.STREAM.INFO.EVENTS") {
 		t.Errorf("want the permission that is missing, got %v", err)
+	}
+}
+
+func TestNATS_ErrorsQuoteNoPassword(t *testing.T) {
+	for _, url := range []string{
+		"nats://user:hunter2/x@host", "nats://user:hunter2%zz@host", "nats://user:hunter2@host:port", "nats://user:hunter2@", "http://user:hunter2@host",
+	} {
+		if _, err := NATS(t.Context(), config.NATS{URL: url}); err == nil || strings.Contains(err.Error(), "hunter") {
+			t.Errorf("%s: %v", url, err)
+		}
 	}
 }

@@ -1,4 +1,4 @@
-package walrelay
+package config
 
 import (
 	"errors"
@@ -12,49 +12,49 @@ import (
 // allows.
 const shortestWindow = 100 * time.Millisecond
 
-func (v *validator) streams(streams []StreamConfig) {
+func (v *validator) streams(streams []Stream) {
 	for i, s := range streams {
 		key := fmt.Sprintf("streams[%d]", i)
 		switch {
 		case s.Name == "":
-			v.fault(key+".name", "must be set")
+			v.problem(key+".name", "must be set")
 		case strings.ContainsAny(s.Name, ". *>/\\\t\r\n") || len(s.Name) > 255:
-			v.fault(key+".name", "%q must be at most 255 bytes, without dots, wildcards, slashes and spaces", s.Name)
-		case slices.ContainsFunc(streams[:i], func(other StreamConfig) bool { return other.Name == s.Name }):
-			v.fault(key+".name", "%q is listed twice", s.Name)
+			v.problem(key+".name", "%q must be at most 255 bytes, without dots, wildcards, slashes and spaces", s.Name)
+		case slices.ContainsFunc(streams[:i], func(other Stream) bool { return other.Name == s.Name }):
+			v.problem(key+".name", "%q is listed twice", s.Name)
 		}
 		for j, subject := range s.Subjects {
 			key := fmt.Sprintf("%s.subjects[%d]", key, j)
 			if err := checkPattern(subject); err != nil {
-				v.fault(key, "%q %v", subject, err)
+				v.problem(key, "%q %v", subject, err)
 			} else if taken := overlapping(subject, j, i, streams); taken != "" {
-				v.fault(key, "%q overlaps with %s", subject, taken)
+				v.problem(key, "%q overlaps with %s", subject, taken)
 			}
 		}
 		if s.Replicas < 1 || s.Replicas > 5 {
-			v.fault(key+".replicas", "%d is not between 1 and 5", s.Replicas)
+			v.problem(key+".replicas", "%d is not between 1 and 5", s.Replicas)
 		}
 		if s.MaxAge != 0 && s.MaxAge < shortestWindow {
-			v.fault(key+".max_age", "%v is shorter than %v", s.MaxAge, shortestWindow)
+			v.problem(key+".max_age", "%v is shorter than %v", s.MaxAge, shortestWindow)
 		} else if s.DuplicateWindow < shortestWindow {
-			v.fault(key+".duplicate_window", "%v is shorter than %v", s.DuplicateWindow, shortestWindow)
+			v.problem(key+".duplicate_window", "%v is shorter than %v", s.DuplicateWindow, shortestWindow)
 		}
 		if s.MaxBytes < 0 {
-			v.fault(key+".max_bytes", "must not be negative")
+			v.problem(key+".max_bytes", "must not be negative")
 		}
 	}
 }
 
 // overlapping names a subject, earlier in the list than the j-th of the i-th
 // stream, that shares subjects with it: the server would refuse it.
-func overlapping(subject string, j, i int, streams []StreamConfig) string {
+func overlapping(subject string, j, i int, streams []Stream) string {
 	for n, other := range streams[:i+1] {
 		subjects := other.Subjects
 		if n == i {
 			subjects = subjects[:j]
 		}
 		for _, taken := range subjects {
-			if checkPattern(taken) == nil && patternsOverlap(taken, subject) {
+			if checkPattern(taken) == nil && PatternsOverlap(taken, subject) {
 				return fmt.Sprintf("%q of stream %q", taken, other.Name)
 			}
 		}
@@ -83,8 +83,8 @@ func checkPattern(pattern string) error {
 	return nil
 }
 
-// patternsOverlap reports whether a subject exists that both patterns match.
-func patternsOverlap(a, b string) bool {
+// PatternsOverlap reports whether a subject exists that both patterns match.
+func PatternsOverlap(a, b string) bool {
 	as, bs := strings.Split(a, "."), strings.Split(b, ".")
 	for i := 0; i < len(as) && i < len(bs); i++ {
 		switch {
@@ -97,9 +97,9 @@ func patternsOverlap(a, b string) bool {
 	return len(as) == len(bs)
 }
 
-// patternCovers reports whether every subject that narrow matches is matched
+// PatternCovers reports whether every subject that narrow matches is matched
 // by wide too.
-func patternCovers(wide, narrow string) bool {
+func PatternCovers(wide, narrow string) bool {
 	ws, ns := strings.Split(wide, "."), strings.Split(narrow, ".")
 	for i, w := range ws {
 		switch {
@@ -114,10 +114,10 @@ func patternCovers(wide, narrow string) bool {
 	return len(ws) == len(ns)
 }
 
-// templatePattern returns a pattern that matches every subject which the
+// TemplatePattern returns a pattern that matches every subject which the
 // template can give to events whose type matches eventType: a type, or a
 // pattern of types, or nothing for any.
-func templatePattern(template, eventType string) string {
+func TemplatePattern(template, eventType string) string {
 	if eventType != "" && strings.Trim(eventType, plainTypeCharacters) == "" && checkPattern(eventType) == nil {
 		template = strings.ReplaceAll(template, "{type}", eventType)
 	}

@@ -1,4 +1,4 @@
-package walrelay
+package connect
 
 import (
 	"context"
@@ -6,13 +6,12 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
-	"net/url"
 	"os"
-	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
 
+	"github.com/walrelay/walrelay/config"
 	"github.com/walrelay/walrelay/internal/pace"
 )
 
@@ -28,41 +27,41 @@ const (
 	natsLongestDelay = 2 * time.Second
 )
 
-// Connect connects to NATS, and stays at it for ever once connected: a
+// NATS connects to NATS, and stays at it for ever once connected: a
 // connection that breaks is made anew, at first at once and then every two
 // seconds. Nothing is buffered while it is broken, so a publish fails then
 // instead of being sent later, out of order.
 //
 // It blocks for at most 5 s per server, and tries once, unless the options say
-// otherwise; later options override the ones set here. A *[ConfigError] names
+// otherwise; later options override the ones set here. A *[config.Error] names
 // a file that cannot be read. No error quotes a secret.
-func (c NATSConfig) Connect(ctx context.Context, opts ...nats.Option) (*nats.Conn, error) {
+func NATS(ctx context.Context, c config.NATS, opts ...nats.Option) (*nats.Conn, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("connecting to NATS: %w", err)
 	}
-	if err := checkNATSURLs(c.URL); err != nil {
-		return nil, &ConfigError{Key: "nats.url", Problem: err.Error()}
+	if err := c.CheckURLs(); err != nil {
+		return nil, &config.Error{Key: "nats.url", Problem: err.Error()}
 	}
-	options, err := c.options()
+	set, err := options(c)
 	if err != nil {
 		return nil, err
 	}
 	if deadline, ok := ctx.Deadline(); ok {
-		options = append(options, nats.Timeout(max(time.Millisecond, min(natsDialTimeout, time.Until(deadline)))))
+		set = append(set, nats.Timeout(max(time.Millisecond, min(natsDialTimeout, time.Until(deadline)))))
 	}
-	nc, err := nats.Connect(c.URL, append(options, opts...)...)
+	nc, err := nats.Connect(c.URL, append(set, opts...)...)
 	if err != nil {
 		return nil, fmt.Errorf("connecting to NATS at %s: %w", c.Address(), err)
 	}
 	return nc, nil
 }
 
-func (c NATSConfig) options() ([]nats.Option, error) {
-	if err := c.checkFiles(); err != nil {
+func options(c config.NATS) ([]nats.Option, error) {
+	if err := checkFiles(c); err != nil {
 		return nil, err
 	}
 	options := []nats.Option{
-		nats.Name(applicationName),
+		nats.Name(ApplicationName),
 		nats.Timeout(natsDialTimeout),
 		nats.ReconnectBufSize(-1),
 		// Subjects are made valid by the router, and nobody else publishes.
@@ -85,7 +84,7 @@ func (c NATSConfig) options() ([]nats.Option, error) {
 	case c.NKeyFile != "":
 		nkey, err := nats.NkeyOptionFromSeed(c.NKeyFile)
 		if err != nil {
-			return nil, &ConfigError{Key: "nats.nkey_file", Problem: fmt.Sprintf("%s has no nkey seed of a user", c.NKeyFile)}
+			return nil, &config.Error{Key: "nats.nkey_file", Problem: fmt.Sprintf("%s has no nkey seed of a user", c.NKeyFile)}
 		}
 		options = append(options, nkey)
 	}
@@ -100,8 +99,8 @@ func (c NATSConfig) options() ([]nats.Option, error) {
 
 // checkFiles reports the files that cannot be read. The client would say so
 // only at the handshake, and name no key.
-func (c NATSConfig) checkFiles() error {
-	var faults []error
+func checkFiles(c config.NATS) error {
+	var problems []error
 	for _, file := range []struct{ key, path string }{
 		{"nats.creds_file", c.CredsFile},
 		{"nats.nkey_file", c.NKeyFile},
@@ -114,13 +113,16 @@ func (c NATSConfig) checkFiles() error {
 		}
 		f, err := os.Open(file.path)
 		if err != nil {
-			faults = append(faults, &ConfigError{Key: file.key, Problem: fmt.Sprintf("cannot be read: %v", err)})
+			problems = append(problems, &config.Error{Key: file.key, Problem: fmt.Sprintf("cannot be read: %v", err)})
 			continue
 		}
 		_ = f.Close() // only read
 	}
-	return errors.Join(faults...)
+	return errors.Join(problems...)
 }
+
+// PacedDialer is a dialer for connections on which acknowledgements come.
+func PacedDialer() nats.CustomDialer { return pacedDialer{} }
 
 // reconnectDelay doubles from 50 ms up to 2 s, less a random part of up to
 // half: many clients that lost one server must not come back together.
@@ -165,45 +167,12 @@ func (c *pacedConn) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// Address returns the servers without user, password or token, to be shown.
-func (c NATSConfig) Address() string {
-	var hosts []string
-	for text := range strings.SplitSeq(c.URL, ",") {
-		u, err := parseNATSURL(text)
-		if err != nil {
-			return "nats.url"
-		}
-		host := u.Host
-		if u.Port() == "" {
-			host = net.JoinHostPort(u.Hostname(), "4222")
-		}
-		hosts = append(hosts, host)
+// MaxPayload asks the server for its limit, over a connection of its own.
+func MaxPayload(ctx context.Context, cfg config.NATS) (int64, error) {
+	nc, err := NATS(ctx, cfg, nats.MaxReconnects(0))
+	if err != nil {
+		return 0, err
 	}
-	return strings.Join(hosts, ",")
-}
-
-// checkNATSURLs says what is wrong with the URLs. It quotes none of them: a
-// malformed one may have its password anywhere.
-func checkNATSURLs(list string) error {
-	for text := range strings.SplitSeq(list, ",") {
-		u, err := parseNATSURL(text)
-		switch {
-		case err != nil:
-			return errors.New("cannot be read as a URL such as nats://host:4222; " +
-				"characters of a password such as / : @ % # , must be percent-encoded")
-		case u.Scheme != "nats" && u.Scheme != "tls" && u.Scheme != "ws" && u.Scheme != "wss":
-			return fmt.Errorf("the scheme %q is not one of nats, tls, ws, wss", u.Scheme)
-		case u.Hostname() == "":
-			return errors.New("has a URL without a host; write nats://host:4222, and several separated by commas")
-		}
-	}
-	return nil
-}
-
-func parseNATSURL(text string) (*url.URL, error) {
-	text = strings.TrimSpace(text)
-	if !strings.Contains(text, "://") {
-		text = "nats://" + text
-	}
-	return url.Parse(text)
+	defer nc.Close()
+	return nc.MaxPayload(), nil
 }

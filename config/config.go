@@ -1,4 +1,11 @@
-package walrelay
+// Package config says what a relay is told.
+//
+// Input: values that a caller has read from flags, environment and file, by the
+// keys that the tags name. Output: a [Config] with its defaults, every problem
+// of it at once ([Config.Validate]), and the [Plan] that the components take
+// ([Config.Compile]). The package connects to nothing, and must not import what
+// runs a relay.
+package config
 
 import "time"
 
@@ -6,36 +13,36 @@ import "time"
 // means its default, which [Config.WithDefaults] fills in; only Postgres.URL
 // and NATS.URL have none. The tags name the keys of the configuration file.
 type Config struct {
-	Postgres PostgresConfig `koanf:"postgres"`
-	NATS     NATSConfig     `koanf:"nats"`
+	Postgres Postgres `koanf:"postgres"`
+	NATS     NATS     `koanf:"nats"`
 	// Slot is the logical replication slot; default "walrelay".
 	Slot string `koanf:"slot"`
 	// Publication is the publication that the slot reads; default "walrelay".
 	Publication string `koanf:"publication"`
 	// Failover asks init to create the slot with the failover property
 	// (Postgres 17 and newer).
-	Failover bool           `koanf:"failover"`
-	Outbox   OutboxConfig   `koanf:"outbox"`
-	Streams  []StreamConfig `koanf:"streams"`
-	Publish  PublishConfig  `koanf:"publish"`
-	Retry    RetryConfig    `koanf:"retry"`
-	Routes   []RouteConfig  `koanf:"routes"`
-	HTTP     HTTPConfig     `koanf:"http"`
-	Log      LogConfig      `koanf:"log"`
+	Failover bool     `koanf:"failover"`
+	Outbox   Outbox   `koanf:"outbox"`
+	Streams  []Stream `koanf:"streams"`
+	Publish  Publish  `koanf:"publish"`
+	Retry    Retry    `koanf:"retry"`
+	Routes   []Route  `koanf:"routes"`
+	HTTP     HTTP     `koanf:"http"`
+	Log      Log      `koanf:"log"`
 	// ShutdownTimeout bounds the draining of in-flight publishes at the end of
 	// a run; default 5s.
 	ShutdownTimeout time.Duration `koanf:"shutdown_timeout"`
 }
 
-// PostgresConfig says how to reach the database.
-type PostgresConfig struct {
+// Postgres says how to reach the database.
+type Postgres struct {
 	// URL is a libpq URL or keyword string; required. Everything that libpq's
 	// PG… environment variables and .pgpass say applies too.
 	URL string `koanf:"url"`
 }
 
-// NATSConfig says how to reach the NATS servers.
-type NATSConfig struct {
+// NATS says how to reach the NATS servers.
+type NATS struct {
 	// URL is one NATS URL or several, separated by commas; required.
 	URL      string `koanf:"url"`
 	User     string `koanf:"user"`
@@ -44,25 +51,25 @@ type NATSConfig struct {
 	// CredsFile is a file with a user JWT and its nkey seed.
 	CredsFile string `koanf:"creds_file"`
 	// NKeyFile is a file with an nkey seed.
-	NKeyFile string        `koanf:"nkey_file"`
-	TLS      NATSTLSConfig `koanf:"tls"`
+	NKeyFile string  `koanf:"nkey_file"`
+	TLS      NATSTLS `koanf:"tls"`
 	// Domain is the JetStream domain, if not the server's own.
 	Domain string `koanf:"domain"`
 }
 
-// NATSTLSConfig has the files of a TLS connection to NATS, in PEM.
-type NATSTLSConfig struct {
+// NATSTLS has the files of a TLS connection to NATS, in PEM.
+type NATSTLS struct {
 	CAFile   string `koanf:"ca_file"`
 	CertFile string `koanf:"cert_file"`
 	KeyFile  string `koanf:"key_file"`
 }
 
-// OutboxConfig says which tables are outboxes and how their columns map.
-type OutboxConfig struct {
+// Outbox says which tables are outboxes and how their columns map.
+type Outbox struct {
 	// Tables are schema-qualified; default ["public.outbox"].
 	Tables []string `koanf:"tables"`
 	// Mappings override, for some of the tables, which column is what.
-	Mappings []MappingConfig `koanf:"mappings"`
+	Mappings []Mapping `koanf:"mappings"`
 	// AfterPublish says what becomes of rows whose event has an outcome:
 	// "delete" (default), once RepairWindow has passed since they were published;
 	// "mark", in the column published_at; or "keep".
@@ -72,9 +79,9 @@ type OutboxConfig struct {
 	RepairWindow time.Duration `koanf:"repair_window"`
 }
 
-// RetryConfig says when an event that could not be published, for a reason of
+// Retry says when an event that could not be published, for a reason of
 // its own, is tried again. In a route, what is not set is as for all.
-type RetryConfig struct {
+type Retry struct {
 	// Initial is the delay after the first attempt; default 5s.
 	Initial time.Duration `koanf:"initial"`
 	// Factor is by how much each delay is longer than the one before; default 2.
@@ -89,8 +96,8 @@ type RetryConfig struct {
 	FailedHoldsKey bool `koanf:"failed_holds_key"`
 }
 
-// MappingConfig says which columns of one table make an event.
-type MappingConfig struct {
+// Mapping says which columns of one table make an event.
+type Mapping struct {
 	Table string `koanf:"table"`
 	// Preset is "walrelay" (default), "debezium" or "django-broadcaster".
 	Preset string `koanf:"preset"`
@@ -104,8 +111,8 @@ type MappingConfig struct {
 	Values map[string]string `koanf:"values"`
 }
 
-// StreamConfig is one JetStream stream to publish to.
-type StreamConfig struct {
+// Stream is one JetStream stream to publish to.
+type Stream struct {
 	// Name of the stream; required.
 	Name string `koanf:"name"`
 	// Subjects that init creates the stream with; default ["events.>"] for the
@@ -123,8 +130,8 @@ type StreamConfig struct {
 	MaxBytes int64         `koanf:"max_bytes"`
 }
 
-// PublishConfig says how events are published.
-type PublishConfig struct {
+// Publish says how events are published.
+type Publish struct {
 	// Subject is the template of subjects; default "events.{type}".
 	Subject string `koanf:"subject"`
 	// Mode is "binary" (default) or "structured" (CloudEvents content modes).
@@ -157,8 +164,8 @@ const (
 	OverflowSplit = "split"
 )
 
-// RouteConfig is a rule; the first whose conditions all match decides.
-type RouteConfig struct {
+// Route is a rule; the first whose conditions all match decides.
+type Route struct {
 	// Conditions; an empty one matches everything. Type and Source may contain
 	// * for any run of characters. Table is schema-qualified.
 	Type   string `koanf:"type"`
@@ -173,17 +180,17 @@ type RouteConfig struct {
 	// Drop says that the event is not published at all.
 	Drop bool `koanf:"drop"`
 	// Retry overrides retry.
-	Retry RetryConfig `koanf:"retry"`
+	Retry Retry `koanf:"retry"`
 }
 
-// HTTPConfig says where health and metrics are served.
-type HTTPConfig struct {
+// HTTP says where health and metrics are served.
+type HTTP struct {
 	// Addr to listen on; default "127.0.0.1:8080"; "off" serves nothing.
 	Addr string `koanf:"addr"`
 }
 
-// LogConfig says what is logged, and how.
-type LogConfig struct {
+// Log says what is logged, and how.
+type Log struct {
 	// Level is debug, info (default), warn or error.
 	Level string `koanf:"level"`
 	// Format is json, console, or auto (default): console on a terminal.

@@ -1,4 +1,4 @@
-package walrelay
+package config
 
 import (
 	"errors"
@@ -23,14 +23,14 @@ import (
 // DefaultStream is the stream that is used when none is configured.
 const DefaultStream = "EVENTS"
 
-// ConfigError says what is wrong with one key of the configuration.
-type ConfigError struct {
+// Error says what is wrong with one key of the configuration.
+type Error struct {
 	// Key as in the configuration file, such as routes[2].subject.
 	Key     string
 	Problem string
 }
 
-func (e *ConfigError) Error() string { return e.Key + ": " + e.Problem }
+func (e *Error) Error() string { return e.Key + ": " + e.Problem }
 
 // WithDefaults returns the configuration with every zero value that has a
 // default replaced by it. What the receiver refers to is not changed.
@@ -42,7 +42,7 @@ func (c Config) WithDefaults() Config {
 	}
 	c.Streams = slices.Clone(c.Streams)
 	if len(c.Streams) == 0 {
-		c.Streams = []StreamConfig{{Name: DefaultStream}}
+		c.Streams = []Stream{{Name: DefaultStream}}
 	}
 	for i := range c.Streams {
 		s := &c.Streams[i]
@@ -84,6 +84,13 @@ func (c Config) WithDefaults() Config {
 	return c
 }
 
+// StagedEvents and StagedBytes bound what waits for one write to the delay
+// table.
+const (
+	StagedEvents = 1000
+	StagedBytes  = 8 << 20
+)
+
 // eventOverhead is what an event that is kept takes beside its bytes, near
 // enough: the [event.Event], its place in the window, and what they refer to.
 const eventOverhead = 512
@@ -94,7 +101,7 @@ const eventOverhead = 512
 func (c Config) MaxBuffered() int64 {
 	c = c.WithDefaults()
 	window := int64(c.Publish.MaxInFlightBytes) + int64(c.Publish.MaxInFlight)*eventOverhead
-	return int64(len(c.Streams))*window + maxStagedBytes + maxStaged*eventOverhead
+	return int64(len(c.Streams))*window + StagedBytes + StagedEvents*eventOverhead
 }
 
 func defaults[T comparable](value *T, fallback T) {
@@ -105,7 +112,7 @@ func defaults[T comparable](value *T, fallback T) {
 }
 
 // Validate reports everything that is wrong with the configuration, without
-// connecting to anything: nil, or *[ConfigError] values that are joined. A zero
+// connecting to anything: nil, or *[Error] values that are joined. A zero
 // value counts as its default.
 func (c Config) Validate() error {
 	c = c.WithDefaults()
@@ -121,41 +128,41 @@ func (c Config) Validate() error {
 	}
 	v.http(c.HTTP)
 	if !slices.Contains([]string{"debug", "info", "warn", "error"}, c.Log.Level) {
-		v.fault("log.level", "%q is not one of debug, info, warn, error", c.Log.Level)
+		v.problem("log.level", "%q is not one of debug, info, warn, error", c.Log.Level)
 	}
 	if !slices.Contains([]string{"auto", "json", "console"}, c.Log.Format) {
-		v.fault("log.format", "%q is not one of auto, json, console", c.Log.Format)
+		v.problem("log.format", "%q is not one of auto, json, console", c.Log.Format)
 	}
 	v.positive("shutdown_timeout", int64(c.ShutdownTimeout))
-	return errors.Join(v.faults...)
+	return errors.Join(v.problems...)
 }
 
-type validator struct{ faults []error }
+type validator struct{ problems []error }
 
-func (v *validator) fault(key, format string, args ...any) {
-	v.faults = append(v.faults, &ConfigError{Key: key, Problem: fmt.Sprintf(format, args...)})
+func (v *validator) problem(key, format string, args ...any) {
+	v.problems = append(v.problems, &Error{Key: key, Problem: fmt.Sprintf(format, args...)})
 }
 
 func (v *validator) positive(key string, n int64) {
 	if n <= 0 {
-		v.fault(key, "must be greater than zero")
+		v.problem(key, "must be greater than zero")
 	}
 }
 
-func (v *validator) postgres(c PostgresConfig) {
+func (v *validator) postgres(c Postgres) {
 	if c.URL == "" {
-		v.fault("postgres.url", "must be set")
+		v.problem("postgres.url", "must be set")
 		return
 	}
-	if _, err := parsePostgres(c.URL); err != nil {
-		v.fault("postgres.url", "%v", err)
+	if _, err := ParsePostgres(c.URL); err != nil {
+		v.problem("postgres.url", "%v", err)
 	}
 }
 
-// parsePostgres reads a connection string. Its errors quote no part of a
+// ParsePostgres reads a libpq URL or keyword string. Its errors quote no part of a
 // string that may be a password: which part of a malformed URL that is, nobody
 // can tell.
-func parsePostgres(text string) (*pgx.ConnConfig, error) {
+func ParsePostgres(text string) (*pgx.ConnConfig, error) {
 	config, err := pgx.ParseConfig(text)
 	if err == nil {
 		return config, nil
@@ -168,11 +175,11 @@ func parsePostgres(text string) (*pgx.ConnConfig, error) {
 		"in a URL, characters of the password such as / : @ % # must be percent-encoded")
 }
 
-func (v *validator) nats(c NATSConfig) {
+func (v *validator) nats(c NATS) {
 	if c.URL == "" {
-		v.fault("nats.url", "must be set")
-	} else if err := checkNATSURLs(c.URL); err != nil {
-		v.fault("nats.url", "%v", err)
+		v.problem("nats.url", "must be set")
+	} else if err := c.CheckURLs(); err != nil {
+		v.problem("nats.url", "%v", err)
 	}
 	var ways []string
 	for _, way := range []struct {
@@ -189,47 +196,57 @@ func (v *validator) nats(c NATSConfig) {
 		}
 	}
 	if len(ways) > 1 {
-		v.fault(ways[1], "cannot be used together with %s", ways[0])
+		v.problem(ways[1], "cannot be used together with %s", ways[0])
 	}
 	if c.Password != "" && c.User == "" {
-		v.fault("nats.password", "needs nats.user")
+		v.problem("nats.password", "needs nats.user")
 	}
 	if c.TLS.CertFile != "" && c.TLS.KeyFile == "" {
-		v.fault("nats.tls.cert_file", "needs nats.tls.key_file")
+		v.problem("nats.tls.cert_file", "needs nats.tls.key_file")
 	}
 	if c.TLS.KeyFile != "" && c.TLS.CertFile == "" {
-		v.fault("nats.tls.key_file", "needs nats.tls.cert_file")
+		v.problem("nats.tls.key_file", "needs nats.tls.cert_file")
 	}
 	if strings.ContainsAny(c.Domain, ".*> \t") {
-		v.fault("nats.domain", "%q must not contain dots, wildcards or spaces", c.Domain)
+		v.problem("nats.domain", "%q must not contain dots, wildcards or spaces", c.Domain)
 	}
 }
 
 var slotName = regexp.MustCompile(`^[a-z0-9_]{1,63}$`)
 
-// database checks what concerns the objects in the database; PrintSQL needs no
-// more than this.
+// ValidateDatabase is [Config.Validate] for what concerns objects in the
+// database, and the connection to it if there is one: what is needed to print
+// SQL. The configuration has its defaults.
+func (c Config) ValidateDatabase() error {
+	var v validator
+	v.database(c)
+	if c.Postgres.URL != "" {
+		v.postgres(c.Postgres)
+	}
+	return errors.Join(v.problems...)
+}
+
 func (v *validator) database(c Config) {
 	if !slotName.MatchString(c.Slot) {
-		v.fault("slot", "%q is no slot name: 1 to 63 lower-case letters, digits and underscores", c.Slot)
+		v.problem("slot", "%q is not a valid slot name (1–63 of a-z, 0-9, _)", c.Slot)
 	}
 	if problem := identifierProblem(c.Publication); problem != "" {
-		v.fault("publication", "%q %s", c.Publication, problem)
+		v.problem("publication", "%q %s", c.Publication, problem)
 	}
 	if !slices.Contains([]string{"delete", "mark", "keep"}, c.Outbox.AfterPublish) {
-		v.fault("outbox.after_publish", "%q is unknown; there are delete, mark and keep", c.Outbox.AfterPublish)
+		v.problem("outbox.after_publish", "%q is unknown; there are delete, mark and keep", c.Outbox.AfterPublish)
 	}
 	v.positive("outbox.repair_window", int64(c.Outbox.RepairWindow))
 	for i, text := range c.Outbox.Tables {
 		key := fmt.Sprintf("outbox.tables[%d]", i)
-		table, err := parseTable(text)
+		table, err := ParseTable(text)
 		switch {
 		case err != nil:
-			v.fault(key, "%v", err)
-		case table.Schema == ownSchema:
-			v.fault(key, "%q: the schema %s is walrelay's own", text, ownSchema)
+			v.problem(key, "%v", err)
+		case table.Schema == sql.OwnSchema:
+			v.problem(key, "%q: the schema %s is walrelay's own", text, sql.OwnSchema)
 		case slices.Contains(c.Outbox.Tables[:i], text):
-			v.fault(key, "%q is listed twice", text)
+			v.problem(key, "%q is listed twice", text)
 		}
 	}
 	seen := map[string]bool{}
@@ -237,32 +254,29 @@ func (v *validator) database(c Config) {
 		key := fmt.Sprintf("outbox.mappings[%d]", i)
 		switch {
 		case m.Table == "":
-			v.fault(key+".table", "must be set")
+			v.problem(key+".table", "must be set")
 		case !slices.Contains(c.Outbox.Tables, m.Table):
-			v.fault(key+".table", "%q is not one of outbox.tables", m.Table)
+			v.problem(key+".table", "%q is not one of outbox.tables", m.Table)
 		case seen[m.Table]:
-			v.fault(key+".table", "%q has two mappings", m.Table)
+			v.problem(key+".table", "%q has two mappings", m.Table)
 		}
 		seen[m.Table] = true
 		mapping, err := decode.Preset(m.Preset)
 		if err != nil {
-			v.fault(key+".preset", "%v", err)
+			v.problem(key+".preset", "%v", err)
 			continue
 		}
 		if _, err := mapping.With(m.Columns, m.Values); err != nil {
 			for text := range strings.Lines(err.Error()) { // one for each attribute
-				v.fault(key, "%s", strings.TrimSpace(text))
+				v.problem(key, "%s", strings.TrimSpace(text))
 			}
 		}
 	}
 }
 
-// ownSchema is where walrelay keeps its own tables.
-const ownSchema = "walrelay"
-
-// parseTable splits schema.table. Both are taken as they are, like quoted
+// ParseTable splits schema.table. Both are taken as they are, like quoted
 // identifiers.
-func parseTable(text string) (sql.Table, error) {
+func ParseTable(text string) (sql.Table, error) {
 	schema, name, ok := strings.Cut(text, ".")
 	if !ok {
 		return sql.Table{}, fmt.Errorf("%q: write the table with its schema, such as public.%s", text, text)
@@ -292,30 +306,30 @@ func identifierProblem(name string) string {
 	return ""
 }
 
-func (v *validator) publish(c PublishConfig, streams []StreamConfig) {
+func (v *validator) publish(c Publish, streams []Stream) {
 	if _, err := router.ParseSubject(c.Subject); err != nil {
-		v.fault("publish.subject", "%v", err)
+		v.problem("publish.subject", "%v", err)
 	}
 	if _, err := router.ParseMode(c.Mode); err != nil {
-		v.fault("publish.mode", "%v", err)
+		v.problem("publish.mode", "%v", err)
 	}
 	v.positive("publish.max_in_flight", int64(c.MaxInFlight))
 	v.positive("publish.max_in_flight_bytes", int64(c.MaxInFlightBytes))
 	v.positive("publish.ack_timeout", int64(c.AckTimeout))
 	if c.AtomicMaxEvents < 1 || c.AtomicMaxEvents > longestBatch {
-		v.fault("publish.atomic_max_events", "%d is not between 1 and %d", c.AtomicMaxEvents, longestBatch)
+		v.problem("publish.atomic_max_events", "%d is not between 1 and %d", c.AtomicMaxEvents, longestBatch)
 	} else if c.Atomic && c.AtomicMaxEvents > c.MaxInFlight {
-		v.fault("publish.atomic_max_events", "%d is more than publish.max_in_flight (%d)", c.AtomicMaxEvents, c.MaxInFlight)
+		v.problem("publish.atomic_max_events", "%d is more than publish.max_in_flight (%d)", c.AtomicMaxEvents, c.MaxInFlight)
 	}
 	if c.AtomicOverflow != OverflowDelay && c.AtomicOverflow != OverflowSplit {
-		v.fault("publish.atomic_overflow", "%q is none of delay, split", c.AtomicOverflow)
+		v.problem("publish.atomic_overflow", "%q must be delay or split", c.AtomicOverflow)
 	}
 	if !c.Atomic {
 		return
 	}
 	for i, s := range streams {
 		if s.Shared {
-			v.fault(fmt.Sprintf("streams[%d].shared", i), "must not be true with publish.atomic: only in a stream of its own does walrelay know that a batch is stored")
+			v.problem(fmt.Sprintf("streams[%d].shared", i), "must not be true with publish.atomic: only in a stream of its own does walrelay know that a batch is stored")
 		}
 	}
 }
@@ -324,45 +338,45 @@ func (v *validator) publish(c PublishConfig, streams []StreamConfig) {
 // collected they have no outcome, and the number of such events is bounded.
 const longestBatch = 10_000
 
-func (v *validator) retry(key string, c RetryConfig) {
+func (v *validator) retry(key string, c Retry) {
 	v.positive(key+".initial", int64(c.Initial))
 	v.positive(key+".factor", int64(c.Factor))
 	v.positive(key+".max", int64(c.Max))
 	if c.MaxRetries < -1 || c.MaxRetries > math.MaxInt32 {
-		v.fault(key+".max_retries", "%d is no number of retries; -1 means none", c.MaxRetries)
+		v.problem(key+".max_retries", "%d must be -1 (never) or the number of retries", c.MaxRetries)
 	}
 }
 
-func (v *validator) route(key string, r RouteConfig, c Config) {
+func (v *validator) route(key string, r Route, c Config) {
 	v.retry(key+".retry", r.Retry)
 	if r.Retry.FailedHoldsKey {
-		v.fault(key+".retry.failed_holds_key", "holds for all events; set it in retry")
+		v.problem(key+".retry.failed_holds_key", "holds for all events; set it in retry")
 	}
 	if r.Table != "" && !slices.Contains(c.Outbox.Tables, r.Table) {
-		v.fault(key+".table", "%q is not one of outbox.tables", r.Table)
+		v.problem(key+".table", "%q is not one of outbox.tables", r.Table)
 	}
 	if r.Drop {
 		for _, unused := range [][2]string{{"stream", r.Stream}, {"subject", r.Subject}, {"mode", r.Mode}} {
 			if unused[1] != "" {
-				v.fault(key+"."+unused[0], "has no meaning together with drop")
+				v.problem(key+"."+unused[0], "has no meaning together with drop")
 			}
 		}
 		return
 	}
-	if r.Stream != "" && !slices.ContainsFunc(c.Streams, func(s StreamConfig) bool { return s.Name == r.Stream }) {
-		v.fault(key+".stream", "%q is not one of streams", r.Stream)
+	if r.Stream != "" && !slices.ContainsFunc(c.Streams, func(s Stream) bool { return s.Name == r.Stream }) {
+		v.problem(key+".stream", "%q is not one of streams", r.Stream)
 	}
 	if r.Subject != "" {
 		if _, err := router.ParseSubject(r.Subject); err != nil {
-			v.fault(key+".subject", "%v", err)
+			v.problem(key+".subject", "%v", err)
 		}
 	}
 	if _, err := router.ParseMode(r.Mode); err != nil {
-		v.fault(key+".mode", "%v", err)
+		v.problem(key+".mode", "%v", err)
 	}
 }
 
-func (v *validator) http(c HTTPConfig) {
+func (v *validator) http(c HTTP) {
 	if c.Addr == "off" {
 		return
 	}
@@ -371,6 +385,6 @@ func (v *validator) http(c HTTPConfig) {
 		_, err = strconv.ParseUint(port, 10, 16)
 	}
 	if err != nil {
-		v.fault("http.addr", `%q is neither host:port nor "off"`, c.Addr)
+		v.problem("http.addr", `%q is neither host:port nor "off"`, c.Addr)
 	}
 }

@@ -1,0 +1,72 @@
+package config
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/walrelay/walrelay/decode"
+	"github.com/walrelay/walrelay/retry"
+	"github.com/walrelay/walrelay/router"
+)
+
+// Plan is a configuration in the form that the components take.
+type Plan struct {
+	Decode  decode.Config
+	Streams []router.Stream
+	Rules   *router.Rules
+}
+
+// Compile returns the plan of a valid configuration that has its defaults.
+func (c Config) Compile() (*Plan, error) {
+	p := &Plan{}
+	p.Decode.Prefix = retry.Prefix(c.Slot)
+	mappings := make(map[string]Mapping, len(c.Outbox.Mappings))
+	for _, m := range c.Outbox.Mappings {
+		mappings[m.Table] = m
+	}
+	for _, name := range c.Outbox.Tables {
+		schema, table, _ := strings.Cut(name, ".")
+		m := mappings[name]
+		mapping, err := decode.Preset(m.Preset)
+		if err == nil {
+			mapping, err = mapping.With(m.Columns, m.Values)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("the mapping of table %s: %w", name, err)
+		}
+		p.Decode.Tables = append(p.Decode.Tables, decode.Table{Schema: schema, Name: table, Mapping: mapping})
+	}
+	for _, s := range c.Streams {
+		p.Streams = append(p.Streams, router.Stream{Name: s.Name, Shared: s.Shared})
+	}
+	rules := make([]router.Rule, 0, len(c.Routes))
+	for _, r := range c.Routes {
+		rules = append(rules, router.Rule{
+			Type: r.Type, Source: r.Source, Table: r.Table,
+			Stream: r.Stream, Subject: r.Subject, Mode: r.Mode, Drop: r.Drop, Retry: r.Retry.policy(),
+		})
+	}
+	var err error
+	p.Rules, err = router.NewRules(rules, router.Rule{
+		Stream: c.Streams[0].Name, Subject: c.Publish.Subject, Mode: c.Publish.Mode, Retry: c.Retry.policy(),
+	})
+	if err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+func (c Retry) policy() retry.Policy {
+	return retry.Policy{Initial: c.Initial, Factor: float64(c.Factor), Max: c.Max, MaxRetries: max(0, c.MaxRetries)}
+}
+
+// OwnForm reports whether a table is of walrelay's own form, so that init can
+// create it.
+func (c Config) OwnForm(table string) bool {
+	for _, m := range c.Outbox.Mappings {
+		if m.Table == table && (m.Preset != "" && m.Preset != "walrelay" || len(m.Columns) > 0) {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,118 @@
+package connect
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/walrelay/walrelay/config"
+	"github.com/walrelay/walrelay/internal/problem"
+)
+
+// jetStreamTimeout bounds one request to the JetStream API.
+const jetStreamTimeout = 5 * time.Second
+
+// JetStream asks for streams, and makes them. Safe for concurrent use.
+type JetStream struct {
+	conn    *nats.Conn
+	js      jetstream.JetStream
+	address string
+}
+
+// NewJetStream uses a connection, which stays the caller's.
+func NewJetStream(conn *nats.Conn, cfg config.NATS) (*JetStream, error) {
+	var js jetstream.JetStream
+	var err error
+	if cfg.Domain != "" {
+		js, err = jetstream.NewWithDomain(conn, cfg.Domain)
+	} else {
+		js, err = jetstream.New(conn)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("using JetStream: %w", err)
+	}
+	return &JetStream{conn: conn, js: js, address: cfg.Address()}, nil
+}
+
+// Stream asks for a stream; nil if there is none. It blocks for 5 s at most. A
+// *[problem.Problem] says what only a person can mend.
+func (j *JetStream) Stream(ctx context.Context, name string) (*jetstream.StreamInfo, error) {
+	ctx, cancel := context.WithTimeout(ctx, jetStreamTimeout)
+	defer cancel()
+	stream, err := j.js.Stream(ctx, name)
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		return nil, nil //nolint:nilnil // no stream is an answer
+	}
+	if err != nil {
+		return nil, j.refused(fmt.Sprintf("asking NATS for stream %q", name), err)
+	}
+	return stream.CachedInfo(), nil
+}
+
+// Create makes a stream. It blocks for 5 s at most. A *[problem.Problem] says
+// what only a person can mend.
+func (j *JetStream) Create(ctx context.Context, cfg jetstream.StreamConfig) (*jetstream.StreamInfo, error) {
+	ctx, cancel := context.WithTimeout(ctx, jetStreamTimeout)
+	defer cancel()
+	stream, err := j.js.CreateStream(ctx, cfg)
+	if err != nil {
+		return nil, j.refused(fmt.Sprintf("creating stream %q", cfg.Name), err)
+	}
+	return stream.CachedInfo(), nil
+}
+
+// refused says what became of a request to the JetStream API: a
+// [problem.Problem] if only a person can mend it.
+func (j *JetStream) refused(doing string, err error) error {
+	if errors.Is(err, nats.ErrNoResponders) || errors.Is(err, jetstream.ErrJetStreamNotEnabled) {
+		return NoJetStream(j.address)
+	}
+	if errors.Is(err, jetstream.ErrJetStreamNotEnabledForAccount) {
+		return &problem.Problem{ID: "jetstream_disabled", What: "JetStream is not enabled for the NATS account", Fix: "enable it, or use another account"}
+	}
+	// The server does not answer a request without permission; the connection
+	// hears of it on the side.
+	if last := j.conn.LastError(); errors.Is(err, context.DeadlineExceeded) && errors.Is(last, nats.ErrPermissionViolation) {
+		return &problem.Problem{ID: "nats_permission", What: doing, Err: last, Fix: "give the NATS user this permission"}
+	}
+	if apiErr, ok := errors.AsType[*jetstream.APIError](err); ok && apiErr.Code != http.StatusServiceUnavailable {
+		return &problem.Problem{ID: "stream_request", What: doing, Err: apiErr, Fix: "correct streams in the configuration or the server's settings"}
+	}
+	return fmt.Errorf("%s: %w", doing, err)
+}
+
+// NoJetStream says that a server has no JetStream.
+func NoJetStream(address string) *problem.Problem {
+	return &problem.Problem{
+		ID:   "jetstream_missing",
+		What: fmt.Sprintf("NATS at %s has no JetStream", address),
+		Fix:  "start nats-server with -js, or correct nats.url or nats.domain",
+	}
+}
+
+// Refused turns a refused connection to NATS, which does not go away by itself,
+// into a [problem.Problem], and leaves any other error as it is.
+func Refused(cfg config.NATS, err error) error {
+	for _, refusal := range []error{nats.ErrAuthorization, nats.ErrAuthExpired, nats.ErrAuthRevoked, nats.ErrAccountAuthExpired} {
+		if errors.Is(err, refusal) {
+			return &problem.Problem{
+				ID: "nats_refused", What: fmt.Sprintf("NATS at %s refuses the connection", cfg.Address()), Err: refusal,
+				Fix: "correct nats.user and nats.password, nats.token, nats.creds_file or nats.nkey_file",
+			}
+		}
+	}
+	for _, refusal := range []error{nats.ErrSecureConnRequired, nats.ErrSecureConnWanted} {
+		if errors.Is(err, refusal) {
+			return &problem.Problem{
+				ID: "nats_refused", What: fmt.Sprintf("NATS at %s refuses the connection", cfg.Address()), Err: refusal,
+				Fix: "use tls:// or nats:// in nats.url, as the server does",
+			}
+		}
+	}
+	return err
+}

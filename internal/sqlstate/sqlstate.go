@@ -1,0 +1,38 @@
+// Package sqlstate has the SQLSTATEs that walrelay tells apart (Postgres manual,
+// appendix "PostgreSQL Error Codes"). Codes are compared, never words: these
+// depend on lc_messages. The package imports nothing.
+package sqlstate
+
+// Codes.
+const (
+	CharacterNotInRepertoire  = "22021"
+	InvalidTextRepresentation = "22P02"
+	UntranslatableCharacter   = "22P05"
+	InvalidAuthorization      = "28000"
+	InvalidPassword           = "28P01"
+	InvalidCatalogName        = "3D000"
+	ForeignKeyViolation       = "23503"
+	InsufficientPrivilege     = "42501"
+	UndefinedObject           = "42704"
+	SyntaxError               = "42601"
+	FeatureNotSupported       = "0A000"
+	ObjectInUse               = "55006"
+	ObjectNotInPrerequisite   = "55000"
+	LockNotAvailable          = "55P03"
+	QueryCanceled             = "57014"
+	AdminShutdown             = "57P01"
+	CannotConnectNow          = "57P03"
+	InvalidParameterValue     = "22023"
+	ConfigurationFileError    = "F0000"
+	UndefinedFile             = "58P01"
+	DuplicateObject           = "42710"
+	UniqueViolation           = "23505"
+)
+
+// Classes: the first two characters of a code.
+const (
+	ClassDataException        = "22"
+	ClassIntegrityViolation   = "23"
+	ClassInvalidAuthorization = "28"
+	ClassProgramLimitExceeded = "54"
+)
