@@ -83,9 +83,7 @@ func (c *cleaner) run(ctx context.Context) {
 // clean runs each task once, and returns when to do so again.
 func (c *cleaner) clean(ctx context.Context) (wait time.Duration, err error) {
 	s := c.session
-	s.saving.Lock()
-	published := s.recorded.published
-	s.saving.Unlock()
+	published := s.checkpoint.State().Published
 	if c.conn == nil || c.conn.IsClosed() {
 		if c.conn, err = connect.Postgres(ctx, s.relay.cfg.Postgres); err != nil {
 			return cleanInterval, err

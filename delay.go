@@ -31,7 +31,7 @@ import (
 type delay struct {
 	session *session
 	number  int64 // of the session
-	store   *retry.Store
+	table   *retry.Table
 	keys    *retry.Keys
 
 	// passed is the LSN below which every event had its outcome in a session
@@ -59,19 +59,23 @@ type staged struct {
 // open finds out what the table has.
 func (d *delay) open(ctx context.Context, conn *pgx.Conn, passed replication.LSN) error {
 	cfg := d.session.relay.cfg
-	hashes, known, err := retry.Load(ctx, conn, cfg.Slot, d.number, uint64(passed))
+	s := d.session
+	table, known, err := retry.Open(ctx, conn, retry.Config{
+		Connect:       func(ctx context.Context) (*pgx.Conn, error) { return connect.Durable(ctx, cfg.Postgres) },
+		Slot:          cfg.Slot,
+		Session:       d.number,
+		FailedBlocks:  cfg.Retry.FailedHoldsKey,
+		KeepDiscarded: cfg.Outbox.RepairWindow,
+		Frontier:      s.stream.Frontier(),
+		Checkpoint:    s.checkpoint,
+		Observe:       &tableObserver{metrics: s.relay.metrics, relay: s.relay, logged: make(map[bool]time.Time)},
+	}, passed)
 	if err != nil {
 		return err
 	}
 	d.passed, d.known = passed, known
 	d.transaction = newTransaction(cfg.Publish)
-	d.keys = retry.NewKeys(hashes)
-	d.store = retry.NewStore(retry.StoreConfig{
-		Connect:     func(ctx context.Context) (*pgx.Conn, error) { return connect.Durable(ctx, cfg.Postgres) },
-		Slot:        cfg.Slot,
-		Session:     d.number,
-		FailedHolds: cfg.Retry.FailedHoldsKey,
-	})
+	d.table, d.keys = table, table.Keys()
 	return nil
 }
 
@@ -85,15 +89,15 @@ func (d *delay) take(ctx context.Context, change decode.Change, ticket uint64, f
 	if len(d.known) > 0 {
 		if state, ok := d.known[ev.Position]; ok {
 			delete(d.known, ev.Position)
-			if state == retry.Retrying || state == retry.Held || state == retry.Failed && d.session.relay.cfg.Retry.FailedHoldsKey {
-				d.keys.Known(ev.PartitionKey)
+			if state.KeepsBlocked(d.session.relay.cfg.Retry.FailedHoldsKey) {
+				d.keys.RestoreFailed(ev.PartitionKey)
 			}
 			d.transaction.count(ev)
 			d.session.outcome(ticket, outcomeAlreadyDelayed, ev)
 			return nil
 		}
 	}
-	d.keys.Read(ev)
+	d.keys.ObserveReleased(ev)
 	f := router.Flight{Event: ev, Ticket: ticket}
 	switch {
 	case fault != nil:
@@ -201,7 +205,7 @@ func (d *delay) settle(ctx context.Context, idle bool) error {
 				entries = append(entries, *s.entry)
 			}
 		}
-		if err := d.store.Add(ctx, entries); err != nil {
+		if err := d.table.Add(ctx, entries); err != nil {
 			return err
 		}
 		for _, s := range batch {
@@ -241,12 +245,9 @@ func (d *delay) routeStaged(ctx context.Context, batch []staged) (rest []staged,
 
 // stored gives an event that is in the table its outcome.
 func (d *delay) stored(ev *event.Event, ticket uint64, state retry.State) {
-	switch state {
-	case retry.Retrying, retry.Held:
-		d.keys.Stored(ev.PartitionKey, false)
-	case retry.Failed:
-		d.keys.Stored(ev.PartitionKey, !d.session.relay.cfg.Retry.FailedHoldsKey)
-	case retry.Scheduled, retry.Discarded:
+	failedBlocks := d.session.relay.cfg.Retry.FailedHoldsKey
+	if state == retry.Failed || state.KeepsBlocked(failedBlocks) {
+		d.keys.Parked(ev.PartitionKey, !state.KeepsBlocked(failedBlocks))
 	}
 	d.session.outcome(ticket, string(state), ev)
 }
@@ -278,7 +279,7 @@ func (d *delay) Fail(ctx context.Context, failed []router.Flight, reason error, 
 	for _, f := range behind {
 		entries = append(entries, retry.NewEntry(f.Event, retry.Held))
 	}
-	if err := d.store.Add(ctx, entries); err != nil {
+	if err := d.table.Add(ctx, entries); err != nil {
 		return err
 	}
 	if whole {
@@ -298,28 +299,13 @@ func (d *delay) Fail(ctx context.Context, failed []router.Flight, reason error, 
 	return nil
 }
 
-// timer emits what is due, until the context ends.
-func (d *delay) timer(ctx context.Context) error {
-	s := d.session
-	return retry.NewTimer(retry.TimerConfig{
-		Store:    d.store,
-		Keys:     d.keys,
-		Frontier: s.stream.Frontier(),
-		Save: func(ctx context.Context, tx pgx.Tx) (replication.LSN, func(bool), error) {
-			return s.save(ctx, tx)
-		},
-		KeepDiscarded: s.relay.cfg.Outbox.RepairWindow,
-		Observe:       s.relay.metrics,
-	}).Run(ctx)
-}
-
 func (d *delay) close() {
-	if d.store == nil {
+	if d.table == nil {
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
-	if err := d.store.Close(ctx); err != nil {
+	if err := d.table.Close(ctx); err != nil {
 		d.session.relay.log.Debug().Err(err).Msg("closing the delay table")
 	}
 }

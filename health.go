@@ -20,6 +20,7 @@ type health struct {
 	phase string            // why it does not stream; empty while it does
 	nats  bool              // connected
 	held  map[string]string // stream to reason
+	table string            // why the delay table is waited for
 }
 
 func (h *health) setPhase(phase string) {
@@ -47,11 +48,18 @@ func (h *health) setHeld(stream string, reason error) {
 	h.held[stream] = reason.Error()
 }
 
-// release forgets what held the streams of a session that has ended.
+// setTable says why the delay table is waited for; nothing if it is not.
+func (h *health) setTable(reason string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.table = reason
+}
+
+// release forgets what held up a session that has ended.
 func (h *health) release() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.held = nil
+	h.held, h.table = nil, ""
 }
 
 // reasons says why the relay is not ready; none when it is.
@@ -67,6 +75,9 @@ func (h *health) reasons() []string {
 	}
 	for stream, reason := range h.held {
 		reasons = append(reasons, fmt.Sprintf("stream %q is held: %s", stream, reason))
+	}
+	if h.table != "" {
+		reasons = append(reasons, h.table)
 	}
 	slices.Sort(reasons)
 	return reasons

@@ -10,8 +10,8 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/walrelay/walrelay/event"
+	"github.com/walrelay/walrelay/journal"
 	"github.com/walrelay/walrelay/replication"
-	"github.com/walrelay/walrelay/router"
 	"github.com/walrelay/walrelay/sql"
 )
 
@@ -33,18 +33,18 @@ type journalReader struct {
 
 // journalPage is a page of the table that is being read.
 type journalPage struct {
-	router.JournalPage
+	journal.Page
 
 	id        int64
 	first     string
 	writtenAt time.Time
-	entries   *router.JournalReader
-	entry     router.JournalEntry // the next one
+	entries   *journal.Reader
+	entry     journal.Entry // the next one
 }
 
 // journalled is an entry, and when it was written down.
 type journalled struct {
-	router.JournalEntry
+	journal.Entry
 
 	writtenAt time.Time
 	// together says that events of its transaction stand beside it.
@@ -74,7 +74,7 @@ func (j *journalReader) next(ctx context.Context) (entry journalled, ok bool, er
 		if lowest == nil {
 			return journalled{}, false, nil
 		}
-		entry := journalled{JournalEntry: lowest.entry, writtenAt: lowest.writtenAt}
+		entry := journalled{Entry: lowest.entry, writtenAt: lowest.writtenAt}
 		if replication.LSN(entry.Position.CommitLSN) >= j.before {
 			return journalled{}, false, nil
 		}

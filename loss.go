@@ -9,6 +9,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/walrelay/walrelay/event"
+	"github.com/walrelay/walrelay/internal/checkpoint"
 	"github.com/walrelay/walrelay/internal/connect"
 	"github.com/walrelay/walrelay/internal/problem"
 	"github.com/walrelay/walrelay/replication"
@@ -45,7 +46,7 @@ func (r *Relay) missing(ctx context.Context, loss router.Loss) (string, error) {
 		return "", err
 	}
 	defer connect.ClosePostgres(conn)
-	recorded, err := loadProgress(ctx, conn, r.cfg.Slot)
+	recorded, err := checkpoint.Load(ctx, conn, r.cfg.Slot)
 	if err != nil || recorded == nil {
 		return "", err
 	}
@@ -54,7 +55,7 @@ func (r *Relay) missing(ctx context.Context, loss router.Loss) (string, error) {
 		return "", err
 	}
 	// What was not written down yet comes again from the slot.
-	loss.Recorded = recorded.streams[loss.Stream]
+	loss.Recorded = recorded.Streams[loss.Stream]
 	loss.Count = loss.Recorded.LastSequence - min(loss.LastSequence, loss.Recorded.LastSequence)
 	s, err := survey(ctx, conn, r.cfg.Slot, &loss, passed)
 	if err != nil {
@@ -71,12 +72,12 @@ func (r *Relay) missing(ctx context.Context, loss router.Loss) (string, error) {
 }
 
 // passedLSN is where the slot goes on.
-func passedLSN(ctx context.Context, conn *pgx.Conn, slot string, recorded *progress) (replication.LSN, error) {
+func passedLSN(ctx context.Context, conn *pgx.Conn, slot string, recorded *checkpoint.State) (replication.LSN, error) {
 	var confirmed replication.LSN
 	if err := conn.QueryRow(ctx, "SELECT coalesce(confirmed_flush_lsn, '0/0') FROM pg_catalog.pg_replication_slots WHERE slot_name = $1", slot).Scan(&confirmed); err != nil {
 		return 0, fmt.Errorf("reading what slot %q has confirmed: %w", slot, err)
 	}
-	return max(confirmed, recorded.flushLSN), nil
+	return max(confirmed, recorded.FlushLSN), nil
 }
 
 func counted(n int, noun string) string {

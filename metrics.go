@@ -23,6 +23,7 @@ type metrics struct {
 	heldKeys       prometheus.Gauge
 	oldestDue      prometheus.Gauge
 	lateness       prometheus.Histogram
+	blocked        *prometheus.GaugeVec
 	cleaned        prometheus.Counter
 	cleanUps       prometheus.Counter
 	publishLatency prometheus.Histogram
@@ -98,6 +99,10 @@ func newMetrics(inFlight func() float64, lagSeconds func() float64, ready func()
 			Name: "walrelay_delayed_oldest_due_seconds",
 			Help: "For how long the oldest event in the delay table that is due has been due; 0 when none is.",
 		}),
+		blocked: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "walrelay_delay_table_blocked",
+			Help: "1 while somebody's locks on the delay table keep emission, or publishing, waiting.",
+		}, []string{"waiting"}),
 		cleaned: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "walrelay_rows_cleaned_total",
 			Help: "Rows of published events that were marked or deleted.",
@@ -115,9 +120,12 @@ func newMetrics(inFlight func() float64, lagSeconds func() float64, ready func()
 	for o := range m.outcomes {
 		m.outcomes[o] = m.events.WithLabelValues(router.Outcome(o).String())
 	}
-	for _, state := range delayStates() {
+	for _, state := range retry.States() {
 		m.events.WithLabelValues(string(state))
 		m.delayed.WithLabelValues(string(state))
+	}
+	for _, waiting := range []string{"emission", "publishing"} {
+		m.blocked.WithLabelValues(waiting)
 	}
 	for _, class := range []string{failureMalformed, failureRefused} {
 		m.failures.WithLabelValues(class)
@@ -133,7 +141,7 @@ func newMetrics(inFlight func() float64, lagSeconds func() float64, ready func()
 	}
 	m.registry.MustRegister(
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
-		m.events, m.failures, m.apart, m.delayed, m.heldKeys, m.oldestDue, m.lateness, m.cleaned, m.cleanUps, m.publishLatency, m.commitLatency, m.lagBytes, m.retainedBytes, m.safeBytes, m.flushLSN, m.reconnects, m.held,
+		m.events, m.failures, m.blocked, m.apart, m.delayed, m.heldKeys, m.oldestDue, m.lateness, m.cleaned, m.cleanUps, m.publishLatency, m.commitLatency, m.lagBytes, m.retainedBytes, m.safeBytes, m.flushLSN, m.reconnects, m.held,
 		gauge("walrelay_in_flight", "Events that are sent and have no outcome.", inFlight),
 		gauge("walrelay_lag_seconds", "Age of the last published event while others wait; 0 when none does.", lagSeconds),
 		gauge("walrelay_ready", "1 while the relay streams, is connected to NATS and holds no stream.", ready),
@@ -148,10 +156,6 @@ func (m *metrics) published(took time.Duration, committed time.Time) {
 	}
 }
 
-func delayStates() []retry.State {
-	return []retry.State{retry.Scheduled, retry.Retrying, retry.Held, retry.Failed, retry.Discarded}
-}
-
 // Emitted implements [retry.Observer].
 func (m *metrics) Emitted(late []time.Duration) {
 	for _, d := range late {
@@ -161,7 +165,7 @@ func (m *metrics) Emitted(late []time.Duration) {
 
 // Counted implements [retry.Observer].
 func (m *metrics) Counted(states map[retry.State]int64, keys int, oldest float64) {
-	for _, state := range delayStates() {
+	for _, state := range retry.States() {
 		m.delayed.WithLabelValues(string(state)).Set(float64(states[state]))
 	}
 	m.heldKeys.Set(float64(keys))

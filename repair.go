@@ -14,6 +14,7 @@ import (
 
 	"github.com/walrelay/walrelay/config"
 	"github.com/walrelay/walrelay/event"
+	"github.com/walrelay/walrelay/internal/checkpoint"
 	"github.com/walrelay/walrelay/internal/connect"
 	"github.com/walrelay/walrelay/internal/problem"
 	"github.com/walrelay/walrelay/replication"
@@ -174,9 +175,10 @@ type repair struct {
 	conn    *pgx.Conn           // for progress and the journal
 	slot    *replication.Stream // nil in a dry run
 
-	system   replication.System
-	wal      replication.LSN
-	recorded progress
+	system     replication.System
+	wal        replication.LSN
+	checkpoint *checkpoint.Checkpoint // nil in a dry run
+	recorded   checkpoint.State
 	// passed is the LSN from which on the slot sends events again.
 	passed replication.LSN
 }
@@ -190,28 +192,25 @@ func (r *repair) open(ctx context.Context) (err error) {
 	if r.system, err = r.takeSlot(ctx); err != nil {
 		return err
 	}
-	if r.wal, err = walEnd(ctx, r.conn); err != nil {
-		return err
-	}
-	recorded, err := loadProgress(ctx, r.conn, r.cfg.Slot)
+	system := checkpoint.System{ID: r.system.ID, Timeline: r.system.Timeline}
+	recorded, err := checkpoint.Load(ctx, r.conn, r.cfg.Slot)
 	if err != nil || recorded == nil {
 		return err
 	}
-	if err := recorded.fits(r.cfg.Slot, r.system, r.wal); err != nil {
+	if r.options.DryRun {
+		if r.wal, err = checkpoint.WALEnd(ctx, r.conn); err == nil {
+			err = recorded.Fits(r.cfg.Slot, system, r.wal)
+		}
+		r.recorded = *recorded
+	} else {
+		if r.checkpoint, r.wal, err = checkpoint.Begin(ctx, r.conn, r.cfg.Slot, system); err == nil {
+			r.recorded = r.checkpoint.State()
+		}
+	}
+	if err != nil {
 		return err
 	}
-	if !r.options.DryRun {
-		session, err := takeOver(ctx, r.conn, r.cfg.Slot, r.system)
-		if err != nil {
-			return err
-		}
-		if recorded, err = loadProgress(ctx, r.conn, r.cfg.Slot); err != nil {
-			return err
-		}
-		recorded.session = session
-	}
-	r.recorded = *recorded
-	r.passed = max(r.system.ConfirmedFlush, r.recorded.flushLSN)
+	r.passed = max(r.system.ConfirmedFlush, r.recorded.FlushLSN)
 	return nil
 }
 
@@ -232,7 +231,7 @@ func (r *repair) close() {
 func (r *repair) takeSlot(ctx context.Context) (replication.System, error) {
 	pid := ""
 	cfg := replication.Config{
-		ConnString: r.cfg.Postgres.URL, Slot: r.cfg.Slot, Publication: r.cfg.Publication, Messages: true,
+		ConnString: r.cfg.Postgres.URL, Slot: r.cfg.Slot, Publication: r.cfg.Publication,
 		OnBusy: func(holder string) { pid = holder },
 	}
 	busy := func() error {
@@ -342,7 +341,7 @@ func (r *repair) losses(ctx context.Context) ([]router.Loss, error) {
 		return nil, err
 	}
 	for deadline := time.Now().Add(repairPatience); ; {
-		losses, err := rt.Losses(ctx, r.recorded.streams)
+		losses, err := rt.Losses(ctx, r.recorded.Streams)
 		if err == nil || problem.Permanent(err) || time.Now().After(deadline) {
 			return losses, err
 		}
@@ -396,9 +395,9 @@ func (r *repair) stream(ctx context.Context, loss *router.Loss) (StreamRepair, e
 // save writes down how far a stream has come.
 func (r *repair) save(ctx context.Context, stream string, state router.StreamState) error {
 	next := r.recorded
-	next.streams = maps.Clone(r.recorded.streams)
-	next.streams[stream] = state
-	if err := next.save(ctx, r.conn, r.cfg.Slot, nil); err != nil {
+	next.Streams = maps.Clone(r.recorded.Streams)
+	next.Streams[stream] = state
+	if err := r.checkpoint.Save(ctx, r.conn, next, nil); err != nil {
 		return err
 	}
 	r.recorded = next

@@ -79,7 +79,7 @@ func (p *restorer) restore(ctx context.Context, loss *router.Loss) error {
 		refused, ok := errors.AsType[*refusal](err)
 		switch {
 		case err == nil:
-			state := p.repair.recorded.streams[p.stream]
+			state := p.repair.recorded.Streams[p.stream]
 			state.Repairing = false
 			return p.repair.save(ctx, p.stream, state)
 		case !ok:
@@ -110,7 +110,7 @@ func (p *restorer) round(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, rt.Close()) }()
-	if err := rt.Open(ctx, p.repair.recorded.streams); err != nil {
+	if err := rt.Open(ctx, p.repair.recorded.Streams); err != nil {
 		return err
 	}
 	group, working := errgroup.WithContext(ctx)

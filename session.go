@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -16,9 +15,11 @@ import (
 
 	"github.com/walrelay/walrelay/config"
 	"github.com/walrelay/walrelay/decode"
+	"github.com/walrelay/walrelay/internal/checkpoint"
 	"github.com/walrelay/walrelay/internal/connect"
 	"github.com/walrelay/walrelay/internal/problem"
 	"github.com/walrelay/walrelay/internal/sqlstate"
+	"github.com/walrelay/walrelay/internal/wait"
 	"github.com/walrelay/walrelay/replication"
 	"github.com/walrelay/walrelay/retry"
 	"github.com/walrelay/walrelay/router"
@@ -57,10 +58,12 @@ type session struct {
 	delay   delay
 	cleaner cleaner
 	limits  limits
-	poke    chan struct{}
+	// reportNow asks the reporter not to wait for its next turn, and saveWanted
+	// says that somebody waits for the frontier to be saved.
+	reportNow  wait.Signal
+	saveWanted atomic.Bool
 
-	saving   sync.Mutex // guards recorded, also while it is being written
-	recorded progress   // what was last written
+	checkpoint *checkpoint.Checkpoint // saved by the reporter only
 
 	outcomes atomic.Uint64 // counts events that got theirs
 	sampled  sample        // used by the reporter only
@@ -79,12 +82,9 @@ type sample struct {
 // session streams until the context ends, which it does in order, or until
 // something fails.
 func (r *Relay) session(ctx context.Context, nc *nats.Conn) (err error) {
-	s := &session{relay: r, poke: make(chan struct{}, 1), limits: newLimits()}
+	s := &session{relay: r, reportNow: wait.NewSignal(), limits: newLimits()}
 	s.delay.session, s.cleaner.session = s, s
 	defer s.delay.close()
-	if s.decoder, err = decode.New(r.plan.Decode); err != nil {
-		return fmt.Errorf("preparing the decoder: %w", err)
-	}
 	r.health.setPhase("checking Postgres and NATS")
 	if err := r.inspectOnce(ctx); err != nil {
 		return err
@@ -97,11 +97,18 @@ func (r *Relay) session(ctx context.Context, nc *nats.Conn) (err error) {
 	if err := CheckSlot(ctx, s.control, r.cfg); err != nil {
 		return err
 	}
+	// Logical messages are asked for only where versions before walrelay.emitted
+	// have left some in the WAL.
+	before, err := checkpoint.Load(ctx, s.control, r.cfg.Slot)
+	if err != nil {
+		return err
+	}
+	legacy := before != nil && before.FlushLSN < before.MessagesUntil
 	s.stream, err = replication.Open(ctx, replication.Config{
 		ConnString:  r.cfg.Postgres.URL,
 		Slot:        r.cfg.Slot,
 		Publication: r.cfg.Publication,
-		Messages:    true,
+		Messages:    legacy,
 		OnBusy: func(pid string) {
 			r.health.setPhase("standby: another session holds the slot")
 			r.log.Info().Str("slot", r.cfg.Slot).Str("pid", pid).
@@ -201,59 +208,53 @@ func (r *Relay) inspectOnce(ctx context.Context) error {
 func (s *session) openRouter(ctx context.Context, nc *nats.Conn) error {
 	r, system := s.relay, s.stream.System()
 	r.health.setPhase("reading the streams")
-	recorded, err := loadProgress(ctx, s.control, r.cfg.Slot)
-	if err != nil {
-		return err
-	}
-	wal, err := walEnd(ctx, s.control)
-	if err != nil {
-		return err
-	}
-	if recorded != nil {
-		if err := recorded.fits(r.cfg.Slot, system, wal); err != nil {
-			return err
-		}
-	}
 	// From here on, an earlier session writes nothing any more. What it wrote
 	// until now counts.
-	if s.delay.number, err = takeOver(ctx, s.control, r.cfg.Slot, system); err != nil {
+	var wal replication.LSN
+	var err error
+	s.checkpoint, wal, err = checkpoint.Begin(ctx, s.control, r.cfg.Slot, checkpoint.System{ID: system.ID, Timeline: system.Timeline})
+	if err != nil {
 		return err
 	}
-	if recorded, err = loadProgress(ctx, s.control, r.cfg.Slot); err != nil {
-		return err
+	s.checkpoint.OnRequest(func() {
+		s.saveWanted.Store(true)
+		s.reportNow.Send()
+	})
+	state := s.checkpoint.State()
+	decoding := r.plan.Decode
+	decoding.MessagesUntil = uint64(state.MessagesUntil)
+	if s.decoder, err = decode.New(decoding); err != nil {
+		return fmt.Errorf("preparing the decoder: %w", err)
 	}
-	passed := max(system.ConfirmedFlush, recorded.flushLSN)
+	s.delay.number = state.Session
+	passed := max(system.ConfirmedFlush, state.FlushLSN)
 	if err := s.delay.open(ctx, s.control, passed); err != nil {
 		return err
 	}
 	cfg := routerConfig(r.plan, r.cfg, system, wal)
 	cfg.SplitRefused = r.cfg.Publish.AtomicOverflow == config.OverflowSplit
-	cfg.JournalFilling = s.pokeReporter
+	cfg.JournalFilling = s.reportNow.Send
 	cfg.Sink, cfg.Delay, cfg.Log = s, &s.delay, r.log
 	if s.router, err = router.New(nc, cfg); err != nil {
 		return fmt.Errorf("preparing to publish: %w", err)
 	}
-	if err := s.router.Open(ctx, recorded.streams); err != nil {
+	if err := s.router.Open(ctx, state.Streams); err != nil {
 		s.closeRouter()
 		return err
 	}
-	s.recorded = progress{
-		session:   s.delay.number,
-		systemID:  system.ID,
-		timeline:  system.Timeline,
-		flushLSN:  passed,
-		streams:   s.router.Progress(),
-		published: recorded.published,
+	state.FlushLSN, state.Streams = passed, s.router.Progress()
+	outboxes, tasks, err := s.describeOutboxes(ctx, s.control)
+	if err == nil {
+		s.cleaner.tasks = tasks
+		err = saveOutboxes(ctx, s.control, r.cfg.Slot, outboxes)
 	}
-	if s.recorded.outboxes, s.cleaner.tasks, err = s.describeOutboxes(ctx, s.control); err != nil {
+	if err == nil {
+		err = s.checkpoint.Save(ctx, s.control, state, nil)
+	}
+	if err != nil {
 		s.closeRouter()
-		return err
 	}
-	if err := s.recorded.save(ctx, s.control, r.cfg.Slot, nil); err != nil {
-		s.closeRouter()
-		return err
-	}
-	return nil
+	return err
 }
 
 func (s *session) closeRouter() {
@@ -285,7 +286,7 @@ func (s *session) run(ctx, work context.Context, cancel context.CancelCauseFunc,
 	defer interrupt()
 
 	group.Go(func() error { return s.router.Run(work) })
-	group.Go(func() error { return s.delay.timer(work) })
+	group.Go(func() error { return s.delay.table.Run(work) })
 	group.Go(func() error {
 		s.cleaner.run(work)
 		return nil
@@ -381,7 +382,7 @@ func (s *session) read(ctx context.Context) error {
 			s.stream.Age(msg.ServerTime.Sub(change.CommittedAt))
 		case decode.Marker:
 			if change.Marker == retry.Marker(s.delay.number) {
-				s.delay.keys.Marked(commitLSN)
+				s.delay.keys.ReplayedThrough(commitLSN)
 			}
 		case decode.Insert:
 			ticket, err := s.ticket(ctx)
@@ -413,7 +414,7 @@ func (s *session) keepalive(msg replication.Message, inTransaction bool) error {
 		}
 	}
 	if msg.ReplyRequested {
-		s.pokeReporter()
+		s.reportNow.Send()
 	}
 	if msg.ServerStopping && frontier.LSN() < frontier.Received() {
 		return replication.ErrServerStopping
@@ -444,13 +445,6 @@ func undecodable(err error) error {
 	}
 }
 
-func (s *session) pokeReporter() {
-	select {
-	case s.poke <- struct{}{}:
-	default:
-	}
-}
-
 // report tells the slot how far it may advance, once a second and when the
 // server asks, and watches the slot. It returns after a last report when
 // finish is closed.
@@ -466,7 +460,7 @@ func (s *session) report(ctx context.Context, finish <-chan struct{}) error {
 			return nil
 		case <-finish:
 			last = true
-		case <-s.poke:
+		case <-s.reportNow:
 		case <-ticker.C:
 		}
 		if err := s.samplePublished(ctx); err != nil {
@@ -498,23 +492,19 @@ func (s *session) report(ctx context.Context, finish <-chan struct{}) error {
 // next run knows.
 func (s *session) reportOnce(ctx context.Context) error {
 	lsn := s.stream.Frontier().LSN()
+	saved, _ := s.checkpoint.Saved()
+	wanted := s.saveWanted.Swap(false) && lsn > saved
 	// A transaction of millions of events moves nothing, and fills the journal.
-	if lsn <= s.stream.Reported() && !s.router.MustSave() {
+	if lsn <= s.stream.Reported() && !s.router.MustSave() && !wanted {
 		return nil
 	}
-	if s.progressed() {
-		err := s.withControl(ctx, func(ctx context.Context, conn *pgx.Conn) error {
-			_, done, err := s.save(ctx, conn)
-			if err == nil {
-				done(true)
-			}
-			return err
-		})
+	if wanted || s.progressed() {
+		err := s.withControl(ctx, func(ctx context.Context, conn *pgx.Conn) error { return s.save(ctx, conn, "") })
 		switch {
 		case errors.Is(err, retry.ErrSuperseded) || errors.Is(err, replication.ErrServerStopping):
 			return err
 		case err != nil:
-			s.relay.log.Warn().Err(err).Msg("progress is not written down, so the slot is not advanced; trying again")
+			s.relay.log.Warn().Err(err).Msg("the checkpoint is not saved, so the slot is not advanced; trying again")
 			return nil
 		}
 	}
@@ -539,15 +529,11 @@ func (s *session) samplePublished(ctx context.Context) error {
 	}
 	err := s.withControl(ctx, func(ctx context.Context, conn *pgx.Conn) error {
 		if reached {
-			s.saving.Lock()
-			s.recorded.published, s.recorded.noted = s.sampled.snapshot, false
-			s.saving.Unlock()
+			published := s.sampled.snapshot
 			s.sampled.snapshot = ""
-			_, done, err := s.save(ctx, conn)
-			if err != nil {
+			if err := s.save(ctx, conn, published); err != nil {
 				return err
 			}
-			done(true)
 		}
 		if s.sampled.outcomes == outcomes {
 			return nil // nothing has happened since
@@ -575,34 +561,29 @@ func (s *session) samplePublished(ctx context.Context) error {
 	return nil
 }
 
-// progressed reports whether there is anything to write down.
+// progressed reports whether there is anything to save.
 func (s *session) progressed() bool {
-	s.saving.Lock()
-	defer s.saving.Unlock()
-	return s.router.HasUnsaved() || !s.recorded.sameStreams(s.router.Progress())
+	state := s.checkpoint.State()
+	return s.router.HasUnsaved() || !state.SameStreams(s.router.Progress())
 }
 
-// save writes progress down and returns up to which LSN. Until done is called,
-// which says whether that is committed, nobody else does.
-func (s *session) save(ctx context.Context, conn execer) (lsn replication.LSN, done func(committed bool), err error) {
-	s.saving.Lock()
-	next := s.recorded
+// save saves the checkpoint, with a snapshot of which all is settled if one is
+// given. Only the reporter calls it.
+func (s *session) save(ctx context.Context, conn checkpoint.Execer, published string) error {
+	next := s.checkpoint.State()
 	// In this order: what the streams are said to have must not be behind.
-	next.flushLSN = max(next.flushLSN, s.stream.Frontier().LSN())
+	next.FlushLSN = max(next.FlushLSN, s.stream.Frontier().LSN())
 	// And the journal must have all that is before the LSN.
-	next.streams = s.router.Progress()
+	next.Streams = s.router.Progress()
 	unsaved := s.router.Unsaved()
-	if err := next.save(ctx, conn, s.relay.cfg.Slot, unsaved.Pages); err != nil {
-		s.saving.Unlock()
-		return 0, nil, err
+	if published != "" {
+		next.Published = published
 	}
-	return next.flushLSN, func(committed bool) {
-		if committed {
-			s.recorded = next
-			s.router.Saved(unsaved)
-		}
-		s.saving.Unlock()
-	}, nil
+	if err := s.checkpoint.Save(ctx, conn, next, unsaved.Pages); err != nil {
+		return err
+	}
+	s.router.Saved(unsaved)
+	return nil
 }
 
 // watchSlot measures how much write-ahead log the slot holds back.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -112,6 +113,10 @@ func (i *inspector) createPublication(ctx context.Context, tx pgx.Tx, state post
 			added = append(added, text)
 		}
 	}
+	const emitted = sql.OwnSchema + ".emitted"
+	if state.publication != nil && !state.publication.Emitted {
+		added = append(added, emitted)
+	}
 	if state.publication != nil && len(added) == 0 {
 		report.add("publication", i.cfg.Publication, AlreadyThere, "")
 		return nil
@@ -119,7 +124,7 @@ func (i *inspector) createPublication(ctx context.Context, tx pgx.Tx, state post
 	// A table that a publication of whole schemas has needs no entry.
 	wanted := added
 	if state.publication == nil {
-		wanted = i.cfg.Outbox.Tables
+		wanted = append(slices.Clone(i.cfg.Outbox.Tables), emitted)
 	}
 	statement, err := publicationSQL(i.cfg.Publication, wanted)
 	if err != nil {
@@ -129,7 +134,7 @@ func (i *inspector) createPublication(ctx context.Context, tx pgx.Tx, state post
 		return fmt.Errorf("creating publication %q: %w", i.cfg.Publication, err)
 	}
 	if state.publication == nil {
-		report.add("publication", i.cfg.Publication, Created, "inserts into "+strings.Join(wanted, ", "))
+		report.add("publication", i.cfg.Publication, Created, "inserts into "+strings.Join(i.cfg.Outbox.Tables, ", "))
 		return nil
 	}
 	report.add("publication", i.cfg.Publication, Changed, "added "+strings.Join(added, ", ")+"; rows inserted before are not streamed")

@@ -133,6 +133,9 @@ func (f *findings) publication(p *publicationState, cfg Config) {
 		f.fault(fmt.Sprintf("%s has tables of the schema %s (%s)", what, sql.OwnSchema, strings.Join(p.OwnTables, ", ")),
 			"walrelay would stream its own writes", "take them out of it")
 	}
+	if !p.AllTables && !p.Emitted {
+		f.missing(fmt.Sprintf("%s does not have table %s.emitted, by which delayed events come back", what, sql.OwnSchema))
+	}
 	if !p.Inserts {
 		f.fault(what+" does not publish inserts", "", set+"(publish = 'insert')")
 	}

@@ -67,6 +67,7 @@ type publicationState struct {
 	Others    bool     `db:"others"`
 	ViaRoot   bool     `db:"via_root"`
 	OwnTables []string `db:"own_tables"`
+	Emitted   bool     `db:"emitted"`
 }
 
 type slotState struct {

@@ -2,6 +2,7 @@ package walrelay
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/walrelay/walrelay/config"
@@ -39,7 +40,7 @@ BEGIN;`, nil)
 			s.add(outboxSQL(text, cfg))
 		}
 	}
-	s.add(publicationSQL(cfg.Publication, cfg.Outbox.Tables))
+	s.add(publicationSQL(cfg.Publication, append(slices.Clone(cfg.Outbox.Tables), sql.OwnSchema+".emitted")))
 	s.add(rolesSQL(cfg.Outbox.Tables))
 	if cfg.Postgres.URL != "" {
 		config, err := config.ParsePostgres(cfg.Postgres.URL)

@@ -19,7 +19,7 @@ type Plan struct {
 // Compile returns the plan of a valid configuration that has its defaults.
 func (c Config) Compile() (*Plan, error) {
 	p := &Plan{}
-	p.Decode.Prefix = retry.Prefix(c.Slot)
+	p.Decode.Slot = c.Slot
 	mappings := make(map[string]Mapping, len(c.Outbox.Mappings))
 	for _, m := range c.Outbox.Mappings {
 		mappings[m.Table] = m

@@ -19,9 +19,9 @@ const (
 	Begin
 	// Commit ends it.
 	Commit
-	// Insert is an event: a row, or a logical message of walrelay.
+	// Insert is an event: a row of an outbox table, or of walrelay.emitted.
 	Insert
-	// Marker is a logical message of walrelay to itself.
+	// Marker is a row of the relay to itself.
 	Marker
 )
 
@@ -45,8 +45,11 @@ type Change struct {
 // Config says which tables are outboxes.
 type Config struct {
 	Tables []Table
-	// Prefix of the logical messages that are for us; none are if it is empty.
-	Prefix string
+	// Slot is the slot that is read: of walrelay.emitted, its rows count.
+	Slot string
+	// MessagesUntil is the LSN before which logical messages with the prefix
+	// walrelay.<slot> are read as well: those of versions with schema 3 and older.
+	MessagesUntil uint64
 }
 
 // Table is an outbox table, and how its columns make an event. The name is
@@ -61,7 +64,10 @@ type Decoder struct {
 	tables    map[tableName]*Mapping
 	relations map[uint32]*relation
 	validator *validator
-	prefix    string
+	slot      string
+
+	prefix        string // of logical messages
+	messagesUntil uint64
 
 	open        bool // between Begin and Commit
 	commitLSN   uint64
@@ -77,7 +83,8 @@ type tableName struct{ schema, name string }
 // New returns a decoder. A table without a name and two configurations of one
 // table are errors; all of them are returned at once.
 func New(cfg Config) (*Decoder, error) {
-	d := &Decoder{tables: make(map[tableName]*Mapping, len(cfg.Tables)), validator: newValidator(), prefix: cfg.Prefix}
+	d := &Decoder{tables: make(map[tableName]*Mapping, len(cfg.Tables)), validator: newValidator(),
+		relations: make(map[uint32]*relation), slot: cfg.Slot, prefix: "walrelay." + cfg.Slot, messagesUntil: cfg.MessagesUntil}
 	var errs []error
 	for _, table := range cfg.Tables {
 		name := tableName{table.Schema, table.Name}
@@ -98,19 +105,8 @@ func New(cfg Config) (*Decoder, error) {
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
 	}
-	d.Reset()
 	return d, nil
 }
-
-// Reset forgets relations and an open transaction: a new connection sends
-// them again.
-func (d *Decoder) Reset() {
-	d.relations = make(map[uint32]*relation)
-	d.open = false
-}
-
-// InTransaction reports whether a transaction has begun and not ended.
-func (d *Decoder) InTransaction() bool { return d.open }
 
 // The first bytes of messages (Postgres manual, "Logical Replication Message
 // Formats").
@@ -164,9 +160,9 @@ func (d *Decoder) begin(r *reader) (Change, error) {
 	r.uint32() // transaction ID
 	switch {
 	case !r.ended():
-		return Change{}, misfit("Begin", r)
+		return Change{}, wrongLength("Begin", r)
 	case d.open:
-		return Change{}, &ProtocolError{Message: "a transaction began before the last one ended"}
+		return Change{}, &ProtocolError{Message: "Begin inside of a transaction"}
 	}
 	d.open, d.commitLSN, d.committedAt, d.index = true, commitLSN, at, 0
 	return Change{Kind: Begin, CommitLSN: commitLSN, CommittedAt: at}, nil
@@ -177,11 +173,11 @@ func (d *Decoder) commit(r *reader) (Change, error) {
 	c := Change{Kind: Commit, CommitLSN: r.uint64(), EndLSN: r.uint64(), CommittedAt: r.time()}
 	switch {
 	case !r.ended():
-		return Change{}, misfit("Commit", r)
+		return Change{}, wrongLength("Commit", r)
 	case !d.open:
-		return Change{}, &ProtocolError{Message: "a transaction ended that had not begun"}
+		return Change{}, &ProtocolError{Message: "Commit without Begin"}
 	case c.CommitLSN != d.commitLSN:
-		return Change{}, &ProtocolError{Message: "a transaction ended at another place than its beginning said"}
+		return Change{}, &ProtocolError{Message: "Commit with another LSN than Begin"}
 	}
 	d.open = false
 	return c, nil
@@ -203,13 +199,15 @@ func (d *Decoder) relation(r *reader) error {
 		rel.columns = append(rel.columns, columnType{name: name, oid: typ})
 	}
 	if !r.ended() {
-		return misfit("Relation", r)
+		return wrongLength("Relation", r)
 	}
 	if rel.schema == "" {
 		rel.schema = "pg_catalog" // how the protocol abbreviates it
 	}
 	if mapping, ok := d.tables[tableName{rel.schema, rel.name}]; ok {
 		rel.compile(mapping)
+	} else if rel.schema == emittedSchema && rel.name == emittedTable {
+		rel.compileEmitted()
 	}
 	d.relations[oid] = rel
 	return nil
@@ -222,7 +220,7 @@ type column []byte
 func (d *Decoder) insert(r *reader) (Change, error) {
 	oid := r.uint32()
 	if r.short {
-		return Change{}, misfit("Insert", r)
+		return Change{}, wrongLength("Insert", r)
 	}
 	if !d.open {
 		return Change{}, &ProtocolError{Message: "an insert outside of a transaction"}
@@ -237,7 +235,7 @@ func (d *Decoder) insert(r *reader) (Change, error) {
 	if err != nil {
 		return Change{}, err
 	}
-	if rel.mapping == nil {
+	if rel.mapping == nil && rel.emitted == nil {
 		return Change{}, nil
 	}
 	if rel.fault != nil {
@@ -245,6 +243,9 @@ func (d *Decoder) insert(r *reader) (Change, error) {
 	}
 	if err := d.tuple(r, rel); err != nil {
 		return Change{}, err
+	}
+	if rel.emitted != nil {
+		return d.emitted(position, rel)
 	}
 	ev, rowErr := rel.event(d.columns, d.validator, &d.slab)
 	ev.Position = position
@@ -263,7 +264,7 @@ func (d *Decoder) tuple(r *reader, rel *relation) error {
 	}
 	count := int(r.uint16())
 	if r.short {
-		return misfit("Insert", r)
+		return wrongLength("Insert", r)
 	}
 	if count != len(rel.columns) {
 		return &ProtocolError{Message: fmt.Sprintf("a row of %s.%s with %d columns, but the table was described with %d",
@@ -279,7 +280,7 @@ func (d *Decoder) tuple(r *reader, rel *relation) error {
 			value = r.bytes(r.uint32())
 		default:
 			if r.short {
-				return misfit("Insert", r)
+				return wrongLength("Insert", r)
 			}
 			return &ProtocolError{Message: fmt.Sprintf("a column of kind %q in table %s.%s", kind, rel.schema, rel.name)}
 		}
@@ -296,7 +297,7 @@ func (d *Decoder) tuple(r *reader, rel *relation) error {
 		d.columns = append(d.columns, value)
 	}
 	if !r.ended() {
-		return misfit("Insert", r)
+		return wrongLength("Insert", r)
 	}
 	return nil
 }

@@ -34,6 +34,9 @@ type TableError struct {
 }
 
 func (e *TableError) Error() string {
+	if e.Attribute == "" {
+		return fmt.Sprintf("table %s.%s has no column %q; run \"walrelay init\"", e.Schema, e.Table, e.Column)
+	}
 	return fmt.Sprintf("outbox table %s.%s has no column %q, which makes the event's %s; add the column, or map %s to another one in outbox.mappings",
 		e.Schema, e.Table, e.Column, e.Attribute, e.Attribute)
 }
@@ -43,10 +46,10 @@ type ProtocolError struct {
 	Message string
 }
 
-func (e *ProtocolError) Error() string { return "the replication stream has " + e.Message }
+func (e *ProtocolError) Error() string { return "pgoutput: " + e.Message }
 
-// misfit says that a message is shorter or longer than its kind.
-func misfit(what string, r *reader) error {
+// wrongLength says that a message is shorter or longer than its kind.
+func wrongLength(what string, r *reader) error {
 	if r.short {
 		return &ProtocolError{Message: fmt.Sprintf("a message %s that ends after %d bytes, too early", what, len(r.data))}
 	}

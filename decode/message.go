@@ -2,59 +2,59 @@ package decode
 
 import (
 	"bytes"
-	"encoding/base64"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"math"
 	"strconv"
-	"time"
 
 	"github.com/tidwall/gjson"
-
-	"github.com/walrelay/walrelay/event"
 )
 
-// RawKind says what Raw is.
-type RawKind string
-
-// What can be kept of an event that cannot be decoded.
-const (
-	// RawRow is a row: a JSON array of [column, type OID, value as text].
-	RawRow RawKind = "row"
-	// RawMessage is what a logical message had in place of an event.
-	RawMessage RawKind = "message"
-)
-
-// Raw is what an event that cannot be decoded was made of. Given back in a
-// logical message, it is decoded again.
-type Raw struct {
-	Kind    RawKind
-	Content []byte
+// message decodes a logical message, by which versions before walrelay.emitted
+// emitted events. Anybody who can log in can write one, so only those count that
+// were written before the schema was migrated.
+func (d *Decoder) message(r *reader) (Change, error) {
+	const transactional = 1
+	flags := r.byte()
+	r.uint64() // LSN
+	prefix := r.string()
+	content := r.bytes(r.uint32())
+	if !r.ended() {
+		return Change{}, wrongLength("Message", r)
+	}
+	if flags&transactional == 0 || prefix != d.prefix || !d.open || d.commitLSN >= d.messagesUntil {
+		return Change{}, nil
+	}
+	position, err := d.position()
+	if err != nil {
+		return Change{}, err
+	}
+	first, rest, _ := bytes.Cut(content, []byte{'\n'})
+	h := head{slot: d.slot}
+	if err := h.parseMessage(first); err != nil {
+		h = head{schema: "pg_catalog", table: "pg_logical_emit_message"}
+		return d.undecodable(position, &h, RawMessage, content,
+			fmt.Errorf("the first line of a message with the prefix %q is not a JSON object; use walrelay.emit_event", prefix))
+	}
+	if h.kind == "marker" {
+		return Change{Kind: Marker, Marker: h.id}, nil
+	}
+	if h.schema == "" {
+		h.schema, h.table = emittedSchema, "emit_event"
+	}
+	if h.kind == string(RawRow) {
+		return d.rawRow(position, &h, rest)
+	}
+	return d.emittedEvent(position, &h, rest)
 }
 
-// head is the first line of a logical message of walrelay: what is not part
-// of the event, as a JSON object. The event follows, in the JSON format of
-// CloudEvents, or what the kind says.
-type head struct {
-	marker string // instead of an event, is handed on as it is
-
-	kind          string
-	schema, table string
-	scheduledAt   string // as Postgres writes a timestamptz in ISO style
-	maxRetries    *int64
-	origin        string
-	attempts      int64
-	failures      []event.Failure
-	released      bool
-}
-
-// parse reads a head. What it does not know it passes over.
-func (h *head) parse(content []byte) error {
+// parseMessage reads the first line of a message. What it does not know it passes
+// over.
+func (h *head) parseMessage(content []byte) error {
 	return eachMember(content, func(name string, value gjson.Result) (err error) {
 		switch name {
 		case "marker":
-			return takeText(&h.marker, name, value)
+			h.kind = "marker"
+			return takeText(&h.id, name, value)
 		case "kind":
 			return takeText(&h.kind, name, value)
 		case "schema":
@@ -77,333 +77,4 @@ func (h *head) parse(content []byte) error {
 		}
 		return err
 	})
-}
-
-// message decodes a transactional logical message with our prefix; what else
-// pg_logical_emit_message sends is not for us.
-func (d *Decoder) message(r *reader) (Change, error) {
-	const transactional = 1
-	flags := r.byte()
-	r.uint64() // LSN
-	prefix := r.string()
-	content := r.bytes(r.uint32())
-	if !r.ended() {
-		return Change{}, misfit("Message", r)
-	}
-	if flags&transactional == 0 || d.prefix == "" || prefix != d.prefix {
-		return Change{}, nil
-	}
-	if !d.open {
-		return Change{}, &ProtocolError{Message: "a transactional message outside of a transaction"}
-	}
-	position, err := d.position()
-	if err != nil {
-		return Change{}, err
-	}
-	first, rest, _ := bytes.Cut(content, []byte{'\n'})
-	var h head
-	if err := h.parse(first); err != nil {
-		h = head{schema: "pg_catalog", table: "pg_logical_emit_message"}
-		return d.undecodable(position, &h, RawMessage, content,
-			fmt.Errorf("the first line of a message with the prefix %q is no JSON object; use walrelay.emit_event", prefix))
-	}
-	if h.marker != "" {
-		return Change{Kind: Marker, Marker: h.marker}, nil
-	}
-	if h.schema == "" {
-		h.schema, h.table = "walrelay", "emit_event"
-	}
-	if h.kind == string(RawRow) {
-		return d.rawRow(position, &h, rest)
-	}
-	ev := &event.Event{MaxRetries: -1}
-	if err := d.parse(ev, rest); err != nil {
-		return d.undecodable(position, &h, RawMessage, rest, err)
-	}
-	if err := h.schedule(ev); err != nil {
-		return d.undecodable(position, &h, RawMessage, rest, err)
-	}
-	d.dress(ev, position, &h)
-	return Change{Kind: Insert, Event: ev}, nil
-}
-
-// position counts an event of the transaction.
-func (d *Decoder) position() (event.Position, error) {
-	if d.index == math.MaxUint32 {
-		return event.Position{}, &ProtocolError{Message: "more events in a transaction than a position can count"}
-	}
-	position := event.Position{CommitLSN: d.commitLSN, Index: d.index}
-	d.index++
-	return position, nil
-}
-
-// dress sets what the message's head says.
-func (d *Decoder) dress(ev *event.Event, position event.Position, h *head) {
-	ev.Position, ev.CommittedAt = position, d.committedAt
-	ev.Schema, ev.Table = h.schema, h.table
-	if h.origin == "" {
-		return
-	}
-	ev.Delay = &event.Delay{Attempts: int(h.attempts), Failures: h.failures, Released: h.released}
-	if origin, err := event.ParsePosition(h.origin); err == nil {
-		ev.Delay.Origin = origin
-	}
-}
-
-// undecodable returns what is known of an event that cannot be decoded.
-func (d *Decoder) undecodable(position event.Position, h *head, kind RawKind, content []byte, cause error) (Change, error) {
-	ev := &event.Event{MaxRetries: -1}
-	// As far as it can be read, so that a person recognises it.
-	var names struct {
-		ID     any `json:"id"`
-		Type   any `json:"type"`
-		Source any `json:"source"`
-	}
-	_ = json.Unmarshal(content, &names)
-	ev.ID, _ = names.ID.(string)
-	ev.Type, _ = names.Type.(string)
-	ev.Source, _ = names.Source.(string)
-	d.dress(ev, position, h)
-	return Change{Kind: Insert, Event: ev, Raw: &Raw{Kind: kind, Content: bytes.Clone(content)}},
-		&RowError{Position: position, Schema: ev.Schema, Table: ev.Table, ID: ev.ID, Column: "message", Err: cause}
-}
-
-func (h *head) schedule(ev *event.Event) error {
-	if h.scheduledAt != "" {
-		at, err := parseTimestamp([]byte(h.scheduledAt))
-		switch {
-		case errors.Is(err, errTooEarly):
-		case errors.Is(err, errTooLate):
-			return fmt.Errorf("scheduled_at: %s never comes; write a time before the year 10000", clip(h.scheduledAt))
-		case err != nil:
-			return fmt.Errorf("scheduled_at: %w", err)
-		default:
-			ev.ScheduledAt = at
-		}
-	}
-	if h.maxRetries != nil {
-		if *h.maxRetries < 0 || *h.maxRetries > math.MaxInt32 {
-			return fmt.Errorf("max_retries: %d is no number of retries; write an integer from 0 to 2147483647, or null for the default", *h.maxRetries)
-		}
-		ev.MaxRetries = int(*h.maxRetries)
-	}
-	return nil
-}
-
-// parse reads an event in the JSON format of CloudEvents (1.0.2).
-func (d *Decoder) parse(ev *event.Event, content []byte) error {
-	const version = `"` + event.SpecVersion + `"`
-	var data, encoded gjson.Result
-	var extensions map[string]json.RawMessage
-	err := eachMember(content, func(name string, value gjson.Result) error {
-		switch name {
-		case "specversion":
-			if value.Raw != version {
-				return fmt.Errorf("specversion: it is %s; only %s is known", clip(value.Raw), version)
-			}
-		case "data":
-			data = value
-		case "data_base64":
-			encoded = value
-		default:
-			if to := attributeOf(ev, name); to != nil {
-				return takeText(to, name, value)
-			}
-			if extensions == nil {
-				extensions = make(map[string]json.RawMessage)
-			}
-			extensions[name] = json.RawMessage(value.Raw)
-		}
-		return nil
-	})
-	if err != nil {
-		return err
-	}
-	for i, name := range [...]string{"id", "type", "source", "subject", "time", "datacontenttype", "dataschema", "partitionkey"} {
-		text := *attributeOf(ev, name)
-		if text == "" && i < 3 {
-			return fmt.Errorf("%s: it is missing or empty; every event needs a value here", name)
-		}
-		if err := checkText(text); err != nil {
-			return fmt.Errorf("%s: %w", name, err)
-		}
-	}
-	if ev.Time != "" {
-		at, err := time.Parse(time.RFC3339Nano, ev.Time)
-		if err != nil {
-			return fmt.Errorf("time: %q is no time as RFC 3339 writes it", clip(ev.Time))
-		}
-		ev.Time = at.UTC().Format(time.RFC3339Nano)
-	}
-	if err := parseData(ev, data, encoded); err != nil {
-		return err
-	}
-	if a, err := d.validator.check(ev); err != nil {
-		return fmt.Errorf("%s: %w", a, err)
-	}
-	return appendExtensions(ev, extensions)
-}
-
-func parseData(ev *event.Event, data, encoded gjson.Result) error {
-	if encoded.Exists() {
-		if encoded.Type != gjson.String || data.Exists() {
-			return errors.New("data_base64: it is no JSON string, or set together with data")
-		}
-		var err error
-		if ev.Data, err = base64.StdEncoding.DecodeString(encoded.Str); err != nil {
-			return errors.New("data_base64: it is not base64")
-		}
-		return nil
-	}
-	if !data.Exists() {
-		return nil
-	}
-	if ev.DataContentType == "" {
-		ev.DataContentType = contentTypeJSON
-	}
-	switch {
-	case event.IsJSON(ev.DataContentType):
-		ev.Data = []byte(data.Raw)
-	case data.Type == gjson.String:
-		ev.Data = []byte(data.Str)
-	default:
-		return fmt.Errorf("data: it is no JSON string, but the content type is %s", clip(ev.DataContentType))
-	}
-	return nil
-}
-
-// attributeOf returns where an attribute of that name stands in an event; nil if
-// it is an extension.
-func attributeOf(ev *event.Event, name string) *string {
-	switch name {
-	case "id":
-		return &ev.ID
-	case "type":
-		return &ev.Type
-	case "source":
-		return &ev.Source
-	case "subject":
-		return &ev.Subject
-	case "time":
-		return &ev.Time
-	case "datacontenttype":
-		return &ev.DataContentType
-	case "dataschema":
-		return &ev.DataSchema
-	case "partitionkey":
-		return &ev.PartitionKey
-	}
-	return nil
-}
-
-// takeText takes the value of a member that is a text.
-func takeText(to *string, name string, value gjson.Result) error {
-	if value.Type != gjson.String {
-		return fmt.Errorf("%s: it is no JSON string", name)
-	}
-	*to = value.Str
-	return nil
-}
-
-// eachMember calls take for each member of a JSON object that is not null,
-// until it returns an error. What it gives is a copy.
-func eachMember(content []byte, take func(name string, value gjson.Result) error) (err error) {
-	if !valid(content) {
-		return errNoObject
-	}
-	object := gjson.ParseBytes(content)
-	if !object.IsObject() {
-		return errNoObject
-	}
-	object.ForEach(func(name, value gjson.Result) bool {
-		if value.Type != gjson.Null || name.Str == "data" {
-			err = take(name.Str, value)
-		}
-		return err == nil
-	})
-	return err
-}
-
-// valid reports whether content is JSON. The fast way nests without bounds, and
-// would end the process where it runs out of stack.
-func valid(content []byte) bool {
-	const nested = 1000
-	if bytes.Count(content, []byte{'['})+bytes.Count(content, []byte{'{'}) > nested {
-		return json.Valid(content)
-	}
-	return gjson.ValidBytes(content)
-}
-
-var errNoObject = errors.New("it is no JSON object")
-
-// rawRow is a row of a relation as it was, given back.
-type rawColumn struct {
-	name  string
-	oid   uint32
-	value *string
-}
-
-func (c rawColumn) MarshalJSON() ([]byte, error) { return json.Marshal([]any{c.name, c.oid, c.value}) }
-
-func (c *rawColumn) UnmarshalJSON(b []byte) error {
-	return json.Unmarshal(b, &[]any{&c.name, &c.oid, &c.value})
-}
-
-// raw is the row in the scratch, as far as it makes a part of events.
-func (d *Decoder) raw(rel *relation) *Raw {
-	var columns []rawColumn
-	for i, value := range d.columns {
-		if !rel.columns[i].needed {
-			continue
-		}
-		c := rawColumn{name: rel.columns[i].name, oid: rel.columns[i].oid}
-		if value != nil {
-			text := string(value)
-			c.value = &text
-		}
-		columns = append(columns, c)
-	}
-	content, err := json.Marshal(columns)
-	if err != nil {
-		return &Raw{Kind: RawRow, Content: []byte("[]")} // strings and numbers always can
-	}
-	return &Raw{Kind: RawRow, Content: content}
-}
-
-// rawRow decodes a row that was given back, by the mapping of today.
-func (d *Decoder) rawRow(position event.Position, h *head, content []byte) (Change, error) {
-	mapping, ok := d.tables[tableName{h.schema, h.table}]
-	if !ok {
-		return d.undecodable(position, h, RawRow, content, fmt.Errorf("table %s.%s is no outbox table any more", h.schema, h.table))
-	}
-	var columns []rawColumn
-	if err := json.Unmarshal(content, &columns); err != nil {
-		return d.undecodable(position, h, RawRow, content, errors.New("the row that was kept cannot be read"))
-	}
-	rel := &relation{schema: h.schema, name: h.table}
-	d.columns = d.columns[:0]
-	for _, c := range columns {
-		rel.columns = append(rel.columns, columnType{name: c.name, oid: c.oid})
-		var value column
-		if c.value != nil {
-			value = column(*c.value)
-			if value == nil {
-				value = column{}
-			}
-		}
-		d.columns = append(d.columns, value)
-	}
-	rel.compile(mapping)
-	if rel.fault != nil {
-		return d.undecodable(position, h, RawRow, content, rel.fault)
-	}
-	ev, rowErr := rel.event(d.columns, d.validator, &d.slab)
-	d.dress(ev, position, h)
-	if rowErr != nil {
-		rowErr.Position = position
-		return Change{Kind: Insert, Event: ev, Raw: &Raw{Kind: RawRow, Content: bytes.Clone(content)}}, rowErr
-	}
-	// Its time has come, or nobody would have given it back.
-	ev.ScheduledAt = time.Time{}
-	return Change{Kind: Insert, Event: ev}, nil
 }

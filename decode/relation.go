@@ -13,6 +13,8 @@ type relation struct {
 	// index is the place of each attribute's column, -1 without one.
 	index     [attributes]int
 	templates [attributes]*template
+	// emitted is set for walrelay.emitted alone.
+	emitted *emittedColumns
 }
 
 type columnType struct {

@@ -19,30 +19,30 @@ func KeyHash(partitionKey string) int64 {
 	return int64(binary.BigEndian.Uint64(sum[:]))
 }
 
-// Keys knows, in memory, the keys whose later events are held. It takes about
+// Keys knows, in memory, the blocked keys, whose later events are held. It takes about
 // 50 bytes for each. Safe for concurrent use.
 //
-// A key becomes held when an event of it fails. Its events are then given to
-// the delay table; those that are given back are "released": they pass, until
-// one of them fails again. When everything that was given back has an outcome
+// A key becomes blocked when an event of it fails. Its events are then given to
+// the delay table; those that are re-emitted are "released": they pass, until
+// one of them fails again. When everything that was re-emitted is settled
 // and nothing is left in the table, the key is free.
 type Keys struct {
-	count atomic.Int64 // of held; without any, nothing else is looked at
+	count atomic.Int64 // of blocked; without any, nothing else is read
 
-	mu      sync.Mutex
-	held    map[int64]*key
-	passing []passing     // released events that were read and have no outcome, in order
-	ready   []int64       // keys to be looked at
-	freed   chan struct{} // closed and made anew when keys stop being looked at
-	marked  chan struct{} // closed by Marked
+	mu       sync.Mutex
+	blocked  map[int64]*key
+	passing  []passing     // released events that were read and are not settled, in order
+	ready    []int64       // keys to be looked at
+	freed    chan struct{} // closed and made anew when keys stop being looked at
+	replayed chan struct{} // closed by ReplayedThrough
 }
 
-// key is a key that is held.
+// key is a blocked key.
 type key struct {
 	// failed says that an event has failed since events of the key were last
-	// given back.
+	// re-emitted.
 	failed bool
-	// back says that events of the key were given back, and at is the
+	// back says that events of the key were re-emitted, and at is the
 	// transaction of the last one that was read; 0 while none was.
 	back bool
 	at   uint64
@@ -61,42 +61,48 @@ type passing struct {
 }
 
 // NewKeys returns a Keys that holds those of an earlier session. They count as
-// given back until Marked says otherwise.
+// re-emitted until ReplayedThrough says otherwise.
 func NewKeys(hashes []int64) *Keys {
-	k := &Keys{held: make(map[int64]*key, len(hashes)), freed: make(chan struct{}), marked: make(chan struct{})}
+	k := &Keys{blocked: make(map[int64]*key, len(hashes)), freed: make(chan struct{}), replayed: make(chan struct{})}
 	for _, hash := range hashes {
-		k.held[hash] = &key{back: true}
+		k.blocked[hash] = &key{back: true}
 	}
-	k.count.Store(int64(len(k.held)))
+	k.count.Store(int64(len(k.blocked)))
 	return k
 }
 
-// Marked says that everything that earlier sessions gave back stands before
-// lsn. It is said once.
-func (k *Keys) Marked(lsn uint64) {
+// ReplayedThrough says that everything that earlier sessions re-emitted stands
+// before lsn: the marker of this session was read there. Only the first time
+// counts.
+func (k *Keys) ReplayedThrough(lsn uint64) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	for hash, key := range k.held {
+	select {
+	case <-k.replayed:
+		return
+	default:
+	}
+	for hash, key := range k.blocked {
 		if key.back && key.at < lsn {
 			key.at = lsn
 			k.passing = append(k.passing, passing{lsn, hash})
 		}
 	}
-	close(k.marked)
+	close(k.replayed)
 }
 
-// awaitMarked blocks until Marked was called, and reports whether it was before
+// awaitReplayed blocks until ReplayedThrough was called, and reports whether it was before
 // the context ended.
-func (k *Keys) awaitMarked(ctx context.Context) bool {
+func (k *Keys) awaitReplayed(ctx context.Context) bool {
 	select {
-	case <-k.marked:
+	case <-k.replayed:
 		return true
 	case <-ctx.Done():
 		return false
 	}
 }
 
-// Len returns how many keys are held.
+// Len returns how many keys are blocked.
 func (k *Keys) Len() int { return int(k.count.Load()) }
 
 // Holds reports whether an event has to wait behind an earlier one of its key.
@@ -111,13 +117,13 @@ func (k *Keys) Holds(ev *event.Event) bool {
 }
 
 func (k *Keys) holds(hash int64, ev *event.Event) bool {
-	key, ok := k.held[hash]
+	key, ok := k.blocked[hash]
 	return ok && (key.failed || ev.Delay == nil || !ev.Delay.Released)
 }
 
 // Hold says that an event is to be held, and reports whether it is: not when
 // the key was about to be free, and now is. It blocks meanwhile, until the
-// context ends. The caller says Stored when the event is in the table.
+// context ends. The caller says Parked when the event is in the table.
 func (k *Keys) Hold(ctx context.Context, ev *event.Event) (bool, error) {
 	hash := KeyHash(ev.PartitionKey)
 	k.mu.Lock()
@@ -126,7 +132,7 @@ func (k *Keys) Hold(ctx context.Context, ev *event.Event) (bool, error) {
 			k.mu.Unlock()
 			return false, nil
 		}
-		key := k.held[hash]
+		key := k.blocked[hash]
 		if !key.freeing {
 			key.pending++
 			k.mu.Unlock()
@@ -144,7 +150,7 @@ func (k *Keys) Hold(ctx context.Context, ev *event.Event) (bool, error) {
 }
 
 // Fail says that an event has failed and, with behind more of its key, is on
-// its way into the table. The caller says Stored for each of them.
+// its way into the table. The caller says Parked for each of them.
 func (k *Keys) Fail(partitionKey string, behind int) {
 	if partitionKey == "" {
 		return
@@ -152,40 +158,40 @@ func (k *Keys) Fail(partitionKey string, behind int) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	hash := KeyHash(partitionKey)
-	state, ok := k.held[hash]
+	state, ok := k.blocked[hash]
 	if !ok {
 		state = &key{}
-		k.held[hash] = state
+		k.blocked[hash] = state
 		k.count.Add(1)
 	}
 	state.failed = true
 	state.pending += 1 + behind
 }
 
-// Known says that an event was read that is in the table since an earlier
-// session, and holds its key: what was given back of the key after it waits for
+// RestoreFailed says that an event was read that is in the table since an earlier
+// session, and blocks its key: what was re-emitted of the key after it waits for
 // it, as it would have in that session.
-func (k *Keys) Known(partitionKey string) {
+func (k *Keys) RestoreFailed(partitionKey string) {
 	if partitionKey == "" || k.count.Load() == 0 {
 		return
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if key, ok := k.held[KeyHash(partitionKey)]; ok {
+	if key, ok := k.blocked[KeyHash(partitionKey)]; ok {
 		key.failed = true
 	}
 }
 
-// Stored says that an event of the key is in the table. look asks to look at the
-// key: the event is not one that holds it.
-func (k *Keys) Stored(partitionKey string, look bool) {
+// Parked says that an event of the key is in the table. look asks to look at the
+// key: the event is not one that blocks it.
+func (k *Keys) Parked(partitionKey string, look bool) {
 	if partitionKey == "" {
 		return
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	hash := KeyHash(partitionKey)
-	key, ok := k.held[hash]
+	key, ok := k.blocked[hash]
 	if !ok {
 		return
 	}
@@ -195,15 +201,15 @@ func (k *Keys) Stored(partitionKey string, look bool) {
 	}
 }
 
-// Read says that a released event was read, in the transaction at lsn.
-func (k *Keys) Read(ev *event.Event) {
+// ObserveReleased says that a released event was read, in the transaction at lsn.
+func (k *Keys) ObserveReleased(ev *event.Event) {
 	if ev.Delay == nil || !ev.Delay.Released || ev.PartitionKey == "" || k.count.Load() == 0 {
 		return
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	hash, lsn := KeyHash(ev.PartitionKey), ev.Position.CommitLSN
-	if key, ok := k.held[hash]; ok && key.back && key.at < lsn {
+	if key, ok := k.blocked[hash]; ok && key.back && key.at < lsn {
 		key.at = lsn
 		k.passing = append(k.passing, passing{lsn, hash})
 	}
@@ -221,7 +227,7 @@ func (k *Keys) look(hashes []int64) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	for _, hash := range hashes {
-		if key, ok := k.held[hash]; ok && !key.back {
+		if key, ok := k.blocked[hash]; ok && !key.back {
 			k.queue(hash, key)
 		}
 	}
@@ -229,7 +235,7 @@ func (k *Keys) look(hashes []int64) {
 
 // take returns at most n keys to look at, now that the frontier is at lsn, and
 // keeps those that may become free from taking events meanwhile. The caller
-// says looked.
+// says endScan.
 func (k *Keys) take(lsn uint64, n int) (all, free []int64) {
 	if k.count.Load() == 0 {
 		return nil, nil
@@ -240,7 +246,7 @@ func (k *Keys) take(lsn uint64, n int) (all, free []int64) {
 	for passed < len(k.passing) && k.passing[passed].lsn < lsn {
 		p := k.passing[passed]
 		passed++
-		if key, ok := k.held[p.hash]; ok && key.back && key.at == p.lsn {
+		if key, ok := k.blocked[p.hash]; ok && key.back && key.at == p.lsn {
 			key.back, key.at = false, 0
 			k.queue(p.hash, key)
 		}
@@ -248,13 +254,13 @@ func (k *Keys) take(lsn uint64, n int) (all, free []int64) {
 	k.passing = append(k.passing[:0], k.passing[passed:]...)
 	n = min(n, len(k.ready))
 	for _, hash := range k.ready[:n] {
-		key, ok := k.held[hash]
+		key, ok := k.blocked[hash]
 		if !ok {
 			continue
 		}
 		key.queued = false
 		if key.back {
-			// Given back since: it comes again when that has an outcome.
+			// Given back since: it comes again when that is settled.
 			continue
 		}
 		all = append(all, hash)
@@ -268,35 +274,35 @@ func (k *Keys) take(lsn uint64, n int) (all, free []int64) {
 	return all, free
 }
 
-// giveBack says that events of the keys are about to be given back.
-func (k *Keys) giveBack(hashes []int64) {
+// reemit says that events of the keys are about to be re-emitted.
+func (k *Keys) reemit(hashes []int64) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	for _, hash := range hashes {
-		if key, ok := k.held[hash]; ok {
+		if key, ok := k.blocked[hash]; ok {
 			key.back, key.at, key.failed = true, 0, false
 		}
 	}
 }
 
-// looked ends what take began: the keys in free are not held any more, and
+// endScan ends what take began: the keys in free are not blocked any more, and
 // those in again are to be looked at again.
-func (k *Keys) looked(taken, free, again []int64) {
+func (k *Keys) endScan(taken, free, again []int64) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	for _, hash := range taken {
-		if key, ok := k.held[hash]; ok {
+		if key, ok := k.blocked[hash]; ok {
 			key.freeing = false
 		}
 	}
 	for _, hash := range free {
-		if key, ok := k.held[hash]; ok && key.pending == 0 && !key.failed {
-			delete(k.held, hash)
+		if key, ok := k.blocked[hash]; ok && key.pending == 0 && !key.failed {
+			delete(k.blocked, hash)
 			k.count.Add(-1)
 		}
 	}
 	for _, hash := range again {
-		if key, ok := k.held[hash]; ok {
+		if key, ok := k.blocked[hash]; ok {
 			k.queue(hash, key)
 		}
 	}

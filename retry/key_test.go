@@ -36,19 +36,19 @@ func TestAKeyIsHeldUntilEverythingOfItHasAnOutcome(t *testing.T) {
 	if held, err := k.Hold(t.Context(), keyed("k", 2, false)); !held || err != nil {
 		t.Fatalf("the second event: held is %v, %v", held, err)
 	}
-	k.Stored("k", false)
-	k.Stored("k", false)
+	k.Parked("k", false)
+	k.Parked("k", false)
 
 	hash := KeyHash("k")
 	give := func(lsn uint64) {
 		t.Helper()
-		k.giveBack([]int64{hash})
+		k.reemit([]int64{hash})
 		wantHeld(t, k, keyed("k", lsn-1, false), true)
 		wantHeld(t, k, keyed("k", lsn, true), false)
-		k.Read(keyed("k", lsn, true))
+		k.ObserveReleased(keyed("k", lsn, true))
 		if all, _ := k.take(lsn, 10); len(all) > 0 {
 			t.Errorf("the key is looked at before the frontier has passed %d", lsn)
-			k.looked(all, nil, nil)
+			k.endScan(all, nil, nil)
 		}
 	}
 	give(10)
@@ -56,11 +56,11 @@ func TestAKeyIsHeldUntilEverythingOfItHasAnOutcome(t *testing.T) {
 	if len(all) != 1 || len(free) != 1 {
 		t.Fatalf("after the frontier has passed the event, %d keys are looked at, and %d may be free; want 1", len(all), len(free))
 	}
-	give20 := func() { k.giveBack(all); k.looked(all, nil, nil) }
+	give20 := func() { k.reemit(all); k.endScan(all, nil, nil) }
 	give20()
-	k.Read(keyed("k", 20, true))
+	k.ObserveReleased(keyed("k", 20, true))
 	all, _ = k.take(21, 10)
-	k.looked(all, all, nil)
+	k.endScan(all, all, nil)
 	wantHeld(t, k, keyed("k", 22, false), false)
 	if n := k.Len(); n != 0 {
 		t.Errorf("%d keys are held, want none", n)
@@ -72,8 +72,8 @@ func TestAKeyIsHeldUntilEverythingOfItHasAnOutcome(t *testing.T) {
 func TestReleasedEventsDoNotPassOneThatFailsAgain(t *testing.T) {
 	k := NewKeys(nil)
 	k.Fail("k", 0)
-	k.Stored("k", false)
-	k.giveBack([]int64{KeyHash("k")})
+	k.Parked("k", false)
+	k.reemit([]int64{KeyHash("k")})
 	wantHeld(t, k, keyed("k", 10, true), false)
 	k.Fail("k", 1)
 	wantHeld(t, k, keyed("k", 10, true), true)
@@ -87,7 +87,7 @@ func TestAnEventWaitsWhileItsKeyIsAboutToBeFree(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				k := NewKeys(nil)
 				k.Fail("k", 0)
-				k.Stored("k", true)
+				k.Parked("k", true)
 				all, free := k.take(1, 10)
 				if len(free) != 1 {
 					t.Fatal("the key is not about to be free; this test shows nothing")
@@ -109,7 +109,7 @@ func TestAnEventWaitsWhileItsKeyIsAboutToBeFree(t *testing.T) {
 				if !freed {
 					free = nil
 				}
-				k.looked(all, free, nil)
+				k.endScan(all, free, nil)
 				if held := <-answered; held != want {
 					t.Errorf("that the event is held is %v, want %v", held, want)
 				}
@@ -121,7 +121,7 @@ func TestAnEventWaitsWhileItsKeyIsAboutToBeFree(t *testing.T) {
 func TestHoldEndsWithItsContext(t *testing.T) {
 	k := NewKeys(nil)
 	k.Fail("k", 0)
-	k.Stored("k", true)
+	k.Parked("k", true)
 	k.take(1, 10)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
@@ -134,7 +134,7 @@ func TestHoldEndsWithItsContext(t *testing.T) {
 func TestAKeyWithAPendingEventStaysHeld(t *testing.T) {
 	k := NewKeys(nil)
 	k.Fail("k", 0)
-	k.Stored("k", true)
+	k.Parked("k", true)
 	if held, err := k.Hold(t.Context(), keyed("k", 5, false)); !held || err != nil {
 		t.Fatal(held, err)
 	}
@@ -149,7 +149,7 @@ func TestAKeyWithAPendingEventStaysHeld(t *testing.T) {
 func TestKeysOfAnEarlierSessionWaitForTheMarker(t *testing.T) {
 	k := NewKeys([]int64{KeyHash("k")})
 	wantHeld(t, k, keyed("k", 5, false), true)
-	k.Marked(20)
+	k.ReplayedThrough(20)
 	if all, _ := k.take(20, 10); len(all) != 0 {
 		t.Error("the key is looked at before the frontier has passed the marker")
 	}
@@ -180,20 +180,20 @@ func BenchmarkHoldsWithHundredThousandKeys(b *testing.B) {
 func TestWhatWasGivenBackWaitsForAnEventThatAnEarlierSessionPutIntoTheTable(t *testing.T) {
 	k := NewKeys([]int64{KeyHash("k"), KeyHash("other")})
 	wantHeld(t, k, keyed("k", 10, true), false)
-	k.Known("k")
-	k.Known("nobody's")
+	k.RestoreFailed("k")
+	k.RestoreFailed("nobody's")
 	wantHeld(t, k, keyed("k", 10, true), true)
 	wantHeld(t, k, keyed("other", 10, true), false)
 	wantHeld(t, k, keyed("nobody's", 10, false), false)
 
 	// Once everything of that session has an outcome, the table decides.
-	k.Marked(20)
+	k.ReplayedThrough(20)
 	all, free := k.take(21, 10)
 	if len(all) != 2 || len(free) != 2 {
 		t.Fatalf("%d keys are looked at, and %d may be free; want both", len(all), len(free))
 	}
-	k.giveBack([]int64{KeyHash("k")})
-	k.looked(all, []int64{KeyHash("other")}, nil)
+	k.reemit([]int64{KeyHash("k")})
+	k.endScan(all, []int64{KeyHash("other")}, nil)
 	wantHeld(t, k, keyed("k", 30, true), false)
 	wantHeld(t, k, keyed("k", 30, false), true)
 	wantHeld(t, k, keyed("other", 30, false), false)
@@ -204,15 +204,15 @@ func TestWhatWasGivenBackWaitsForAnEventThatAnEarlierSessionPutIntoTheTable(t *t
 func TestAKeyIsNotLookedAtWhileEventsOfItAreGivenBack(t *testing.T) {
 	k := NewKeys(nil)
 	k.Fail("k", 0)
-	k.Stored("k", true)
-	k.giveBack([]int64{KeyHash("k")})
+	k.Parked("k", true)
+	k.reemit([]int64{KeyHash("k")})
 	k.Fail("k", 0)
-	k.Stored("k", true)
+	k.Parked("k", true)
 	if all, _ := k.take(100, 10); len(all) > 0 {
 		t.Error("a key is looked at although events of it were given back and have no outcome")
 	}
 	wantHeld(t, k, keyed("k", 10, true), true)
-	k.Read(keyed("k", 10, true))
+	k.ObserveReleased(keyed("k", 10, true))
 	all, free := k.take(11, 10)
 	if len(all) != 1 || len(free) != 1 {
 		t.Errorf("after that, %d keys are looked at, and %d may be free; want 1", len(all), len(free))

@@ -86,7 +86,9 @@ func (r *Router) PublishTransaction(ctx context.Context, flights []Flight) error
 			places = places[1:]
 			continue
 		}
-		r.cfg.Sink.Done(f.Ticket, Dropped, f.Event, 0)
+		if err := r.drop(ctx, f); err != nil {
+			return err
+		}
 	}
 	return nil
 }

@@ -12,6 +12,8 @@ import (
 
 	"github.com/walrelay/walrelay/event"
 	"github.com/walrelay/walrelay/internal/problem"
+	"github.com/walrelay/walrelay/internal/wait"
+	"github.com/walrelay/walrelay/journal"
 )
 
 // Outcome says what became of an event.
@@ -99,7 +101,7 @@ type Config struct {
 	Log          zerolog.Logger
 	// Domain is the JetStream domain; empty for the connection's own.
 	Domain string
-	// JournalFilling, if not nil, makes the router keep journals of its owned
+	// JournalFilling, if not nil, makes the router keep journals of its
 	// streams, see [Router.Unsaved]. It is called when one is filling up, and must
 	// not block: while one is full, its stream takes no events.
 	JournalFilling func()
@@ -120,6 +122,7 @@ type Router struct {
 	nc      *nats.Conn
 	writers map[string]*writer
 	ordered []*writer
+	dropped dropped
 }
 
 // New returns a router that publishes over nc, which it does not close.
@@ -147,11 +150,15 @@ func New(nc *nats.Conn, cfg Config) (*Router, error) {
 			log:              cfg.Log,
 			repair:           cfg.Repair,
 		})
-		if cfg.JournalFilling != nil && !stream.Shared {
-			w.journal = &journal{stream: stream.Name, filling: cfg.JournalFilling}
+		if cfg.JournalFilling != nil {
+			w.journal = journal.NewBuffer(stream.Name, cfg.JournalFilling)
 		}
 		r.writers[stream.Name] = w
 		r.ordered = append(r.ordered, w)
+	}
+	r.dropped.space = wait.NewSignal()
+	if cfg.JournalFilling != nil {
+		r.dropped.journal = journal.NewBuffer(DroppedStream, cfg.JournalFilling)
 	}
 	return r, nil
 }
@@ -212,10 +219,18 @@ func (r *Router) Publish(ctx context.Context, f Flight) error {
 		return err
 	}
 	if w == nil {
-		r.cfg.Sink.Done(f.Ticket, Dropped, f.Event, 0)
-		return nil
+		return r.drop(ctx, f)
 	}
 	return w.publish(ctx, f, target)
+}
+
+// drop settles an event that a rule drops.
+func (r *Router) drop(ctx context.Context, f Flight) error {
+	if err := r.dropped.add(ctx, f.Event); err != nil {
+		return err
+	}
+	r.cfg.Sink.Done(f.Ticket, Dropped, f.Event, 0)
+	return nil
 }
 
 // Holds reports whether Publish would not take the event at this moment,

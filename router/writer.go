@@ -13,6 +13,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/walrelay/walrelay/event"
+	"github.com/walrelay/walrelay/journal"
 )
 
 // flight is an event that was taken and has no outcome yet.
@@ -56,29 +57,29 @@ type writer struct {
 	// answer came in. Each has capacity 1 and is never closed.
 	broken, space, drained chan struct{}
 
-	mu       sync.Mutex // guards everything below
-	ring     []flight   // flight n is at n % len(ring)
-	base     uint64     // the first flight without an outcome
-	next     uint64     // the number of the next flight
-	bytes    int        // the sizes of the flights between
-	offset   uint64     // sequence of flight n, minus n
-	epoch    uint64     // answers to earlier epochs are void
-	reply    string     // the reply subject of this epoch
-	sent     int        // how many messages were sent in this epoch
-	heard    int        // how many answers to them came in
-	refused  bool       // one of them was no acknowledgement
-	full     bool       // the window was full, and has not drained by a quarter
-	batches  uint64     // the number of the last batch that was taken
-	underWay int        // how many batches have flights without an outcome
-	ended    uint64     // the number of the last batch of which one had its outcome
-	batchID  uint64     // the number of the last batch that was sent
-	flows    bool       // false while the window is under repair
-	cause    error      // why it is
-	held     error      // what was last said about that
-	created  time.Time  // the stream's creation
-	reached  reached    // everything before base
-	skip     skip       // what a replay brings although the stream has it
-	journal  *journal   // what the stream has got; nil keeps none
+	mu       sync.Mutex      // guards everything below
+	ring     []flight        // flight n is at n % len(ring)
+	base     uint64          // the first flight without an outcome
+	next     uint64          // the number of the next flight
+	bytes    int             // the sizes of the flights between
+	offset   uint64          // sequence of flight n, minus n
+	epoch    uint64          // answers to earlier epochs are void
+	reply    string          // the reply subject of this epoch
+	sent     int             // how many messages were sent in this epoch
+	heard    int             // how many answers to them came in
+	refused  bool            // one of them was no acknowledgement
+	full     bool            // the window was full, and has not drained by a quarter
+	batches  uint64          // the number of the last batch that was taken
+	underWay int             // how many batches have flights without an outcome
+	ended    uint64          // the number of the last batch of which one had its outcome
+	batchID  uint64          // the number of the last batch that was sent
+	flows    bool            // false while the window is under repair
+	cause    error           // why it is
+	held     error           // what was last said about that
+	created  time.Time       // the stream's creation
+	reached  reached         // everything before base
+	skip     skip            // what a replay brings although the stream has it
+	journal  *journal.Buffer // what the stream has got; nil keeps none
 	enc      Encoder
 	msg      nats.Msg
 	subject  []byte
@@ -211,7 +212,7 @@ func (w *writer) hasRoom(more, size int) bool {
 	inFlight := int(w.next - w.base)
 	room := inFlight == 0 || inFlight+more <= events && w.bytes+size <= bytes
 	w.full = !room
-	return room && w.flows && w.journal.hasRoom()
+	return room && w.flows && w.journal.HasRoom()
 }
 
 // has reports whether the stream already has the event, from a run before, and
@@ -221,13 +222,13 @@ func (w *writer) has(ev *event.Event) bool {
 		return false
 	}
 	if ev.Position.Compare(w.skip.through) <= 0 {
-		w.journal.add(ev)
+		w.journal.Add(ev)
 		return true
 	}
 	if w.skip.count == 0 {
 		return false
 	}
-	w.journal.add(ev)
+	w.journal.Add(ev)
 	w.skip.count--
 	w.skip.through = ev.Position
 	w.reached = reached{sequence: w.reached.sequence + 1, position: ev.Position}
@@ -390,7 +391,7 @@ func (w *writer) done(f *flight, sequence uint64) {
 		w.reached = reached{sequence: sequence, position: f.ev.Position}
 	}
 	if !f.elsewhere {
-		w.journal.add(f.ev)
+		w.journal.Add(f.ev)
 	}
 	w.cfg.sink.Done(f.ticket, Published, f.ev, time.Since(f.sent))
 	*f = flight{}

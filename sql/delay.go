@@ -33,8 +33,10 @@ var (
 	DelayMarker string
 	//go:embed queries/delay/purge.sql
 	DelayPurge string
-	//go:embed queries/delay/forget.sql
-	DelayForget string
+	//go:embed queries/delay/emitted.sql
+	DelayEmitted string
+	//go:embed queries/delay/blockers.sql
+	DelayBlockers string
 	//go:embed queries/delay/counts.sql
 	DelayCounts string
 	//go:embed queries/delay/access.sql

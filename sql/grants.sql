@@ -4,6 +4,7 @@
 
 GRANT USAGE ON SCHEMA walrelay TO {{ident .}};
 GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA walrelay TO {{ident .}};
+GRANT TRUNCATE ON walrelay.emitted TO {{ident .}};
 
 DO $walrelay$
 BEGIN

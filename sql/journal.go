@@ -7,8 +7,6 @@ import _ "embed" // for the queries
 //
 // embedded text, never written
 var (
-	//go:embed queries/journal/save.sql
-	JournalSave string
 	//go:embed queries/journal/next.sql
 	JournalNext string
 	//go:embed queries/journal/clean.sql

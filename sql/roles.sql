@@ -24,10 +24,13 @@ BEGIN
             EXECUTE format('GRANT USAGE ON SCHEMA walrelay TO %I', name);
             IF name = 'walrelay_relay' THEN
                 EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA walrelay TO %I', name);
+                EXECUTE format('GRANT TRUNCATE ON walrelay.emitted TO %I', name);
             ELSIF name = 'walrelay_operator' THEN
                 EXECUTE format('GRANT SELECT ON ALL TABLES IN SCHEMA walrelay TO %I', name);
                 EXECUTE format('GRANT UPDATE ON walrelay.delayed, walrelay.keys TO %I', name);
                 EXECUTE format('GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA walrelay TO %I', name);
+            ELSE
+                EXECUTE format('GRANT EXECUTE ON FUNCTION walrelay.emit_event(text, text, jsonb, text, timestamptz, integer, text, jsonb, bytea, text, text, uuid, text) TO %I', name);
             END IF;
 {{- range .}}
             IF name = 'walrelay_relay' THEN

@@ -1,24 +1,23 @@
 package main
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"fmt"
+	"strconv"
 
 	"github.com/jackc/pglogrepl"
 	"github.com/jackc/pgx/v5"
 )
 
-// witnessed is an event as the write-ahead log has it: an insert, an emitted
-// message, or one that the delay table gave back.
+// witnessed is an event as the WAL has it: an insert into the outbox, or a row of
+// walrelay.emitted.
 type witnessed struct {
 	id       string
 	position string // as the relay should write it
 	end      uint64 // where the transaction ends
-	back     bool   // given back by the delay table
+	back     bool   // re-emitted from the delay table
 	attempts int    // how often it had failed, then
-	released bool   // its key was held for it
+	released bool   // its key was blocked for it
 	marker   string // instead of an event
 }
 
@@ -33,7 +32,7 @@ func prepareWitness(ctx context.Context, conn *pgx.Conn, failover bool) error {
 		create = "SELECT pg_create_logical_replication_slot('" + witnessSlot + "', 'pgoutput', failover => true)"
 	}
 	for _, statement := range []string{
-		"CREATE PUBLICATION " + witnessSlot + " FOR TABLE public.outbox WITH (publish = 'insert')", create,
+		"CREATE PUBLICATION " + witnessSlot + " FOR TABLE public.outbox, walrelay.emitted WITH (publish = 'insert')", create,
 	} {
 		if _, err := conn.Exec(ctx, statement); err != nil {
 			return fmt.Errorf("making the witness: %w", err)
@@ -47,12 +46,12 @@ func prepareWitness(ctx context.Context, conn *pgx.Conn, failover bool) error {
 func readWitness(ctx context.Context, conn *pgx.Conn) ([]witnessed, error) {
 	rows, err := conn.Query(ctx, `
 		SELECT data FROM pg_logical_slot_peek_binary_changes($1::text, upto_lsn => NULL, upto_nchanges => NULL, VARIADIC options => ARRAY[
-			'proto_version', '1', 'publication_names', $2::text, 'messages', 'true'])`, witnessSlot, witnessSlot)
+			'proto_version', '1', 'publication_names', $2::text])`, witnessSlot, witnessSlot)
 	if err != nil {
 		return nil, fmt.Errorf("reading the witness: %w", err)
 	}
 	defer rows.Close()
-	w := witnessReader{columns: make(map[uint32]int)}
+	w := witnessReader{columns: make(map[uint32]map[string]int)}
 	for rows.Next() {
 		var data []byte
 		if err := rows.Scan(&data); err != nil {
@@ -70,7 +69,7 @@ func readWitness(ctx context.Context, conn *pgx.Conn) ([]witnessed, error) {
 
 // witnessReader makes witnessed events of pgoutput messages.
 type witnessReader struct {
-	columns map[uint32]int // relation to its column id
+	columns map[uint32]map[string]int // relation to its columns
 	commit  uint64
 	index   uint32
 	first   int // the first event of the transaction
@@ -90,18 +89,30 @@ func (w *witnessReader) take(data []byte) error {
 			w.events[i].end = uint64(msg.TransactionEndLSN)
 		}
 	case *pglogrepl.RelationMessage:
+		columns := make(map[string]int)
 		for i, column := range msg.Columns {
-			if column.Name == "id" {
-				w.columns[msg.RelationID] = i
+			columns[column.Name] = i
+		}
+		w.columns[msg.RelationID] = columns
+	case *pglogrepl.InsertMessage:
+		columns := w.columns[msg.RelationID]
+		value := func(name string) string {
+			if i, ok := columns[name]; ok {
+				return string(msg.Tuple.Columns[i].Data)
+			}
+			return ""
+		}
+		e := witnessed{id: value("id")}
+		if _, ok := columns["released"]; ok {
+			e.back, e.released = value("origin") != "", value("released") == "t"
+			if value("kind") == "marker" {
+				e.marker, e.id = e.id, ""
+			}
+			if e.attempts, err = strconv.Atoi(value("attempts")); err != nil {
+				return fmt.Errorf("a row of walrelay.emitted: attempts: %w", err)
 			}
 		}
-	case *pglogrepl.InsertMessage:
-		id := string(msg.Tuple.Columns[w.columns[msg.RelationID]].Data)
-		w.add(witnessed{id: id})
-	case *pglogrepl.LogicalDecodingMessage:
-		if msg.Transactional && msg.Prefix == "walrelay."+slotName {
-			return w.message(msg.Content)
-		}
+		w.add(e)
 	}
 	return nil
 }
@@ -110,27 +121,4 @@ func (w *witnessReader) add(e witnessed) {
 	e.position = fmt.Sprintf("%016X.%08X", w.commit, w.index)
 	w.index++
 	w.events = append(w.events, e)
-}
-
-// message reads a logical message of walrelay: a line that says where it comes
-// from, and the event.
-func (w *witnessReader) message(content []byte) error {
-	var head struct {
-		Marker   string `json:"marker"`
-		Origin   string `json:"origin"`
-		Attempts int    `json:"attempts"`
-		Released bool   `json:"released"`
-	}
-	first, rest, _ := bytes.Cut(content, []byte{'\n'})
-	if err := json.Unmarshal(first, &head); err != nil {
-		return fmt.Errorf("a message that begins with %.100q: %w", content, err)
-	}
-	var body struct {
-		ID string `json:"id"`
-	}
-	if head.Marker == "" {
-		_ = json.Unmarshal(rest, &body) // a row that cannot be an event has no id here
-	}
-	w.add(witnessed{id: body.ID, back: head.Origin != "", attempts: head.Attempts, released: head.Released, marker: head.Marker})
-	return nil
 }

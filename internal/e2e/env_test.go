@@ -251,9 +251,12 @@ func (e *env) restartNATS() {
 // network that drops them would.
 func (e *env) cutNATSClients(name string) {
 	e.t.Helper()
-	if n := e.server.CutClients(name); n == 0 {
-		e.t.Errorf("no client is called %q; this test shows nothing", name)
-	}
+	eventually(e.t, 10*time.Second, fmt.Sprintf("a client called %q is cut", name), func() error {
+		if e.server.CutClients(name) == 0 {
+			return errors.New("none is connected")
+		}
+		return nil
+	})
 }
 
 // killStreamLeader ends the server that leads the stream, starts it again when

@@ -233,7 +233,7 @@ func TestDroppedPublicationStopsTheRelay(t *testing.T) {
 	r.kill()
 	execSQL(t, e.postgresURL, "DROP PUBLICATION "+e.slot)
 	e.insert(5)
-	execSQL(t, e.postgresURL, "CREATE PUBLICATION "+e.slot+" FOR TABLE outbox WITH (publish = 'insert', publish_via_partition_root = true)")
+	execSQL(t, e.postgresURL, "CREATE PUBLICATION "+e.slot+" FOR TABLE outbox, walrelay.emitted WITH (publish = 'insert', publish_via_partition_root = true)")
 	e.insert(5)
 	r = e.start()
 	if code := r.wait(30 * time.Second); code != 1 {

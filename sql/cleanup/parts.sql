@@ -1,14 +1,14 @@
 {{- /* What the two clean-ups have in common. */ -}}
 {{- define "waiting"}}, waiting AS (
     -- Events that left the delay table a moment ago.
-    SELECT unnest(u.hashes) AS hash
+    SELECT u.id
     FROM walrelay.underway AS u
 )
 {{- end}}
 {{- define "done"}}NOT EXISTS (
         SELECT FROM walrelay.delayed AS d
         WHERE d.id = f.id::text AND d.state <> 'discarded'
-    ) AND hashtextextended(f.id::text, 0) NOT IN (SELECT w.hash FROM waiting AS w)
+    ) AND f.id::text NOT IN (SELECT w.id FROM waiting AS w)
 {{- end}}
 {{- define "last"}}, last AS (
     SELECT f.xact

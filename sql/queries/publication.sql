@@ -7,8 +7,13 @@ SELECT
     array(
         SELECT listed.tablename::text
         FROM pg_catalog.pg_publication_tables AS listed
-        WHERE listed.pubname = $1 AND listed.schemaname = 'walrelay'
+        WHERE listed.pubname = $1 AND listed.schemaname = 'walrelay' AND listed.tablename <> 'emitted'
         ORDER BY 1
-    ) AS own_tables
+    ) AS own_tables,
+    EXISTS (
+        SELECT
+        FROM pg_catalog.pg_publication_tables AS listed
+        WHERE listed.pubname = $1 AND listed.schemaname = 'walrelay' AND listed.tablename = 'emitted'
+    ) AS emitted
 FROM pg_catalog.pg_publication AS publication
 WHERE publication.pubname = $1;

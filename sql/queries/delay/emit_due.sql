@@ -1,7 +1,7 @@
--- Moves due events of slot $1 from the delay table into the write-ahead log, as
--- messages with the prefix $3: at most $4 of those that stood before the LSN $2
--- (in hex). Returns how many, the LSN of the last message, the keys of those
--- that held their key, when each was due, and what time it is.
+-- Moves due events of slot $1 from the delay table into walrelay.emitted: at most
+-- $3 of those that stood before the LSN $2 (in hex). Rows that somebody has locked
+-- are left for the next time. Returns how many, the keys of those that blocked
+-- their key, when each was due, and what time it is.
 WITH picked AS (
     SELECT d.ctid
     FROM walrelay.delayed AS d
@@ -10,28 +10,29 @@ WITH picked AS (
       AND d.due_at <= (SELECT clock_timestamp()) -- once, so that the index can find it
       AND d.position < $2
     ORDER BY d.due_at, d.origin
-    LIMIT $4
+    LIMIT $3
     FOR UPDATE SKIP LOCKED
 ), gone AS (
     DELETE FROM walrelay.delayed AS d
     WHERE d.ctid = ANY (ARRAY(SELECT p.ctid FROM picked AS p))
-    RETURNING d AS event
-), noted AS (
-    INSERT INTO walrelay.emitted (slot, hashes)
-    SELECT $1, array_agg(hashtextextended((event).id, 0))
-    FROM gone
-    HAVING count(*) > 0
+    RETURNING d.*
 ), emitted AS (
+    INSERT INTO walrelay.emitted (
+        slot, kind, id, table_schema, table_name, origin, max_retries, attempts, failures, released,
+        content, content_bytes
+    )
     SELECT
-        pg_logical_emit_message(true, $3, walrelay.delayed_message(g.event, (g.event).state = 'retrying')) AS lsn,
-        CASE WHEN (g.event).state = 'retrying' THEN (g.event).key_hash END AS key_hash,
-        (g.event).due_at
-    FROM (SELECT * FROM gone ORDER BY (event).due_at, (event).origin) AS g
+        g.slot, g.kind, g.id, g.table_schema, g.table_name, g.origin, g.max_retries, g.attempts,
+        CASE WHEN g.last_error IS NOT NULL THEN g.failures END, g.state = 'retrying',
+        CASE WHEN u.utf8 AND g.kind = 'event' THEN convert_from(g.content, 'UTF8') END,
+        CASE WHEN NOT (u.utf8 AND g.kind = 'event') THEN g.content END
+    FROM gone AS g
+    CROSS JOIN (SELECT getdatabaseencoding() = 'UTF8' AS utf8) AS u
+    ORDER BY g.due_at, g.origin
 )
 SELECT
     count(*),
-    coalesce(max(lsn), '0/0')::text,
-    coalesce(array_agg(DISTINCT key_hash) FILTER (WHERE key_hash IS NOT NULL), '{}'),
-    coalesce(array_agg(due_at) FILTER (WHERE isfinite(due_at)), '{}'),
+    coalesce(array_agg(DISTINCT g.key_hash) FILTER (WHERE g.state = 'retrying' AND g.key_hash IS NOT NULL), '{}'),
+    coalesce(array_agg(g.due_at) FILTER (WHERE isfinite(g.due_at)), '{}'),
     clock_timestamp()
-FROM emitted;
+FROM gone AS g;

@@ -1,2 +1,3 @@
--- A message with the prefix $1 and the text $2 to the relay itself.
-SELECT pg_logical_emit_message(true, $1, jsonb_build_object('marker', $2::text)::text);
+-- A marker with the text $2 for the relay of slot $1 itself.
+INSERT INTO walrelay.emitted (slot, kind, id)
+VALUES ($1, 'marker', $2);

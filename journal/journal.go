@@ -1,4 +1,13 @@
-package router
+// Package journal packs which events a stream has got, in the order of the
+// stream, and where the row of each is: so that what the stream loses can be
+// published again, and published rows can be cleaned up by evidence. The rows
+// themselves have no order: their ids are random, and transactions do not commit in
+// the order in which they began.
+//
+// Input: events, as they are settled. Output: pages of bounded size; and the
+// entries of a page. The package saves nothing itself, and must not import
+// databases or NATS.
+package journal
 
 import (
 	"encoding/binary"
@@ -11,80 +20,81 @@ import (
 	"github.com/walrelay/walrelay/event"
 )
 
-// The journal says, in the order of the stream, which events an owned stream has
-// got and where the row of each is, so that what the stream loses can be
-// published again. The rows themselves have no order: their ids are random, and
-// transactions do not commit in the order in which they began.
-
-// JournalPage is a part of a stream's journal, in the order of positions.
-type JournalPage struct {
+// Page is a part of a stream's journal, in the order of positions.
+type Page struct {
 	Stream      string
 	First, Last event.Position
 	Events      int
-	// Entries is read with [JournalPage.Read].
+	// Entries is read with [Page.Read].
 	Entries []byte
 }
 
-// JournalEntry names an event that the stream has got.
-type JournalEntry struct {
+// Entry names an event that the stream has got.
+type Entry struct {
 	Position event.Position
 	// Schema and Table are those of the event.
 	Schema, Table string
 	ID            string
 }
 
-// journalLimit is how many bytes of entries, near enough, may wait to be written
+// limit is how many bytes of entries, near enough, may wait to be written
 // down: some 200 000 events. At half of it, saving is asked for; when it is
 // reached, the window has no room.
-const journalLimit = 4 << 20
+const limit = 4 << 20
 
 // A page begins with its version. An entry is a byte of flags and then, as they
 // say: the distance to the position before (of the commit LSN, and the index; or
 // of the index alone, in the same transaction), the number of the table (and its
 // name, the first time), and the id. Numbers are unsigned varints.
 const (
-	journalVersion = 1
+	version = 1
 
-	journalTransaction = 1 << 0 // another transaction than that of the entry before
-	journalTable       = 1 << 1 // another table
-	journalUUID        = 1 << 2 // the id is a UUID, in 16 bytes; otherwise its length and text
-	journalFlags       = journalTransaction | journalTable | journalUUID
+	flagTransaction = 1 << 0 // another transaction than that of the entry before
+	flagTable       = 1 << 1 // another table
+	flagUUID        = 1 << 2 // the id is a UUID, in 16 bytes; otherwise its length and text
+	knownFlags      = flagTransaction | flagTable | flagUUID
 
-	// maxJournalTables bounds the tables of a page, which are searched one by one.
-	maxJournalTables = 64
+	// maxTables bounds the tables of a page, which are searched one by one.
+	maxTables = 64
 )
 
-// journal is the part of a stream's journal that is not written down yet. The
-// writer that it belongs to guards it. Nil keeps no journal.
-type journal struct {
+// Buffer is the part of a stream's journal that is not saved yet. Nil keeps no
+// journal. Not safe for concurrent use.
+type Buffer struct {
 	stream string
 	// filling is called when half of the limit is reached. It must not block.
 	filling func()
 
-	sealed []JournalPage // in the order in which they were begun
-	page   JournalPage   // the one that grows; empty without entries
-	tables []tableName   // of that page
-	table  int           // of its last entry
-	spare  []byte        // of a page that was written down
+	sealed []Page      // in the order in which they were begun
+	page   Page        // the one that grows; empty without entries
+	tables []tableName // of that page
+	table  int         // of its last entry
+	spare  []byte      // of a page that was saved
 	bytes  int
 	called bool
 }
 
 type tableName struct{ schema, table string }
 
-// add appends an event. It keeps nothing of the event's memory.
-func (j *journal) add(ev *event.Event) {
+// NewBuffer returns an empty buffer. filling is called when it is half full, and
+// must not block.
+func NewBuffer(stream string, filling func()) *Buffer {
+	return &Buffer{stream: stream, filling: filling}
+}
+
+// Add appends an event. It keeps nothing of the event's memory.
+func (j *Buffer) Add(ev *event.Event) {
 	if j == nil {
 		return
 	}
 	table := j.find(ev)
-	if j.page.Events > 0 && (j.page.Last.Compare(ev.Position) >= 0 || table == maxJournalTables) {
+	if j.page.Events > 0 && (j.page.Last.Compare(ev.Position) >= 0 || table == maxTables) {
 		j.seal()
 		table = 0
 	}
 	before := len(j.page.Entries)
 	if j.page.Events == 0 {
-		j.page = JournalPage{Stream: j.stream, First: ev.Position, Entries: append(j.spare[:0], journalVersion)}
+		j.page = Page{Stream: j.stream, First: ev.Position, Entries: append(j.spare[:0], version)}
 		j.spare, j.tables, j.table = nil, j.tables[:0], -1
 		before, table = 0, 0
 	}
@@ -92,7 +102,7 @@ func (j *journal) add(ev *event.Event) {
 	j.page.Last, j.table = ev.Position, table
 	j.page.Events++
 	j.bytes += len(j.page.Entries) - before
-	if j.bytes >= journalLimit/2 && !j.called {
+	if j.bytes >= limit/2 && !j.called {
 		j.called = true
 		j.filling()
 	}
@@ -100,7 +110,7 @@ func (j *journal) add(ev *event.Event) {
 
 // find returns the number of the event's table in the page; one more than there
 // are if it is new.
-func (j *journal) find(ev *event.Event) int {
+func (j *Buffer) find(ev *event.Event) int {
 	if last := j.table; j.page.Events > 0 && j.tables[last].table == ev.Table && j.tables[last].schema == ev.Schema {
 		return last
 	}
@@ -112,19 +122,19 @@ func (j *journal) find(ev *event.Event) int {
 	return len(j.tables)
 }
 
-func (j *journal) append(ev *event.Event, table int) {
+func (j *Buffer) append(ev *event.Event, table int) {
 	b := append(j.page.Entries, 0) //nolint:gocritic // grows, and is put back
 	flags := len(b) - 1
 	last := j.page.Last
 	if ev.Position.CommitLSN != last.CommitLSN || j.page.Events == 0 {
-		b[flags] |= journalTransaction
+		b[flags] |= flagTransaction
 		b = binary.AppendUvarint(b, ev.Position.CommitLSN-last.CommitLSN)
 		b = binary.AppendUvarint(b, uint64(ev.Position.Index))
 	} else {
 		b = binary.AppendUvarint(b, uint64(ev.Position.Index-last.Index))
 	}
 	if table != j.table {
-		b[flags] |= journalTable
+		b[flags] |= flagTable
 		b = binary.AppendUvarint(b, uint64(table))
 		if table == len(j.tables) {
 			name := tableName{strings.Clone(ev.Schema), strings.Clone(ev.Table)}
@@ -134,7 +144,7 @@ func (j *journal) append(ev *event.Event, table int) {
 	}
 	if packed, ok := packUUID(b, ev.ID); ok {
 		b = packed
-		b[flags] |= journalUUID
+		b[flags] |= flagUUID
 	} else {
 		b = appendText(b, ev.ID)
 	}
@@ -146,18 +156,18 @@ func appendText(b []byte, text string) []byte {
 }
 
 // seal ends the page that grows.
-func (j *journal) seal() {
+func (j *Buffer) seal() {
 	if j.page.Events > 0 {
 		j.sealed = append(j.sealed, j.page)
 	}
-	j.page = JournalPage{}
+	j.page = Page{}
 }
 
-// hasRoom reports whether another event may be taken.
-func (j *journal) hasRoom() bool { return j == nil || j.bytes < journalLimit }
+// HasRoom reports whether another event may be taken.
+func (j *Buffer) HasRoom() bool { return j == nil || j.bytes < limit }
 
-// pages returns everything that is not written down.
-func (j *journal) pages() []JournalPage {
+// Pages returns everything that is not saved.
+func (j *Buffer) Pages() []Page {
 	if j == nil {
 		return nil
 	}
@@ -165,8 +175,8 @@ func (j *journal) pages() []JournalPage {
 	return j.sealed
 }
 
-// saved says that the first n pages are written down.
-func (j *journal) saved(n int) {
+// Saved says that the first n pages are saved.
+func (j *Buffer) Saved(n int) {
 	if n == 0 {
 		return
 	}
@@ -174,7 +184,7 @@ func (j *journal) saved(n int) {
 		j.bytes -= len(j.sealed[i].Entries)
 	}
 	j.spare = j.sealed[n-1].Entries[:0]
-	j.sealed = append([]JournalPage(nil), j.sealed[n:]...)
+	j.sealed = append([]Page(nil), j.sealed[n:]...)
 	j.called = false
 }
 
@@ -217,38 +227,38 @@ func unpackUUID(b []byte) string {
 }
 
 // Read returns a reader of the page's entries.
-func (p *JournalPage) Read() *JournalReader {
-	return &JournalReader{page: p, rest: p.Entries, begun: false}
+func (p *Page) Read() *Reader {
+	return &Reader{page: p, rest: p.Entries, begun: false}
 }
 
-// JournalReader reads the entries of a page one by one.
-type JournalReader struct {
-	page   *JournalPage
+// Reader reads the entries of a page one by one.
+type Reader struct {
+	page   *Page
 	rest   []byte
 	begun  bool
 	tables []tableName
-	entry  JournalEntry
+	entry  Entry
 	read   int
 }
 
-var errJournalEnd = errors.New("it ends in the middle of an entry")
+var errEnd = errors.New("it ends in the middle of an entry")
 
 // Next reads the next entry. It returns false after the last one.
-func (r *JournalReader) Next() (entry JournalEntry, ok bool, err error) {
+func (r *Reader) Next() (entry Entry, ok bool, err error) {
 	if err := r.next(); err != nil {
-		return JournalEntry{}, false, fmt.Errorf("the journal of stream %q, page from %s: entry %d: %w", r.page.Stream, r.page.First, r.read+1, err)
+		return Entry{}, false, fmt.Errorf("the journal of stream %q, page from %s: entry %d: %w", r.page.Stream, r.page.First, r.read+1, err)
 	}
 	if r.read == r.page.Events && r.rest == nil {
-		return JournalEntry{}, false, nil
+		return Entry{}, false, nil
 	}
 	r.read++
 	return r.entry, true, nil
 }
 
 // next reads an entry; at the end, it makes rest nil.
-func (r *JournalReader) next() error {
+func (r *Reader) next() error {
 	if !r.begun {
-		if len(r.rest) == 0 || r.rest[0] != journalVersion {
+		if len(r.rest) == 0 || r.rest[0] != version {
 			return errors.New("it was written by another version")
 		}
 		r.begun, r.rest = true, r.rest[1:]
@@ -262,7 +272,7 @@ func (r *JournalReader) next() error {
 	}
 	flags := r.rest[0]
 	r.rest = r.rest[1:]
-	if flags&^journalFlags != 0 {
+	if flags&^knownFlags != 0 {
 		return fmt.Errorf("flags %#x are not known", flags)
 	}
 	if err := r.position(flags); err != nil {
@@ -271,9 +281,9 @@ func (r *JournalReader) next() error {
 	if err := r.table(flags); err != nil {
 		return err
 	}
-	if flags&journalUUID != 0 {
+	if flags&flagUUID != 0 {
 		if len(r.rest) < 16 {
-			return errJournalEnd
+			return errEnd
 		}
 		r.entry.ID, r.rest = unpackUUID(r.rest), r.rest[16:]
 		return nil
@@ -283,7 +293,7 @@ func (r *JournalReader) next() error {
 	return err
 }
 
-func (r *JournalReader) position(flags byte) error {
+func (r *Reader) position(flags byte) error {
 	last := r.entry.Position
 	next := last
 	distance, err := r.number()
@@ -291,7 +301,7 @@ func (r *JournalReader) position(flags byte) error {
 		return err
 	}
 	index := distance
-	if flags&journalTransaction != 0 {
+	if flags&flagTransaction != 0 {
 		if index, err = r.number(); err != nil {
 			return err
 		}
@@ -315,8 +325,8 @@ func (r *JournalReader) position(flags byte) error {
 
 var errJournalOrder = errors.New("its position is not after that of the entry before")
 
-func (r *JournalReader) table(flags byte) error {
-	if flags&journalTable == 0 {
+func (r *Reader) table(flags byte) error {
+	if flags&flagTable == 0 {
 		if r.read == 0 {
 			return errors.New("it has no table")
 		}
@@ -343,78 +353,31 @@ func (r *JournalReader) table(flags byte) error {
 	return nil
 }
 
-func (r *JournalReader) number() (uint64, error) {
+func (r *Reader) number() (uint64, error) {
 	n, size := binary.Uvarint(r.rest)
 	if size <= 0 {
-		return 0, errJournalEnd
+		return 0, errEnd
 	}
 	r.rest = r.rest[size:]
 	return n, nil
 }
 
-func (r *JournalReader) text() (string, error) {
+func (r *Reader) text() (string, error) {
 	n, err := r.number()
 	if err != nil {
 		return "", err
 	}
 	if n > uint64(len(r.rest)) {
-		return "", errJournalEnd
+		return "", errEnd
 	}
 	text := string(r.rest[:n])
 	r.rest = r.rest[n:]
 	return text, nil
 }
 
-// Unsaved is what the journals have that is not written down yet.
-type Unsaved struct {
-	Pages []JournalPage
-	of    []int // how many of each writer
-}
+// Filling reports whether the buffer is half full or more, and Empty whether
+// there is nothing in it.
+func (j *Buffer) Filling() bool { return j != nil && j.bytes >= limit/2 }
 
-// Unsaved returns what is to be written down. Until it is given back to Saved,
-// it is returned again, with what has come meanwhile behind it. Taken after the
-// frontier was read, it has every event before that.
-func (r *Router) Unsaved() Unsaved {
-	u := Unsaved{of: make([]int, len(r.ordered))}
-	for i, w := range r.ordered {
-		w.mu.Lock()
-		pages := w.journal.pages()
-		w.mu.Unlock()
-		u.of[i] = len(pages)
-		u.Pages = append(u.Pages, pages...)
-	}
-	return u
-}
-
-// Saved says that it is written down.
-func (r *Router) Saved(u Unsaved) {
-	for i, w := range r.ordered {
-		w.mu.Lock()
-		w.journal.saved(u.of[i])
-		w.mu.Unlock()
-		signal(w.space)
-	}
-}
-
-// MustSave reports whether a journal is filling up, and HasUnsaved whether there
-// is anything in one.
-func (r *Router) MustSave() bool {
-	return r.anyJournal(func(j *journal) bool { return j.bytes >= journalLimit/2 })
-}
-
-// HasUnsaved is described with [Router.MustSave].
-func (r *Router) HasUnsaved() bool {
-	return r.anyJournal(func(j *journal) bool { return j.bytes > 0 })
-}
-
-func (r *Router) anyJournal(is func(*journal) bool) bool {
-	for _, w := range r.ordered {
-		w.mu.Lock()
-		yes := w.journal != nil && is(w.journal)
-		w.mu.Unlock()
-		if yes {
-			return true
-		}
-	}
-	return false
-}
+// Empty is described with [Buffer.Filling].
+func (j *Buffer) Empty() bool { return j == nil || j.bytes == 0 }

@@ -1,4 +1,4 @@
-package router
+package journal
 
 import (
 	"fmt"
@@ -12,15 +12,15 @@ import (
 
 const someUUID = "5c5da8e6-6a8a-4d5c-9f0f-2f5f8ab5ad35"
 
-func journalled(lsn uint64, index uint32, table, id string) JournalEntry {
-	return JournalEntry{Position: event.Position{CommitLSN: lsn, Index: index}, Schema: "public", Table: table, ID: id}
+func journalled(lsn uint64, index uint32, table, id string) Entry {
+	return Entry{Position: event.Position{CommitLSN: lsn, Index: index}, Schema: "public", Table: table, ID: id}
 }
 
-func addEntry(j *journal, e JournalEntry) {
-	j.add(&event.Event{Position: e.Position, Schema: e.Schema, Table: e.Table, ID: e.ID})
+func addEntry(j *Buffer, e Entry) {
+	j.Add(&event.Event{Position: e.Position, Schema: e.Schema, Table: e.Table, ID: e.ID})
 }
 
-func readPage(p JournalPage) (entries []JournalEntry, err error) {
+func readPage(p Page) (entries []Entry, err error) {
 	r := p.Read()
 	for {
 		e, ok, err := r.Next()
@@ -33,7 +33,7 @@ func readPage(p JournalPage) (entries []JournalEntry, err error) {
 
 func TestJournalReadsBackWhatItWasGiven(t *testing.T) {
 	t.Parallel()
-	for name, entries := range map[string][]JournalEntry{
+	for name, entries := range map[string][]Entry{
 		"one event":             {journalled(0x16B3748, 0, "outbox", someUUID)},
 		"one transaction":       {journalled(9, 0, "outbox", someUUID), journalled(9, 1, "outbox", someUUID), journalled(9, 700, "outbox", someUUID)},
 		"several transactions":  {journalled(9, 5, "outbox", someUUID), journalled(10, 0, "outbox", someUUID), journalled(1<<40, 3, "outbox", someUUID)},
@@ -51,11 +51,11 @@ func TestJournalReadsBackWhatItWasGiven(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			j := &journal{stream: "EVENTS", filling: func() {}}
+			j := &Buffer{stream: "EVENTS", filling: func() {}}
 			for _, e := range entries {
 				addEntry(j, e)
 			}
-			pages := j.pages()
+			pages := j.Pages()
 			if len(pages) != 1 {
 				t.Fatalf("%d events in order make %d pages, want 1", len(entries), len(pages))
 			}
@@ -72,17 +72,17 @@ func TestJournalReadsBackWhatItWasGiven(t *testing.T) {
 
 func TestJournalBeginsAPageWhereThePositionsGoBack(t *testing.T) {
 	t.Parallel()
-	j := &journal{stream: "EVENTS", filling: func() {}}
-	var want [][]JournalEntry
+	j := &Buffer{stream: "EVENTS", filling: func() {}}
+	var want [][]Entry
 	for _, page := range [][]uint64{{1, 2, 5}, {3, 4}, {4}, {4, 6}} {
-		var entries []JournalEntry
+		var entries []Entry
 		for _, lsn := range page {
 			entries = append(entries, journalled(lsn, 0, "outbox", someUUID))
 			addEntry(j, entries[len(entries)-1])
 		}
 		want = append(want, entries)
 	}
-	pages := j.pages()
+	pages := j.Pages()
 	if len(pages) != len(want) {
 		t.Fatalf("there are %d pages, want %d", len(pages), len(want))
 	}
@@ -95,12 +95,12 @@ func TestJournalBeginsAPageWhereThePositionsGoBack(t *testing.T) {
 
 func TestJournalBeginsAPageWhenThereAreTooManyTables(t *testing.T) {
 	t.Parallel()
-	j := &journal{stream: "EVENTS", filling: func() {}}
-	for i := range 3 * maxJournalTables {
+	j := &Buffer{stream: "EVENTS", filling: func() {}}
+	for i := range 3 * maxTables {
 		addEntry(j, journalled(uint64(i+1), 0, fmt.Sprint("t", i), someUUID))
 	}
 	n := 0
-	for _, p := range j.pages() {
+	for _, p := range j.Pages() {
 		entries, err := readPage(p)
 		if err != nil {
 			t.Fatal(err)
@@ -112,26 +112,26 @@ func TestJournalBeginsAPageWhenThereAreTooManyTables(t *testing.T) {
 			n++
 		}
 	}
-	if n != 3*maxJournalTables {
-		t.Errorf("%d events read back, want %d", n, 3*maxJournalTables)
+	if n != 3*maxTables {
+		t.Errorf("%d events read back, want %d", n, 3*maxTables)
 	}
 }
 
 // What is not written down stays, and what was may be overwritten.
 func TestJournalForgetsOnlyWhatIsSaved(t *testing.T) {
 	t.Parallel()
-	j := &journal{stream: "EVENTS", filling: func() {}}
+	j := &Buffer{stream: "EVENTS", filling: func() {}}
 	addEntry(j, journalled(1, 0, "outbox", someUUID))
-	first := len(j.pages()) // a save that fails
+	first := len(j.Pages()) // a save that fails
 	addEntry(j, journalled(2, 0, "outbox", someUUID))
-	if n := len(j.pages()); n != 2 {
+	if n := len(j.Pages()); n != 2 {
 		t.Fatalf("after a save that failed there are %d pages, want both", n)
 	}
 	addEntry(j, journalled(3, 0, "audit", "42"))
-	j.saved(first)
+	j.Saved(first)
 	addEntry(j, journalled(4, 0, "audit", "42"))
 	var got []uint64
-	for _, p := range j.pages() {
+	for _, p := range j.Pages() {
 		entries, err := readPage(p)
 		if err != nil {
 			t.Fatal(err)
@@ -143,23 +143,23 @@ func TestJournalForgetsOnlyWhatIsSaved(t *testing.T) {
 	if want := []uint64{2, 3, 4}; !slices.Equal(got, want) {
 		t.Errorf("what is left are events %v, want %v", got, want)
 	}
-	j.saved(len(j.pages()))
-	if j.bytes != 0 || len(j.pages()) != 0 {
-		t.Errorf("after everything was saved, %d bytes and %d pages are left", j.bytes, len(j.pages()))
+	j.Saved(len(j.Pages()))
+	if j.bytes != 0 || len(j.Pages()) != 0 {
+		t.Errorf("after everything was saved, %d bytes and %d pages are left", j.bytes, len(j.Pages()))
 	}
 }
 
 func TestJournalAsksToBeSavedAndThenHasNoRoom(t *testing.T) {
 	t.Parallel()
 	asked := 0
-	j := &journal{stream: "EVENTS", filling: func() { asked++ }}
+	j := &Buffer{stream: "EVENTS", filling: func() { asked++ }}
 	n := uint64(0)
-	for ; j.hasRoom(); n++ {
-		if n > journalLimit {
+	for ; j.HasRoom(); n++ {
+		if n > limit {
 			t.Fatal("the journal has no limit")
 		}
 		addEntry(j, journalled(n, 0, "outbox", someUUID))
-		if asked > 0 && j.bytes < journalLimit/2 {
+		if asked > 0 && j.bytes < limit/2 {
 			t.Fatalf("it asked to be saved with %d bytes", j.bytes)
 		}
 	}
@@ -169,28 +169,28 @@ func TestJournalAsksToBeSavedAndThenHasNoRoom(t *testing.T) {
 	if perEvent := float64(j.bytes) / float64(n); perEvent > 21 {
 		t.Errorf("an event takes %.1f bytes, want about 20", perEvent)
 	}
-	j.saved(len(j.pages()))
-	if !j.hasRoom() {
+	j.Saved(len(j.Pages()))
+	if !j.HasRoom() {
 		t.Error("it has no room although everything is saved")
 	}
 }
 
 func TestJournalPageThatIsDamagedIsRefused(t *testing.T) {
 	t.Parallel()
-	j := &journal{stream: "EVENTS", filling: func() {}}
+	j := &Buffer{stream: "EVENTS", filling: func() {}}
 	for i := range uint32(3) {
 		addEntry(j, journalled(7, i, "outbox", someUUID))
 	}
-	good := j.pages()[0]
-	for name, damage := range map[string]func(p *JournalPage){
-		"empty":            func(p *JournalPage) { p.Entries = nil },
-		"another version":  func(p *JournalPage) { p.Entries[0] = 9 },
-		"unknown flags":    func(p *JournalPage) { p.Entries[1] |= 0x80 },
-		"cut off":          func(p *JournalPage) { p.Entries = p.Entries[:len(p.Entries)-1] },
-		"an entry missing": func(p *JournalPage) { p.Events++ },
-		"an entry more":    func(p *JournalPage) { p.Events-- },
-		"another end":      func(p *JournalPage) { p.Last.Index++ },
-		"another start":    func(p *JournalPage) { p.First.CommitLSN++ },
+	good := j.Pages()[0]
+	for name, damage := range map[string]func(p *Page){
+		"empty":            func(p *Page) { p.Entries = nil },
+		"another version":  func(p *Page) { p.Entries[0] = 9 },
+		"unknown flags":    func(p *Page) { p.Entries[1] |= 0x80 },
+		"cut off":          func(p *Page) { p.Entries = p.Entries[:len(p.Entries)-1] },
+		"an entry missing": func(p *Page) { p.Events++ },
+		"an entry more":    func(p *Page) { p.Events-- },
+		"another end":      func(p *Page) { p.Last.Index++ },
+		"another start":    func(p *Page) { p.First.CommitLSN++ },
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -205,14 +205,14 @@ func TestJournalPageThatIsDamagedIsRefused(t *testing.T) {
 }
 
 func FuzzJournalPage(f *testing.F) {
-	j := &journal{stream: "EVENTS", filling: func() {}}
+	j := &Buffer{stream: "EVENTS", filling: func() {}}
 	for i := range uint32(5) {
 		addEntry(j, journalled(7+uint64(i/2), i, fmt.Sprint("t", i%2), []string{someUUID, "42"}[i%2]))
 	}
-	p := j.pages()[0]
+	p := j.Pages()[0]
 	f.Add(p.First.CommitLSN, p.First.Index, p.Last.CommitLSN, p.Last.Index, p.Events, p.Entries)
 	f.Fuzz(func(t *testing.T, firstLSN uint64, firstIndex uint32, lastLSN uint64, lastIndex uint32, events int, b []byte) {
-		p := JournalPage{
+		p := Page{
 			First:  event.Position{CommitLSN: firstLSN, Index: firstIndex},
 			Last:   event.Position{CommitLSN: lastLSN, Index: lastIndex},
 			Events: events, Entries: b,
@@ -225,12 +225,12 @@ func FuzzJournalPage(f *testing.F) {
 			t.Fatalf("%d entries were read of %d", len(entries), events)
 		}
 		// What can be read can be written, and reads as the same.
-		again := &journal{filling: func() {}}
+		again := &Buffer{filling: func() {}}
 		for _, e := range entries {
 			addEntry(again, e)
 		}
-		var got []JournalEntry
-		for _, p := range again.pages() {
+		var got []Entry
+		for _, p := range again.Pages() {
 			part, err := readPage(p)
 			if err != nil {
 				t.Fatal(err)
@@ -244,16 +244,16 @@ func FuzzJournalPage(f *testing.F) {
 }
 
 func BenchmarkJournal(b *testing.B) {
-	j := &journal{stream: "EVENTS", filling: func() {}}
+	j := &Buffer{stream: "EVENTS", filling: func() {}}
 	ev := &event.Event{Schema: "public", Table: "outbox", ID: someUUID}
 	b.ReportAllocs()
 	bytes := 0
 	for n := range b.N {
 		ev.Position = event.Position{CommitLSN: 0x16B3748 + uint64(n)*150}
-		j.add(ev)
+		j.Add(ev)
 		if n%100_000 == 99_999 {
 			bytes += j.bytes
-			j.saved(len(j.pages()))
+			j.Saved(len(j.Pages()))
 		}
 	}
 	b.ReportMetric(float64(bytes+j.bytes)/float64(b.N), "bytes/event")

@@ -1,0 +1,250 @@
+// Package checkpoint saves what the next session of a slot has to know: how far
+// every event is settled, what each stream has, and the journal.
+//
+// Input: a connection, and what the relay knows of itself. Output: the row of
+// walrelay.progress, pages of walrelay.journal, rows of walrelay.published.
+// Promises: the row is saved before the slot is told of the same LSN, so it is
+// never behind the slot; only the latest session of a slot saves; a session that
+// has begun waits for what an earlier one is writing, and for nothing else. Only
+// the relay's reporter saves, and repair while no relay runs. The package must not
+// import what reads or publishes events.
+package checkpoint
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"sync"
+
+	"github.com/jackc/pglogrepl"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/walrelay/walrelay/internal/problem"
+	"github.com/walrelay/walrelay/journal"
+	"github.com/walrelay/walrelay/retry"
+	"github.com/walrelay/walrelay/router"
+	"github.com/walrelay/walrelay/sql"
+)
+
+// State is what is saved.
+type State struct {
+	// Session counts the sessions of the slot.
+	Session int64
+	// SystemID and Timeline are those of the database cluster that the positions
+	// belong to (IDENTIFY_SYSTEM).
+	SystemID string
+	Timeline int32
+	// FlushLSN is the LSN below which every event is settled.
+	FlushLSN pglogrepl.LSN
+	// Streams are the streams, by name.
+	Streams map[string]router.StreamState
+	// Published is a snapshot: every event of a transaction that had ended then is
+	// settled. Empty before the first.
+	Published string
+	// MessagesUntil is the LSN before which logical messages are read; 0 if none
+	// are.
+	MessagesUntil pglogrepl.LSN
+}
+
+// SameStreams reports whether nothing was published since the state.
+func (s *State) SameStreams(streams map[string]router.StreamState) bool {
+	return maps.EqualFunc(s.Streams, streams, func(a, b router.StreamState) bool {
+		return a.Created.Equal(b.Created) && a.LastSequence == b.LastSequence && a.Position == b.Position && a.Repairing == b.Repairing
+	})
+}
+
+// System identifies a database cluster, as IDENTIFY_SYSTEM does.
+type System struct {
+	ID       string
+	Timeline int32
+}
+
+// Execer is a connection or a transaction.
+type Execer interface {
+	Exec(ctx context.Context, sql string, arguments ...any) (pgconn.CommandTag, error)
+}
+
+// Checkpoint is that of one slot. Safe for concurrent use; Save has one caller at
+// a time.
+type Checkpoint struct {
+	slot string
+
+	mu      sync.Mutex
+	state   State
+	saved   chan struct{} // closed and made anew when a later LSN is saved
+	request func()
+}
+
+// Load reads what is saved of a slot; nil if there is nothing.
+func Load(ctx context.Context, conn *pgx.Conn, slot string) (*State, error) {
+	state, err := scan(conn.QueryRow(ctx, sql.CheckpointLoad, slot))
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil, nil //nolint:nilnil // nothing saved is no error
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading walrelay.progress: %w", err)
+	}
+	return state, nil
+}
+
+func scan(row pgx.Row) (*State, error) {
+	var s State
+	var lsn, until string
+	var streams []byte
+	if err := row.Scan(&s.Session, &s.SystemID, &s.Timeline, &lsn, &streams, &s.Published, &until); err != nil {
+		return nil, err
+	}
+	var err error
+	if s.FlushLSN, err = pglogrepl.ParseLSN(lsn); err != nil {
+		return nil, fmt.Errorf("flush_lsn: %w", err)
+	}
+	if s.MessagesUntil, err = pglogrepl.ParseLSN(until); err != nil {
+		return nil, fmt.Errorf("messages_until: %w", err)
+	}
+	if err := json.Unmarshal(streams, &s.Streams); err != nil {
+		return nil, fmt.Errorf("streams: %w", err)
+	}
+	return &s, nil
+}
+
+// WALEnd returns the end of the database's WAL. Asked for while the slot is ours,
+// it is past every event that anybody can have published from it.
+func WALEnd(ctx context.Context, conn *pgx.Conn) (pglogrepl.LSN, error) {
+	var text string
+	err := conn.QueryRow(ctx, "SELECT pg_catalog.pg_current_wal_flush_lsn()::text").Scan(&text)
+	var lsn pglogrepl.LSN
+	if err == nil {
+		lsn, err = pglogrepl.ParseLSN(text)
+	}
+	if err != nil {
+		return 0, fmt.Errorf("reading the end of the WAL: %w", err)
+	}
+	return lsn, nil
+}
+
+// Fits says whether the state belongs to the cluster that the slot now lives on,
+// whose WAL ends at end: nil, or a *[problem.Problem].
+func (s *State) Fits(slot string, system System, end pglogrepl.LSN) error {
+	switch {
+	case s.SystemID != system.ID:
+		return &problem.Problem{
+			ID: "system_changed",
+			What: fmt.Sprintf("slot %q was last read in the database cluster with system identifier %s, and this one is %s",
+				slot, s.SystemID, system.ID),
+			Fix: "connect to the cluster that it was, or see docs/operations.md, \"A database was restored\"",
+		}
+	case s.FlushLSN > end:
+		return &problem.Problem{
+			ID:   "database_went_back",
+			What: fmt.Sprintf("slot %q was read up to %s, but the database's WAL ends at %s", slot, s.FlushLSN, end),
+			Fix:  "the database went back in time: see docs/operations.md, \"A database was restored\"",
+		}
+	}
+	return nil
+}
+
+// Begin begins a session of the slot, and returns what is saved and the end of the
+// WAL. What an earlier session has not committed by then, it never will: Begin
+// waits for what it is writing. A *[problem.Problem] says that what is saved
+// belongs to another cluster, or to a later time of it; then nothing is changed.
+func Begin(ctx context.Context, conn *pgx.Conn, slot string, system System) (*Checkpoint, pglogrepl.LSN, error) {
+	end, err := WALEnd(ctx, conn)
+	if err != nil {
+		return nil, 0, err
+	}
+	state, err := scan(conn.QueryRow(ctx, sql.CheckpointBegin, slot, system.ID, system.Timeline, end.String()))
+	if errors.Is(err, pgx.ErrNoRows) {
+		state, err := Load(ctx, conn, slot)
+		if err == nil && state != nil {
+			err = state.Fits(slot, system, end)
+		}
+		if err == nil {
+			err = errors.New("beginning a session: walrelay.progress has changed meanwhile")
+		}
+		return nil, 0, err
+	}
+	if err != nil {
+		return nil, 0, fmt.Errorf("beginning a session in walrelay.progress: %w", err)
+	}
+	state.SystemID, state.Timeline = system.ID, system.Timeline
+	return &Checkpoint{slot: slot, state: *state, saved: make(chan struct{})}, end, nil
+}
+
+// OnRequest says what asks for a save.
+func (c *Checkpoint) OnRequest(request func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.request = request
+}
+
+// RequestSave asks for a save soon. It does not block.
+func (c *Checkpoint) RequestSave() {
+	c.mu.Lock()
+	request := c.request
+	c.mu.Unlock()
+	if request != nil {
+		request()
+	}
+}
+
+// State returns what is saved.
+func (c *Checkpoint) State() State {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.state
+}
+
+// Saved returns the LSN that is saved, and a channel that is closed when a later
+// one is. It is on the disk of the database: whatever happens, the next session
+// reads no event before it.
+func (c *Checkpoint) Saved() (pglogrepl.LSN, <-chan struct{}) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.state.FlushLSN, c.saved
+}
+
+// Save saves the state and pages of the journal in one statement.
+// [retry.ErrSuperseded] says that the slot has a later session; then nothing is
+// saved. The lock of the row that it takes is held for that statement only.
+func (c *Checkpoint) Save(ctx context.Context, conn Execer, next State, pages []journal.Page) error {
+	streams, err := json.Marshal(next.Streams)
+	if err != nil {
+		return fmt.Errorf("writing walrelay.progress: %w", err)
+	}
+	var (
+		names, first, last []string
+		events             []int32
+		entries            [][]byte
+	)
+	for i := range pages {
+		page := &pages[i]
+		names = append(names, page.Stream)
+		first, last = append(first, page.First.String()), append(last, page.Last.String())
+		events = append(events, int32(page.Events))
+		entries = append(entries, page.Entries)
+	}
+	noted := next.Published != "" && next.Published != c.State().Published
+	tag, err := conn.Exec(ctx, sql.CheckpointSave, pgx.NamedArgs{
+		"slot": c.slot, "session": next.Session, "system_identifier": next.SystemID, "timeline": next.Timeline,
+		"flush_lsn": next.FlushLSN.String(), "streams": streams, "published": next.Published, "noted": noted,
+		"page_streams": names, "page_first": first, "page_last": last, "page_events": events, "page_entries": entries,
+	})
+	if err != nil {
+		return fmt.Errorf("writing walrelay.progress: %w", err)
+	}
+	if tag.RowsAffected() == 0 {
+		return fmt.Errorf("writing walrelay.progress: %w", retry.ErrSuperseded)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	later := next.FlushLSN > c.state.FlushLSN
+	c.state = next
+	if later {
+		close(c.saved)
+		c.saved = make(chan struct{})
+	}
+	return nil
+}

@@ -1,0 +1,190 @@
+package e2e_test
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// begin opens a transaction that runs the statements and stays open until the
+// function that it returns is called.
+func (e *env) begin(statements ...string) (end func()) {
+	e.t.Helper()
+	conn, err := pgx.Connect(e.t.Context(), e.postgresURL)
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	for _, statement := range append([]string{"SET application_name = 'psql of an operator'", "BEGIN"}, statements...) {
+		if _, err := conn.Exec(e.t.Context(), statement); err != nil {
+			e.t.Fatalf("%s: %v", statement, err)
+		}
+	}
+	return func() {
+		if err := conn.Close(context.Background()); err != nil {
+			e.t.Error(err)
+		}
+	}
+}
+
+// A person's open transaction keeps only what it touches from going on.
+func TestLocks_OperatorsTransactionStopsNothingElse(t *testing.T) {
+	t.Parallel()
+	for name, statement := range map[string]string{
+		"discard of a held event":  "SELECT walrelay.discard(state => 'held')",
+		"lock of all delayed rows": "SELECT FROM walrelay.delayed FOR UPDATE",
+		"lock of all keys":         "SELECT FROM walrelay.keys FOR UPDATE",
+		"lock of all outbox rows":  "SELECT FROM outbox FOR UPDATE",
+		"lock of the checkpoint":   "SELECT FROM walrelay.progress FOR KEY SHARE",
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			e := newEnv(t, own)
+			// The bad event fails for good while the transaction is open; then the held
+			// ones may go on.
+			e.writeConfig("retry: {initial: 3s, max_retries: 1}\nstreams: [{name: EVENTS, subjects: [events.good.>]}]\n")
+			e.init()
+			r := e.run()
+			insert := func(typ, key string) {
+				execSQL(t, e.postgresURL, fmt.Sprintf("INSERT INTO outbox (event_type, source, partition_key) VALUES ('%s', '/e2e', %s)", typ, key))
+			}
+			insert("bad", "'k'")
+			insert("good.a", "'k'")
+			insert("good.a", "'k'")
+			eventually(t, 20*time.Second, "two events are held", func() error {
+				if got := e.delayed(); got["held"] != 2 {
+					return fmt.Errorf("the delay table has %v", got)
+				}
+				return nil
+			})
+			end := e.begin(statement)
+			defer end()
+			for n := range 3 {
+				insert("good.b", "NULL")
+				insert("good.b", "'k'")
+				e.awaitMessages("EVENTS", 1+n)
+				e.awaitCaughtUp()
+			}
+			if saved := queryString(t, e.postgresURL, "SELECT (flush_lsn >= (SELECT confirmed_flush_lsn FROM pg_replication_slots WHERE slot_name = p.slot))::text FROM walrelay.progress AS p"); saved != "true" {
+				t.Error("the checkpoint is behind the slot")
+			}
+			if name == "discard of a held event" {
+				r.awaitLog("locks on the delay table keep the relay waiting")
+				if !strings.Contains(r.logs.String(), "psql of an operator") {
+					t.Error("the log does not say who holds the locks")
+				}
+			}
+			end()
+			eventually(t, 20*time.Second, "everything goes on when the transaction has ended", func() error {
+				execSQL(t, e.postgresURL, "SELECT walrelay.discard(event_type => 'bad')")
+				if got := e.delayed(); len(got) > 0 {
+					return fmt.Errorf("the delay table has %v", got)
+				}
+				return nil
+			})
+			e.awaitMessages("EVENTS", 8)
+		})
+	}
+}
+
+// A lock on the whole table is waited for only by an event that must be written
+// there, and that is said.
+func TestLocks_WholeDelayTable(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t, own)
+	e.writeConfig("retry: {initial: 1s, max: 1s, max_retries: 1000}\n")
+	e.init()
+	r := e.run()
+	e.insert(1)
+	e.awaitMessages("EVENTS", 1)
+	end := e.begin("LOCK TABLE walrelay.delayed")
+	defer end()
+	for n := range 3 {
+		e.insert(10)
+		e.awaitMessages("EVENTS", 1+10*(n+1))
+		e.awaitCaughtUp()
+	}
+	execSQL(t, e.postgresURL, "INSERT INTO outbox (event_type, source, scheduled_at) VALUES ('later', '/e2e', now() + interval '1 hour')")
+	eventually(t, 20*time.Second, "readiness says who has locked the table", func() error {
+		status, body := r.get("/readyz")
+		if status != http.StatusServiceUnavailable || !strings.Contains(body, "walrelay.delayed") || !strings.Contains(body, "psql of an operator") {
+			return fmt.Errorf("it is %d: %s", status, body)
+		}
+		return nil
+	})
+	if _, metrics := r.get("/metrics"); !strings.Contains(metrics, `walrelay_delay_table_blocked{waiting="publishing"} 1`) {
+		t.Error("the metric does not say that publishing waits")
+	}
+	r.awaitLog("locks on the delay table keep the relay waiting")
+	end()
+	e.insert(1)
+	e.awaitMessages("EVENTS", 32)
+	eventually(t, 20*time.Second, "the relay is ready again", func() error {
+		if status, body := r.get("/readyz"); status != http.StatusOK {
+			return fmt.Errorf("it is %d: %s", status, body)
+		}
+		return nil
+	})
+	e.awaitDelayed(map[string]int{"scheduled": 1})
+}
+
+// What anybody who can log in may write into the WAL is nothing to the relay.
+func TestIsolation_LogicalMessagesOfStrangers(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t, own)
+	e.init()
+	r := e.run()
+	execSQL(t, e.postgresURL, "CREATE ROLE stranger LOGIN")
+	conn, err := pgx.Connect(t.Context(), strings.Replace(e.postgresURL, "postgres@", "stranger@", 1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close(context.Background()) }()
+	for _, content := range []string{
+		`{}` + "\n" + `{"id":"forged","type":"forged","source":"/s"}`, `{"marker":"session 1"}`, `{"marker":"session 1"}`, `{}`, "nonsense",
+		`{"failures":[{"error":"\u0000"}]}` + "\n" + `{"id":"a\u0000b","type":"t","source":"/s"}`,
+	} {
+		if _, err := conn.Exec(t.Context(), "SELECT pg_logical_emit_message(true, $1, $2::text)", "walrelay."+e.slot, content); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := conn.Exec(t.Context(), "SELECT pg_logical_emit_message(true, $1, repeat('x', 200000000))", "walrelay."+e.slot); err != nil {
+		t.Fatal(err)
+	}
+	for _, statement := range []string{
+		"INSERT INTO walrelay.emitted (slot, kind, id) VALUES ('walrelay', 'marker', 'session 1')",
+		"SELECT walrelay.emit_event('a', '/s', slot => '" + e.slot + "')",
+		"TRUNCATE walrelay.emitted", "SELECT * FROM walrelay.progress", "SELECT walrelay.discard(everything => true)",
+	} {
+		if _, err := conn.Exec(t.Context(), statement); err == nil {
+			t.Errorf("a stranger may: %s", statement)
+		}
+	}
+	e.insert(5)
+	e.awaitMessages("EVENTS", 5)
+	e.awaitCaughtUp()
+	if n := e.messages("EVENTS"); n != 5 {
+		t.Errorf("the stream has %d messages, want 5", n)
+	}
+	if got := e.delayed(); len(got) > 0 {
+		t.Errorf("the delay table has %v", got)
+	}
+	if peak := r.peakMemory(); peak > 150<<20 {
+		t.Errorf("the relay took %d MiB", peak>>20)
+	}
+}
+
+func TestEmitEvent_NeedsTheSlot(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t, shared)
+	e.init()
+	conn := connectSQL(t, e.postgresURL)
+	_, err := conn.Exec(t.Context(), "SELECT walrelay.emit_event('a', '/e2e', slot => 'nobody')")
+	if err == nil || !strings.Contains(err.Error(), `replication slot "nobody" does not exist`) {
+		t.Errorf("want an error about the slot, got %v", err)
+	}
+}

@@ -1,0 +1,96 @@
+package router
+
+import (
+	"context"
+	"fmt"
+	"sync"
+
+	"github.com/walrelay/walrelay/event"
+	"github.com/walrelay/walrelay/internal/wait"
+	"github.com/walrelay/walrelay/journal"
+)
+
+// DroppedStream is the name under which the journal has events that a rule
+// drops: no stream gets them, and they are settled all the same. No stream has it.
+const DroppedStream = ""
+
+// dropped is the journal of dropped events. Safe for concurrent use.
+type dropped struct {
+	mu      sync.Mutex
+	journal *journal.Buffer // nil keeps none
+	space   wait.Signal
+}
+
+// add notes an event. It blocks while the journal is full, until the context
+// ends.
+func (d *dropped) add(ctx context.Context, ev *event.Event) error {
+	for {
+		d.mu.Lock()
+		room := d.journal.HasRoom()
+		if room {
+			d.journal.Add(ev)
+		}
+		d.mu.Unlock()
+		if room {
+			return nil
+		}
+		select {
+		case <-d.space:
+		case <-ctx.Done():
+			return fmt.Errorf("waiting for the journal to be saved: %w", context.Cause(ctx))
+		}
+	}
+}
+
+// journals calls f for each journal, while nobody else uses it.
+func (r *Router) journals(f func(i int, j *journal.Buffer)) {
+	for i, w := range r.ordered {
+		w.mu.Lock()
+		f(i, w.journal)
+		w.mu.Unlock()
+	}
+	r.dropped.mu.Lock()
+	defer r.dropped.mu.Unlock()
+	f(len(r.ordered), r.dropped.journal)
+}
+
+// Unsaved is what the journals have that is not saved yet.
+type Unsaved struct {
+	Pages []journal.Page
+	of    []int // how many of each journal
+}
+
+// Unsaved returns what is to be saved. Until it is given to Saved, it is returned
+// again, with what has come meanwhile behind it. Taken after the frontier was
+// read, it has every event before that.
+func (r *Router) Unsaved() Unsaved {
+	u := Unsaved{of: make([]int, len(r.ordered)+1)}
+	r.journals(func(i int, j *journal.Buffer) {
+		pages := j.Pages()
+		u.of[i] = len(pages)
+		u.Pages = append(u.Pages, pages...)
+	})
+	return u
+}
+
+// Saved says that it is saved.
+func (r *Router) Saved(u Unsaved) {
+	r.journals(func(i int, j *journal.Buffer) { j.Saved(u.of[i]) })
+	for _, w := range r.ordered {
+		signal(w.space)
+	}
+	r.dropped.space.Send()
+}
+
+// MustSave reports whether a journal is filling up, and HasUnsaved whether there
+// is anything in one.
+func (r *Router) MustSave() (must bool) {
+	r.journals(func(_ int, j *journal.Buffer) { must = must || j.Filling() })
+	return must
+}
+
+// HasUnsaved is described with [Router.MustSave].
+func (r *Router) HasUnsaved() (has bool) {
+	r.journals(func(_ int, j *journal.Buffer) { has = has || !j.Empty() })
+	return has
+}

@@ -1,0 +1,27 @@
+-- Saves the checkpoint of slot @slot and pages of the journal, and if @noted when
+-- the snapshot @published was known to be settled, unless the slot has another
+-- session than @session: then it returns no row.
+WITH saved AS (
+    UPDATE walrelay.progress
+    SET system_identifier = @system_identifier,
+        timeline = @timeline,
+        flush_lsn = @flush_lsn::text::pg_lsn,
+        streams = @streams,
+        published = nullif(@published::text, '')::pg_snapshot,
+        updated_at = now()
+    WHERE slot = @slot AND session = @session
+    RETURNING slot
+), journalled AS (
+    INSERT INTO walrelay.journal (slot, stream, first, last, events, entries)
+    SELECT s.slot, p.stream, p.first, p.last, p.events, p.entries
+    FROM saved AS s,
+        unnest(@page_streams::text[], @page_first::text[], @page_last::text[], @page_events::integer[], @page_entries::bytea[])
+            AS p (stream, first, last, events, entries)
+), noted AS (
+    INSERT INTO walrelay.published (slot, snapshot)
+    SELECT s.slot, nullif(@published::text, '')::pg_snapshot
+    FROM saved AS s
+    WHERE @noted::boolean
+    ON CONFLICT DO NOTHING
+)
+SELECT FROM saved;
