@@ -61,14 +61,13 @@ func (d *delay) open(ctx context.Context, conn *pgx.Conn, passed replication.LSN
 	cfg := d.session.relay.cfg
 	s := d.session
 	table, known, err := retry.Open(ctx, conn, retry.Config{
-		Connect:       func(ctx context.Context) (*pgx.Conn, error) { return connect.Durable(ctx, cfg.Postgres) },
-		Slot:          cfg.Slot,
-		Session:       d.number,
-		FailedBlocks:  cfg.Retry.FailedHoldsKey,
-		KeepDiscarded: cfg.Outbox.RepairWindow,
-		Frontier:      s.stream.Frontier(),
-		Checkpoint:    s.checkpoint,
-		Observe:       &tableObserver{metrics: s.relay.metrics, relay: s.relay, logged: make(map[bool]time.Time)},
+		Connect:      func(ctx context.Context) (*pgx.Conn, error) { return connect.Durable(ctx, cfg.Postgres) },
+		Slot:         cfg.Slot,
+		Session:      d.number,
+		FailedBlocks: cfg.Retry.FailedHoldsKey,
+		Frontier:     s.stream.Frontier(),
+		Checkpoint:   s.checkpoint,
+		Observe:      &tableObserver{metrics: s.relay.metrics, relay: s.relay, logged: make(map[bool]time.Time)},
 	}, passed)
 	if err != nil {
 		return err

@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/jackc/pglogrepl"
 	"github.com/jackc/pgx/v5"
 
 	"github.com/walrelay/walrelay/event"
+	"github.com/walrelay/walrelay/internal/check"
 	"github.com/walrelay/walrelay/internal/checkpoint"
 	"github.com/walrelay/walrelay/internal/connect"
 	"github.com/walrelay/walrelay/internal/problem"
@@ -73,8 +75,12 @@ func (r *Relay) missing(ctx context.Context, loss router.Loss) (string, error) {
 
 // passedLSN is where the slot goes on.
 func passedLSN(ctx context.Context, conn *pgx.Conn, slot string, recorded *checkpoint.State) (replication.LSN, error) {
-	var confirmed replication.LSN
-	if err := conn.QueryRow(ctx, "SELECT coalesce(confirmed_flush_lsn, '0/0') FROM pg_catalog.pg_replication_slots WHERE slot_name = $1", slot).Scan(&confirmed); err != nil {
+	state, err := check.ReadSlot(ctx, conn, slot)
+	if err != nil || state == nil {
+		return recorded.FlushLSN, err
+	}
+	confirmed, err := pglogrepl.ParseLSN(state.ConfirmedFlush)
+	if err != nil {
 		return 0, fmt.Errorf("reading what slot %q has confirmed: %w", slot, err)
 	}
 	return max(confirmed, recorded.FlushLSN), nil

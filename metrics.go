@@ -26,6 +26,7 @@ type metrics struct {
 	blocked        *prometheus.GaugeVec
 	cleaned        prometheus.Counter
 	cleanUps       prometheus.Counter
+	refusedRows    prometheus.Gauge
 	publishLatency prometheus.Histogram
 	commitLatency  prometheus.Histogram
 	lagBytes       prometheus.Gauge
@@ -107,6 +108,10 @@ func newMetrics(inFlight func() float64, lagSeconds func() float64, ready func()
 			Name: "walrelay_rows_cleaned_total",
 			Help: "Rows of published events that were marked or deleted.",
 		}),
+		refusedRows: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "walrelay_rows_refused",
+			Help: "Rows of published events that the database refused to delete or mark in the last round, for a foreign key or a trigger.",
+		}),
 		cleanUps: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "walrelay_cleanups_total",
 			Help: "Times that the outbox tables were looked through for rows to mark or delete.",
@@ -141,7 +146,7 @@ func newMetrics(inFlight func() float64, lagSeconds func() float64, ready func()
 	}
 	m.registry.MustRegister(
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
-		m.events, m.failures, m.blocked, m.apart, m.delayed, m.heldKeys, m.oldestDue, m.lateness, m.cleaned, m.cleanUps, m.publishLatency, m.commitLatency, m.lagBytes, m.retainedBytes, m.safeBytes, m.flushLSN, m.reconnects, m.held,
+		m.events, m.failures, m.blocked, m.apart, m.delayed, m.heldKeys, m.oldestDue, m.lateness, m.cleaned, m.cleanUps, m.refusedRows, m.publishLatency, m.commitLatency, m.lagBytes, m.retainedBytes, m.safeBytes, m.flushLSN, m.reconnects, m.held,
 		gauge("walrelay_in_flight", "Events that are sent and have no outcome.", inFlight),
 		gauge("walrelay_lag_seconds", "Age of the last published event while others wait; 0 when none does.", lagSeconds),
 		gauge("walrelay_ready", "1 while the relay streams, is connected to NATS and holds no stream.", ready),
@@ -170,4 +175,13 @@ func (m *metrics) Counted(states map[retry.State]int64, keys int, oldest float64
 	}
 	m.heldKeys.Set(float64(keys))
 	m.oldestDue.Set(oldest)
+}
+
+// Cleaned implements [retention.Observer].
+func (m *metrics) Cleaned(rows int) { m.cleaned.Add(float64(rows)) }
+
+// Round implements [retention.Observer].
+func (m *metrics) Round(refused int) {
+	m.cleanUps.Inc()
+	m.refusedRows.Set(float64(refused))
 }

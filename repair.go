@@ -14,9 +14,11 @@ import (
 
 	"github.com/walrelay/walrelay/config"
 	"github.com/walrelay/walrelay/event"
+	"github.com/walrelay/walrelay/internal/check"
 	"github.com/walrelay/walrelay/internal/checkpoint"
 	"github.com/walrelay/walrelay/internal/connect"
 	"github.com/walrelay/walrelay/internal/problem"
+	"github.com/walrelay/walrelay/internal/wait"
 	"github.com/walrelay/walrelay/replication"
 	"github.com/walrelay/walrelay/router"
 )
@@ -126,15 +128,16 @@ func losses(lost int, unknown uint64) string {
 // unless that is accepted, and others, as that of [Setup].
 func Repair(ctx context.Context, cfg Config, options RepairOptions) (RepairReport, error) {
 	var report RepairReport
-	i, err := newInspector(ctx, cfg)
+	cfg = cfg.WithDefaults()
+	if results, _, err := check.Run(ctx, cfg); err != nil || results.Err() != nil {
+		return report, errors.Join(results.Err(), err)
+	}
+	nc, err := connect.NATS(ctx, cfg.NATS)
 	if err != nil {
-		return report, err
+		return report, connect.Refused(cfg.NATS, err)
 	}
-	defer i.close()
-	if _, err := i.inspect(ctx, false); err != nil {
-		return report, err
-	}
-	r := &repair{cfg: i.cfg, options: options, nc: i.nc}
+	defer nc.Close()
+	r := &repair{cfg: cfg, options: options, nc: nc}
 	if r.plan, err = r.cfg.Compile(); err != nil {
 		return report, err
 	}
@@ -255,18 +258,18 @@ func (r *repair) takeSlot(ctx context.Context) (replication.System, error) {
 		return stream.System(), nil
 	}
 	for deadline := time.Now().Add(repairPatience); ; {
-		var holder *int
-		if err := r.conn.QueryRow(ctx, "SELECT active_pid FROM pg_catalog.pg_replication_slots WHERE slot_name = $1", r.cfg.Slot).Scan(&holder); err != nil {
-			return replication.System{}, fmt.Errorf("looking for who holds slot %q: %w", r.cfg.Slot, err)
+		slot, err := check.ReadSlot(ctx, r.conn, r.cfg.Slot)
+		if err != nil {
+			return replication.System{}, err
 		}
-		if holder == nil {
+		if slot == nil || slot.ActivePID == nil {
 			return replication.Identify(ctx, cfg)
 		}
-		pid = strconv.Itoa(*holder)
+		pid = strconv.Itoa(int(*slot.ActivePID))
 		if time.Now().After(deadline) {
 			return replication.System{}, busy()
 		}
-		if err := pause(ctx, 50*time.Millisecond); err != nil {
+		if err := wait.For(ctx, 50*time.Millisecond); err != nil {
 			return replication.System{}, err
 		}
 	}
@@ -290,16 +293,6 @@ func (r *repair) keepSlot(ctx context.Context) (context.Context, func()) {
 		r.slot.Interrupt()
 		<-done
 		cancel(nil)
-	}
-}
-
-// pause waits, unless the context ends.
-func pause(ctx context.Context, d time.Duration) error {
-	select {
-	case <-time.After(d):
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
 	}
 }
 
@@ -345,7 +338,7 @@ func (r *repair) losses(ctx context.Context) ([]router.Loss, error) {
 		if err == nil || problem.Permanent(err) || time.Now().After(deadline) {
 			return losses, err
 		}
-		if err := pause(ctx, 100*time.Millisecond); err != nil {
+		if err := wait.For(ctx, 100*time.Millisecond); err != nil {
 			return nil, err
 		}
 	}

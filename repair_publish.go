@@ -10,6 +10,7 @@ import (
 
 	"github.com/walrelay/walrelay/event"
 	"github.com/walrelay/walrelay/internal/connect"
+	"github.com/walrelay/walrelay/internal/wait"
 	"github.com/walrelay/walrelay/router"
 )
 
@@ -216,7 +217,7 @@ func (p *restorer) restoreOne(ctx context.Context, rt *router.Router, ev *event.
 // how far that is.
 func (p *restorer) settle(ctx context.Context, rt *router.Router) error {
 	for rt.InFlight() > 0 {
-		if err := pause(ctx, 2*time.Millisecond); err != nil {
+		if err := wait.For(ctx, 2*time.Millisecond); err != nil {
 			return err
 		}
 	}

@@ -15,14 +15,17 @@ import (
 
 	"github.com/walrelay/walrelay/config"
 	"github.com/walrelay/walrelay/decode"
+	"github.com/walrelay/walrelay/internal/check"
 	"github.com/walrelay/walrelay/internal/checkpoint"
 	"github.com/walrelay/walrelay/internal/connect"
 	"github.com/walrelay/walrelay/internal/problem"
+	"github.com/walrelay/walrelay/internal/retention"
 	"github.com/walrelay/walrelay/internal/sqlstate"
 	"github.com/walrelay/walrelay/internal/wait"
 	"github.com/walrelay/walrelay/replication"
 	"github.com/walrelay/walrelay/retry"
 	"github.com/walrelay/walrelay/router"
+	"github.com/walrelay/walrelay/sql"
 )
 
 const (
@@ -56,7 +59,6 @@ type session struct {
 
 	control *pgx.Conn // used by the reporter only; nil while it is lost
 	delay   delay
-	cleaner cleaner
 	limits  limits
 	// reportNow asks the reporter not to wait for its next turn, and saveWanted
 	// says that somebody waits for the frontier to be saved.
@@ -83,7 +85,7 @@ type sample struct {
 // something fails.
 func (r *Relay) session(ctx context.Context, nc *nats.Conn) (err error) {
 	s := &session{relay: r, reportNow: wait.NewSignal(), limits: newLimits()}
-	s.delay.session, s.cleaner.session = s, s
+	s.delay.session = s
 	defer s.delay.close()
 	r.health.setPhase("checking Postgres and NATS")
 	if err := r.inspectOnce(ctx); err != nil {
@@ -94,7 +96,9 @@ func (r *Relay) session(ctx context.Context, nc *nats.Conn) (err error) {
 		return err
 	}
 	defer func() { s.closeControl(ctx) }()
-	if err := CheckSlot(ctx, s.control, r.cfg); err != nil {
+	if facts, err := check.Read(ctx, check.Sources{Postgres: s.control}, r.cfg, check.ScopeSlot); err != nil {
+		return err
+	} else if err := check.Judge(&facts, r.cfg, 0).Err(); err != nil {
 		return err
 	}
 	// Logical messages are asked for only where versions before walrelay.emitted
@@ -189,15 +193,15 @@ func (r *Relay) inspectOnce(ctx context.Context) error {
 	if r.inspected {
 		return nil
 	}
-	warnings, worth, err := inspect(ctx, r.cfg)
-	if err != nil {
+	results, facts, err := check.Run(ctx, r.cfg)
+	if err := errors.Join(results.Err(), err); err != nil {
 		return fmt.Errorf("checking Postgres and NATS: %w", err)
 	}
-	for _, w := range worth {
-		r.log.Info().Str("stream", w.Stream).Str("worth", w.Worth).Msg("what an acknowledgement is worth")
+	for _, d := range facts.Durabilities(r.cfg) {
+		r.log.Info().Str("stream", d.Stream).Str("durability", d.Text).Msg("durability of acknowledgements")
 	}
-	for _, warning := range warnings {
-		r.log.Warn().Msg(warning)
+	for _, result := range results.With(check.Warn) {
+		r.log.Warn().Str("check", result.ID).Str("subject", result.Subject).Str("reason", result.Text()).Msg("check warns")
 	}
 	r.inspected = true
 	return nil
@@ -243,18 +247,11 @@ func (s *session) openRouter(ctx context.Context, nc *nats.Conn) error {
 		return err
 	}
 	state.FlushLSN, state.Streams = passed, s.router.Progress()
-	outboxes, tasks, err := s.describeOutboxes(ctx, s.control)
-	if err == nil {
-		s.cleaner.tasks = tasks
-		err = saveOutboxes(ctx, s.control, r.cfg.Slot, outboxes)
-	}
-	if err == nil {
-		err = s.checkpoint.Save(ctx, s.control, state, nil)
-	}
-	if err != nil {
+	if err := s.checkpoint.Save(ctx, s.control, state, nil); err != nil {
 		s.closeRouter()
+		return err
 	}
-	return err
+	return nil
 }
 
 func (s *session) closeRouter() {
@@ -288,7 +285,7 @@ func (s *session) run(ctx, work context.Context, cancel context.CancelCauseFunc,
 	group.Go(func() error { return s.router.Run(work) })
 	group.Go(func() error { return s.delay.table.Run(work) })
 	group.Go(func() error {
-		s.cleaner.run(work)
+		s.cleaner().Run(work)
 		return nil
 	})
 	group.Go(func() error {
@@ -334,6 +331,27 @@ func (s *session) run(ctx, work context.Context, cancel context.CancelCauseFunc,
 		return nil
 	}
 	return err
+}
+
+// cleaner returns what cleans up the rows of settled events.
+func (s *session) cleaner() *retention.Cleaner {
+	r := s.relay
+	cfg := retention.Config{
+		Connect: func(ctx context.Context) (*pgx.Conn, error) { return connect.Postgres(ctx, r.cfg.Postgres) },
+		Slot:    r.cfg.Slot,
+		Mode:    retention.Mode(r.cfg.Outbox.AfterPublish),
+		Window:  r.cfg.Outbox.RepairWindow,
+		Saved: func() replication.LSN {
+			lsn, _ := s.checkpoint.Saved()
+			return lsn
+		},
+		Observe: r.metrics,
+		Log:     r.log,
+	}
+	for _, t := range r.plan.Decode.Tables {
+		cfg.Tables = append(cfg.Tables, retention.Table{Schema: t.Schema, Name: t.Name, ID: t.Mapping.Column(decode.AttributeID)})
+	}
+	return retention.New(cfg)
 }
 
 // drain waits until nothing is in flight, for at most grace.
@@ -586,51 +604,56 @@ func (s *session) save(ctx context.Context, conn checkpoint.Execer, published st
 	return nil
 }
 
-// watchSlot measures how much write-ahead log the slot holds back.
-func (s *session) watchSlot(ctx context.Context) error {
-	var lag, retained, safe *int64
-	var status *string
-	err := s.withControl(ctx, func(ctx context.Context, conn *pgx.Conn) error {
-		return conn.QueryRow(ctx, `
-			SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), confirmed_flush_lsn)::bigint,
-			       pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn)::bigint,
-			       safe_wal_size, wal_status
-			FROM pg_catalog.pg_replication_slots WHERE slot_name = $1`, s.relay.cfg.Slot).
-			Scan(&lag, &retained, &safe, &status)
+// facts asks for facts of the database. Without an answer there are none, which is
+// logged; a server that is shutting down is an error.
+func (s *session) facts(ctx context.Context, scope check.Scope) (facts check.Facts, ok bool, err error) {
+	err = s.withControl(ctx, func(ctx context.Context, conn *pgx.Conn) (err error) {
+		facts, err = check.Read(ctx, check.Sources{Postgres: conn}, s.relay.cfg, scope)
+		return err
 	})
-	if errors.Is(err, replication.ErrServerStopping) {
+	switch {
+	case err == nil:
+		return facts, true, nil
+	case errors.Is(err, replication.ErrServerStopping) || problem.Permanent(err):
+		return facts, false, err
+	}
+	s.relay.log.Warn().Err(err).Msg("the database could not be checked")
+	return facts, false, nil
+}
+
+// watchSlot measures how much WAL the slot holds back.
+func (s *session) watchSlot(ctx context.Context) error {
+	facts, ok, err := s.facts(ctx, check.ScopeSlot)
+	if err != nil || !ok || facts.Slot == nil {
 		return err
 	}
-	if err != nil {
-		s.relay.log.Warn().Err(err).Msg("the slot's state is not known")
-		return nil
-	}
-	m := s.relay.metrics
-	if lag != nil && retained != nil {
-		m.lagBytes.Set(float64(*lag))
-		m.retainedBytes.Set(float64(*retained))
+	m, slot := s.relay.metrics, facts.Slot
+	if slot.LagBytes != nil && slot.RetainedBytes != nil {
+		m.lagBytes.Set(float64(*slot.LagBytes))
+		m.retainedBytes.Set(float64(*slot.RetainedBytes))
 	}
 	m.safeBytes.Set(-1)
-	if safe != nil {
-		m.safeBytes.Set(float64(*safe))
-		if retained != nil && *safe < *retained {
-			s.relay.log.Warn().Int64("retained_bytes", *retained).Int64("safe_bytes", *safe).
-				Msg("the slot holds back more than half of what max_slot_wal_keep_size allows; past it, the slot is invalidated and events are lost")
-		}
+	if slot.SafeBytes != nil {
+		m.safeBytes.Set(float64(*slot.SafeBytes))
+	}
+	for _, result := range check.Judge(&facts, s.relay.cfg, 0).With(check.Warn) {
+		s.relay.log.Warn().Str("check", result.ID).Str("subject", result.Subject).Str("reason", result.Text()).Msg("check warns")
 	}
 	return nil
 }
 
-// recheck looks again at what init has made in Postgres.
+// recheck judges again what init has made in Postgres: a table that was taken out
+// of the publication sends nothing, silently.
 func (s *session) recheck(ctx context.Context) error {
-	err := s.withControl(ctx, func(ctx context.Context, conn *pgx.Conn) error {
-		return checkPostgres(ctx, conn, s.relay.cfg)
-	})
-	if err != nil && !problem.Permanent(err) && !errors.Is(err, replication.ErrServerStopping) {
-		s.relay.log.Warn().Err(err).Msg("the publication could not be checked")
-		return nil
+	facts, ok, err := s.facts(ctx, check.ScopeDatabase)
+	if err != nil || !ok {
+		return err
 	}
-	return err
+	version, err := sql.SchemaVersion()
+	if err != nil {
+		return err
+	}
+	return check.Judge(&facts, s.relay.cfg, version).Err()
 }
 
 // withControl runs f on the control connection, which it makes again when it

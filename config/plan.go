@@ -7,6 +7,7 @@ import (
 	"github.com/walrelay/walrelay/decode"
 	"github.com/walrelay/walrelay/retry"
 	"github.com/walrelay/walrelay/router"
+	"github.com/walrelay/walrelay/sql"
 )
 
 // Plan is a configuration in the form that the components take.
@@ -69,4 +70,18 @@ func (c Config) OwnForm(table string) bool {
 		}
 	}
 	return true
+}
+
+// Outboxes returns the outbox tables, and the column of the id of each.
+func (c Config) Outboxes() (sql.Covered, error) {
+	covered := sql.Covered{Slot: c.Slot, Publication: c.Publication}
+	plan, err := c.Compile()
+	if err != nil {
+		return covered, err
+	}
+	for _, t := range plan.Decode.Tables {
+		covered.Tables = append(covered.Tables, sql.Table{Schema: t.Schema, Name: t.Name})
+		covered.IDs = append(covered.IDs, t.Mapping.Column(decode.AttributeID))
+	}
+	return covered, nil
 }

@@ -21,12 +21,14 @@ type Filter struct {
 	// Error is a part of the last error, in any case of letters.
 	Error string
 	Slot  string
+	// Table is the outbox table, as schema.table.
+	Table string
 }
 
 // args are the parameters of walrelay.find_delayed.
 func (f Filter) args() []any {
-	args := make([]any, 0, 9)
-	for _, text := range []string{f.ID, string(f.State), f.Type, f.PartitionKey, f.Error, f.Slot} {
+	args := make([]any, 0, 10)
+	for _, text := range []string{f.ID, string(f.State), f.Type, f.PartitionKey, f.Error, f.Slot, f.Table} {
 		if text == "" {
 			args = append(args, nil)
 			continue
@@ -87,7 +89,7 @@ func (d Detail) MarshalJSON() ([]byte, error) {
 func List(ctx context.Context, conn *pgx.Conn, filter Filter, last *Delayed, limit int) ([]Delayed, error) {
 	args := append(filter.args(), nil, nil, limit)
 	if last != nil {
-		args[6], args[7] = last.Position, last.Slot
+		args[7], args[8] = last.Position, last.Slot
 	}
 	rows, err := conn.Query(ctx, sql.DelayList, args...)
 	if err != nil {
@@ -154,10 +156,10 @@ func Count(ctx context.Context, conn *pgx.Conn, action Action, filter Filter) (n
 // Do runs an action on all events that the filter takes, and returns how many
 // it changed. at is the time of Reschedule.
 func Do(ctx context.Context, conn *pgx.Conn, action Action, filter Filter, at time.Time) (n int64, err error) {
-	statement := "SELECT walrelay." + string(action) + "($1, $2, $3, $4, $5, $6, everything => true)"
+	statement := "SELECT walrelay." + string(action) + "($1, $2, $3, $4, $5, $6, outbox => $7, everything => true)"
 	args := filter.args()
 	if action == Reschedule {
-		statement = "SELECT walrelay.reschedule($7, $1, $2, $3, $4, $5, $6, everything => true)"
+		statement = "SELECT walrelay.reschedule($8, $1, $2, $3, $4, $5, $6, outbox => $7, everything => true)"
 		args = append(args, at)
 	}
 	if action.states() == nil {

@@ -12,14 +12,12 @@ import (
 )
 
 const (
-	// maintainInterval is how often discarded events are removed and events are
-	// counted; but not more than a part in maintainShare of the time is for that.
+	// maintainInterval is how often events are counted; but not more than a part in maintainShare of the time is for that.
 	maintainInterval = 10 * time.Second
 	maintainShare    = 50
 )
 
-// maintain passes notifications on and, now and then, removes discarded events
-// and counts the others. It has a connection of its own: events are due while a
+// maintain passes notifications on and, now and then, counts events. It has a connection of its own: events are due while a
 // million are counted.
 func (t *Table) maintain(ctx context.Context) error {
 	conn, err := t.connect(ctx)
@@ -66,10 +64,6 @@ func (t *Table) listen(ctx context.Context, conn *pgx.Conn, until time.Time) err
 }
 
 func (t *Table) maintainOnce(ctx context.Context, conn *pgx.Conn) error {
-	saved, _ := t.cfg.Checkpoint.Saved()
-	if _, err := conn.Exec(ctx, sql.DelayPurge, t.cfg.Slot, hexLSN(saved), t.cfg.KeepDiscarded.Seconds()); err != nil {
-		return fmt.Errorf("removing discarded events: %w", err)
-	}
 	var emitted bool
 	if err := conn.QueryRow(ctx, "SELECT EXISTS (SELECT FROM walrelay.emitted)").Scan(&emitted); err != nil {
 		return fmt.Errorf("looking for emitted events: %w", err)

@@ -40,8 +40,6 @@ type Config struct {
 	Session int64
 	// FailedBlocks says that a failed event goes on blocking its key.
 	FailedBlocks bool
-	// KeepDiscarded is how long discarded events stay visible.
-	KeepDiscarded time.Duration
 
 	Frontier   Frontier
 	Checkpoint Checkpoint

@@ -31,8 +31,6 @@ var (
 	DelayKeys string
 	//go:embed queries/delay/marker.sql
 	DelayMarker string
-	//go:embed queries/delay/purge.sql
-	DelayPurge string
 	//go:embed queries/delay/emitted.sql
 	DelayEmitted string
 	//go:embed queries/delay/blockers.sql

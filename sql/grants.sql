@@ -5,6 +5,8 @@
 GRANT USAGE ON SCHEMA walrelay TO {{ident .}};
 GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA walrelay TO {{ident .}};
 GRANT TRUNCATE ON walrelay.emitted TO {{ident .}};
+REVOKE INSERT, UPDATE, DELETE ON walrelay.outboxes, walrelay.migrations FROM {{ident .}};
+GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA walrelay TO {{ident .}};
 
 DO $walrelay$
 BEGIN

@@ -9,10 +9,6 @@ import _ "embed" // for the queries
 var (
 	//go:embed queries/journal/next.sql
 	JournalNext string
-	//go:embed queries/journal/clean.sql
-	JournalClean string
-	//go:embed queries/journal/published.sql
-	JournalPublished string
 	//go:embed queries/journal/columns.sql
 	JournalColumns string
 )

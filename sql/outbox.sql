@@ -16,17 +16,13 @@ CREATE TABLE IF NOT EXISTS {{.Ident}} (
     scheduled_at  timestamptz,
     max_retries   integer,
     created_at    timestamptz NOT NULL DEFAULT now(),
-    xact_id       xid8        NOT NULL DEFAULT pg_current_xact_id(),
     CHECK (data IS NULL OR data_bytes IS NULL)
 );
-
--- The clean-up takes published rows by it, oldest first.
-CREATE INDEX IF NOT EXISTS {{ident (print .Name "_xact_id_idx")}} ON {{.Ident}} (xact_id);
 
 COMMENT ON TABLE {{.Ident}} IS
     'Events to publish: insert in the same transaction as the business writes. Read by walrelay.';
 COMMENT ON COLUMN {{.Ident}}.id IS
-    'CloudEvents id, and the key by which duplicates are told.';
+    'CloudEvents id.';
 COMMENT ON COLUMN {{.Ident}}.event_type IS
     'CloudEvents type, such as order.created; required.';
 COMMENT ON COLUMN {{.Ident}}.source IS
@@ -51,5 +47,3 @@ COMMENT ON COLUMN {{.Ident}}.max_retries IS
     'Overrides how often walrelay tries again to publish the event.';
 COMMENT ON COLUMN {{.Ident}}.created_at IS
     'CloudEvents time.';
-COMMENT ON COLUMN {{.Ident}}.xact_id IS
-    'The inserting transaction; not published. Leave it to its default.';

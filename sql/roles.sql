@@ -1,12 +1,12 @@
 -- Roles to grant to those who log in: walrelay_app may publish and ask for the
--- status of events, walrelay_operator may also see, redrive and discard delayed
--- ones, and walrelay_relay may do what the relay does (besides, the relay's own
+-- status of events, cancel and reschedule them, walrelay_operator may also see,
+-- redrive and discard delayed ones, by functions, and walrelay_relay may do what the relay does (besides, the relay's own
 -- role needs REPLICATION). What the present role may not do of this is left out.
 
 DO $walrelay$
 DECLARE
     name     text;
-    returned text;
+    object   text;
 BEGIN
     FOREACH name IN ARRAY ARRAY['walrelay_app', 'walrelay_operator', 'walrelay_relay'] LOOP
         BEGIN
@@ -25,27 +25,35 @@ BEGIN
             IF name = 'walrelay_relay' THEN
                 EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA walrelay TO %I', name);
                 EXECUTE format('GRANT TRUNCATE ON walrelay.emitted TO %I', name);
+                EXECUTE format('REVOKE INSERT, UPDATE, DELETE ON walrelay.outboxes, walrelay.migrations FROM %I', name);
+                EXECUTE format('GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA walrelay TO %I', name);
             ELSIF name = 'walrelay_operator' THEN
+                EXECUTE format('REVOKE INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA walrelay FROM %I', name);
                 EXECUTE format('GRANT SELECT ON ALL TABLES IN SCHEMA walrelay TO %I', name);
-                EXECUTE format('GRANT UPDATE ON walrelay.delayed, walrelay.keys TO %I', name);
                 EXECUTE format('GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA walrelay TO %I', name);
             ELSE
-                EXECUTE format('GRANT EXECUTE ON FUNCTION walrelay.emit_event(text, text, jsonb, text, timestamptz, integer, text, jsonb, bytea, text, text, uuid, text) TO %I', name);
+                FOR object IN
+                    SELECT oid::regprocedure::text FROM pg_catalog.pg_proc
+                    WHERE pronamespace = 'walrelay'::regnamespace
+                      AND proname IN ('check_event', 'publish_event', 'publish_cloud_event', 'emit_event', 'event_status', 'cancel_event', 'reschedule_event')
+                LOOP
+                    EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO %I', object, name);
+                END LOOP;
             END IF;
 {{- range .}}
             IF name = 'walrelay_relay' THEN
                 EXECUTE format('GRANT SELECT, UPDATE, DELETE ON %s TO %I', {{literal .Ident}}, name);
             ELSIF name = 'walrelay_app' THEN
-                EXECUTE format('GRANT INSERT ON %s TO %I', {{literal .Ident}}, name);
-                -- For INSERT ... RETURNING, as ORMs write it.
-                SELECT format('GRANT SELECT (%s) ON %s TO %I', string_agg(quote_ident(attname), ', '), {{literal .Ident}}, name)
-                INTO returned
-                FROM pg_catalog.pg_attribute
-                WHERE attrelid = {{literal .Ident}}::regclass AND attname IN ('id', 'created_at', 'xact_id') AND NOT attisdropped
-                HAVING count(*) > 0;
-                IF FOUND THEN
-                    EXECUTE returned;
-                END IF;
+                -- ORMs read back what they insert. A mapped table may number its rows.
+                EXECUTE format('GRANT SELECT, INSERT ON %s TO %I', {{literal .Ident}}, name);
+                FOR object IN
+                    SELECT s.oid::regclass::text
+                    FROM pg_catalog.pg_depend AS d
+                    JOIN pg_catalog.pg_class AS s ON s.oid = d.objid AND s.relkind = 'S'
+                    WHERE d.refobjid = {{literal .Ident}}::regclass AND d.classid = 'pg_catalog.pg_class'::regclass
+                LOOP
+                    EXECUTE format('GRANT USAGE ON SEQUENCE %s TO %I', object, name);
+                END LOOP;
             END IF;
 {{- end}}
         EXCEPTION

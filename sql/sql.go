@@ -17,7 +17,7 @@ import (
 	"text/template"
 )
 
-//go:embed *.sql queries/*.sql cleanup/*.sql
+//go:embed *.sql queries/*.sql
 var files embed.FS
 
 // OwnSchema is where walrelay keeps its own tables.
@@ -55,6 +55,12 @@ func Migrations() ([]Migration, error) {
 	return migrations, nil
 }
 
+// SchemaVersion returns the version of the newest migration.
+func SchemaVersion() (int, error) {
+	migrations, err := Migrations()
+	return len(migrations), err
+}
+
 // Table is a table's name, unquoted.
 type Table struct{ Schema, Name string }
 
@@ -83,20 +89,25 @@ func Roles(tables []Table) (string, error) {
 	return render("roles.sql", tables)
 }
 
-// Cleaned says which columns of an outbox table the clean-up works with.
-type Cleaned struct {
-	// Table is quoted, the columns are not.
-	Table, ID, Xact, Time string
-	// Scheduled is empty if there is no such column.
-	Scheduled string
+// Slim returns the statements that drop what earlier versions had in an outbox
+// table of walrelay's own form.
+func Slim(table Table) (string, error) { return render("slim.sql", table) }
+
+// Covered are the outbox tables that a slot reads, and the column of the id of
+// each.
+type Covered struct {
+	Slot, Publication string
+	Tables            []Table
+	IDs               []string
 }
 
-// DeletePublished returns the query that deletes published rows, and
-// MarkPublished the one that marks them; the files say with what parameters.
-func DeletePublished(c Cleaned) (string, error) { return render("cleanup/delete.sql", c, cleanupParts) }
+// Uncover returns the statement that forgets which tables a slot reads, where it
+// does not at this moment: it comes before the publication and the slot are made.
+func Uncover(c Covered) (string, error) { return render("uncover.sql", c) }
 
-// MarkPublished is described with [DeletePublished].
-func MarkPublished(c Cleaned) (string, error) { return render("cleanup/mark.sql", c, cleanupParts) }
+// Cover returns the statement that notes which tables a slot reads: it comes when
+// the slot is there.
+func Cover(c Covered) (string, error) { return render("cover.sql", c) }
 
 // Publication returns the statement that creates the publication, if it is not
 // there, and adds the tables that it lacks.
@@ -141,8 +152,6 @@ var (
 	Schema string
 	//go:embed queries/table.sql
 	TableState string
-	//go:embed queries/outbox_columns.sql
-	OutboxColumns string
 	//go:embed queries/publication.sql
 	PublicationState string
 	//go:embed queries/slot.sql
@@ -157,14 +166,11 @@ var (
 	RecordMigration string
 )
 
-// cleanupParts are what the two clean-ups have in common.
-const cleanupParts = "cleanup/parts.sql"
-
-// render fills a file in, which may use the templates that other files define.
-func render(name string, data any, others ...string) (string, error) {
+// render fills a file in.
+func render(name string, data any) (string, error) {
 	parsed, err := template.New(path.Base(name)).
 		Funcs(template.FuncMap{"ident": Ident, "literal": Literal}).
-		ParseFS(files, append(others, name)...)
+		ParseFS(files, name)
 	if err != nil {
 		return "", fmt.Errorf("parsing %s: %w", name, err)
 	}

@@ -47,6 +47,7 @@ func addFilterFlags(cmd *cobra.Command) *retry.Filter {
 	flags.StringVar(&filter.Type, "type", "", "event type")
 	flags.StringVar(&filter.PartitionKey, "key", "", "partition key")
 	flags.StringVar(&filter.Error, "error", "", "a part of the last error")
+	flags.StringVar(&filter.Table, "table", "", "outbox table, such as public.outbox")
 	flags.StringVar(&filter.Slot, "of-slot", "", "events of this slot only")
 	return filter
 }

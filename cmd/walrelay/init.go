@@ -51,8 +51,8 @@ func printReport(cmd *cobra.Command, report walrelay.Report) {
 		fmt.Fprintf(table, "%s\t%s\t%s%s\n", item.Kind, item.Name, item.Action, detail)
 	}
 	_ = table.Flush() // nothing can be done about a closed standard output
-	for _, w := range report.Worth {
-		fmt.Fprintf(cmd.OutOrStdout(), "\nWhat an acknowledgement of %s means: %s.\n", w.Stream, w.Worth)
+	for _, d := range report.Durability {
+		fmt.Fprintf(cmd.OutOrStdout(), "\nStream %s: %s.\n", d.Stream, d.Text)
 	}
 	for _, warning := range report.Warnings {
 		fmt.Fprintln(cmd.ErrOrStderr(), "warning: "+warning)

@@ -2,7 +2,7 @@
 // every event is settled, what each stream has, and the journal.
 //
 // Input: a connection, and what the relay knows of itself. Output: the row of
-// walrelay.progress, pages of walrelay.journal, rows of walrelay.published.
+// walrelay.progress, and pages of walrelay.journal.
 // Promises: the row is saved before the slot is told of the same LSN, so it is
 // never behind the slot; only the latest session of a slot saves; a session that
 // has begun waits for what an earlier one is writing, and for nothing else. Only
@@ -226,10 +226,9 @@ func (c *Checkpoint) Save(ctx context.Context, conn Execer, next State, pages []
 		events = append(events, int32(page.Events))
 		entries = append(entries, page.Entries)
 	}
-	noted := next.Published != "" && next.Published != c.State().Published
 	tag, err := conn.Exec(ctx, sql.CheckpointSave, pgx.NamedArgs{
 		"slot": c.slot, "session": next.Session, "system_identifier": next.SystemID, "timeline": next.Timeline,
-		"flush_lsn": next.FlushLSN.String(), "streams": streams, "published": next.Published, "noted": noted,
+		"flush_lsn": next.FlushLSN.String(), "streams": streams, "published": next.Published,
 		"page_streams": names, "page_first": first, "page_last": last, "page_events": events, "page_entries": entries,
 	})
 	if err != nil {

@@ -198,7 +198,7 @@ func (e *env) awaitCaughtUp() {
 func (e *env) awaitPublished() {
 	e.t.Helper()
 	eventually(e.t, 30*time.Second, "it is noted that all rows have an outcome", func() error {
-		if noted := queryString(e.t, e.postgresURL, "SELECT coalesce(bool_and(pg_visible_in_snapshot(o.xact_id, p.published)), false)::text FROM outbox AS o, walrelay.progress AS p"); noted != "true" {
+		if noted := queryString(e.t, e.postgresURL, "SELECT coalesce(bool_and(walrelay.is_settled(o.xmin, p.published)), false)::text FROM outbox AS o, walrelay.progress AS p"); noted != "true" {
 			return errors.New("it is not")
 		}
 		return nil

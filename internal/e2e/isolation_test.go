@@ -69,8 +69,8 @@ func TestLocks_OperatorsTransactionStopsNothingElse(t *testing.T) {
 				e.awaitMessages("EVENTS", 1+n)
 				e.awaitCaughtUp()
 			}
-			if saved := queryString(t, e.postgresURL, "SELECT (flush_lsn >= (SELECT confirmed_flush_lsn FROM pg_replication_slots WHERE slot_name = p.slot))::text FROM walrelay.progress AS p"); saved != "true" {
-				t.Error("the checkpoint is behind the slot")
+			if saved := queryString(t, e.postgresURL, "SELECT (updated_at > now() - interval '10 seconds')::text FROM walrelay.progress"); saved != "true" {
+				t.Error("the checkpoint is not saved any more")
 			}
 			if name == "discard of a held event" {
 				r.awaitLog("locks on the delay table keep the relay waiting")

@@ -35,4 +35,5 @@ const (
 	ClassIntegrityViolation   = "23"
 	ClassInvalidAuthorization = "28"
 	ClassProgramLimitExceeded = "54"
+	ClassPLpgSQL              = "P0"
 )

@@ -14,7 +14,7 @@ SELECT
             AND has_table_privilege(t.oid, 'INSERT')
             AND has_table_privilege(t.oid, 'UPDATE')
             AND (t.relname = 'progress' OR has_table_privilege(t.oid, 'DELETE'))
-        ) FILTER (WHERE t.relname IN ('progress', 'delayed', 'keys', 'journal', 'published')),
+        ) FILTER (WHERE t.relname IN ('progress', 'delayed', 'keys', 'journal')),
         false
     ) AS writable
 FROM pg_catalog.pg_class AS t

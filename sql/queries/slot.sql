@@ -11,6 +11,14 @@ SELECT
     coalesce(to_jsonb(slot) ->> 'invalidation_reason', '') AS invalidation_reason,
     coalesce(to_jsonb(slot) ->> 'conflicting', 'false') = 'true' AS conflicting,
     (to_jsonb(slot) ->> 'failover')::boolean AS failover,
-    coalesce(slot.confirmed_flush_lsn IS NOT NULL, false) AS ready
+    coalesce(slot.confirmed_flush_lsn IS NOT NULL, false) AS ready,
+    slot.active_pid AS active_pid,
+    coalesce(slot.confirmed_flush_lsn, '0/0')::text AS confirmed_flush,
+    -- In bytes. A standby has no current WAL position.
+    CASE WHEN NOT pg_catalog.pg_is_in_recovery()
+        THEN pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_lsn(), slot.confirmed_flush_lsn)::bigint END AS lag_bytes,
+    CASE WHEN NOT pg_catalog.pg_is_in_recovery()
+        THEN pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_lsn(), slot.restart_lsn)::bigint END AS retained_bytes,
+    slot.safe_wal_size AS safe_bytes
 FROM pg_catalog.pg_replication_slots AS slot
 WHERE slot.slot_name = $1;

@@ -1,4 +1,5 @@
--- A table by schema ($1) and name ($2), and how the publication $3 has it: no
+-- A table by schema ($1) and name ($2), how the publication $3 has it, and whether
+-- an index finds rows by the column $4: no
 -- row if there is no such table. The columns that came with Postgres 15 are
 -- looked up by name, so that 14 can run this too.
 SELECT
@@ -12,7 +13,26 @@ SELECT
         WHERE listed.pubname = $3 AND listed.schemaname = $1 AND listed.tablename = $2
     ) AS listed,
     coalesce(to_jsonb(member) ->> 'prqual', '') <> '' AS filtered,
-    coalesce(to_jsonb(member) ->> 'prattrs', '') <> '' AS column_list
+    coalesce(to_jsonb(member) ->> 'prattrs', '') <> '' AS column_list,
+    -- walrelay's own column of earlier versions, as sql/slim.sql knows it.
+    EXISTS (
+        SELECT
+        FROM pg_catalog.pg_attribute AS a
+        WHERE a.attrelid = class.oid AND a.attname = 'xact_id' AND a.atttypid = 'xid8'::regtype AND NOT a.attisdropped
+          AND pg_catalog.col_description(a.attrelid, a.attnum) = 'The inserting transaction; not published. Leave it to its default.'
+    ) AS has_xact,
+    EXISTS (
+        SELECT FROM pg_catalog.pg_attribute AS a
+        WHERE a.attrelid = class.oid AND a.attname = 'published_at' AND NOT a.attisdropped
+    ) AS has_mark,
+    EXISTS (
+        SELECT FROM pg_catalog.pg_inherits AS child WHERE child.inhparent = class.oid
+    ) AS children,
+    EXISTS (
+        SELECT FROM pg_catalog.pg_index AS i
+        JOIN pg_catalog.pg_attribute AS a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
+        WHERE i.indrelid = class.oid AND i.indisvalid AND a.attname = $4
+    ) AS has_id
 FROM pg_catalog.pg_class AS class
 JOIN pg_catalog.pg_namespace AS namespace ON namespace.oid = class.relnamespace
 LEFT JOIN pg_catalog.pg_publication AS publication ON publication.pubname = $3

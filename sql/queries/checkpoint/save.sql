@@ -1,6 +1,5 @@
--- Saves the checkpoint of slot @slot and pages of the journal, and if @noted when
--- the snapshot @published was known to be settled, unless the slot has another
--- session than @session: then it returns no row.
+-- Saves the checkpoint of slot @slot and pages of the journal, unless the slot has
+-- another session than @session: then it returns no row.
 WITH saved AS (
     UPDATE walrelay.progress
     SET system_identifier = @system_identifier,
@@ -17,11 +16,5 @@ WITH saved AS (
     FROM saved AS s,
         unnest(@page_streams::text[], @page_first::text[], @page_last::text[], @page_events::integer[], @page_entries::bytea[])
             AS p (stream, first, last, events, entries)
-), noted AS (
-    INSERT INTO walrelay.published (slot, snapshot)
-    SELECT s.slot, nullif(@published::text, '')::pg_snapshot
-    FROM saved AS s
-    WHERE @noted::boolean
-    ON CONFLICT DO NOTHING
 )
 SELECT FROM saved;

@@ -1,7 +1,8 @@
-package walrelay
+package provision
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"sync"
@@ -13,6 +14,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/walrelay/walrelay/config"
+	"github.com/walrelay/walrelay/internal/check"
 	"github.com/walrelay/walrelay/internal/connect"
 	"github.com/walrelay/walrelay/internal/localnats/natstest"
 	"github.com/walrelay/walrelay/internal/localpg"
@@ -21,18 +23,18 @@ import (
 	"github.com/walrelay/walrelay/sql"
 )
 
-// bench is what tests of Setup and Check run against: a cluster and a
+// servers is what tests of Setup and Check run against: a cluster and a
 // nats-server, and for each system a database, a slot and a stream of its own.
-type bench struct {
+type servers struct {
 	cluster *localpg.Cluster
 	natsURL string
 	js      jetstream.JetStream
 	systems atomic.Int64
 }
 
-func newBench(t *testing.T) *bench {
+func newServers(t *testing.T) *servers {
 	t.Helper()
-	b := &bench{cluster: pgtest.Start(t), natsURL: natstest.Start(t).URL()}
+	b := &servers{cluster: pgtest.Start(t), natsURL: natstest.Start(t).URL()}
 	nc, err := connect.NATS(t.Context(), config.NATS{URL: b.natsURL})
 	if err != nil {
 		t.Fatal(err)
@@ -44,18 +46,24 @@ func newBench(t *testing.T) *bench {
 	return b
 }
 
+// checked is what is wrong.
+func checked(ctx context.Context, cfg config.Config) error {
+	results, _, err := check.Run(ctx, cfg)
+	return errors.Join(results.Err(), err)
+}
+
 // system is a configuration for a database and a stream in which nothing
 // exists, and a superuser's connection to the database.
 type system struct {
-	*bench
-	cfg  Config
+	*servers
+	cfg  config.Config
 	conn *pgx.Conn
 }
 
-func (b *bench) system(t *testing.T) *system {
+func (b *servers) system(t *testing.T) *system {
 	t.Helper()
 	n := b.systems.Add(1)
-	s := &system{bench: b, cfg: Config{
+	s := &system{servers: b, cfg: config.Config{
 		Postgres: config.Postgres{URL: pgtest.NewDatabase(t, b.cluster)},
 		NATS:     config.NATS{URL: b.natsURL},
 		Slot:     fmt.Sprintf("slot_%d", n),
@@ -95,10 +103,10 @@ func (s *system) setup(t *testing.T) Report {
 // stream changes the system's stream.
 func (s *system) stream(t *testing.T, change func(*jetstream.StreamConfig)) {
 	t.Helper()
-	config := streamConfig(s.cfg.WithDefaults().Streams[0], false)
-	_ = s.js.DeleteStream(t.Context(), config.Name) // it may not exist
-	change(&config)
-	if _, err := s.js.CreateStream(t.Context(), config); err != nil {
+	wanted := streamConfig(s.cfg.WithDefaults().Streams[0], false)
+	_ = s.js.DeleteStream(t.Context(), wanted.Name) // it may not exist
+	change(&wanted)
+	if _, err := s.js.CreateStream(t.Context(), wanted); err != nil {
 		t.Fatalf("creating the stream: %v", err)
 	}
 }
@@ -121,11 +129,11 @@ func (s *system) until(t *testing.T, major int) {
 
 func (s *system) major(t *testing.T) int {
 	t.Helper()
-	state, err := readPostgres(t.Context(), s.conn, s.cfg.WithDefaults())
+	facts, err := check.Read(t.Context(), check.Sources{Postgres: s.conn}, s.cfg.WithDefaults(), check.ScopePostgres)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return state.server.major()
+	return facts.Server.Major()
 }
 
 func actions(r Report) string {
@@ -137,7 +145,7 @@ func actions(r Report) string {
 }
 
 func TestSetup(t *testing.T) {
-	b := newBench(t)
+	b := newServers(t)
 
 	t.Run("a second init finds everything already there", func(t *testing.T) {
 		s := b.system(t)
@@ -147,7 +155,7 @@ func TestSetup(t *testing.T) {
 		if got, want := actions(s.setup(t)), "schema already there; table already there; publication already there; slot already there; stream already there"; got != want {
 			t.Errorf("second init: want %s; got %s", want, got)
 		}
-		if err := Check(t.Context(), s.cfg); err != nil {
+		if err := checked(t.Context(), s.cfg); err != nil {
 			t.Errorf("run should accept what init made: %v", err)
 		}
 	})
@@ -198,7 +206,7 @@ func TestSetup(t *testing.T) {
 			}
 		}
 		s.stream(t, func(*jetstream.StreamConfig) {})
-		if err := Check(t.Context(), s.cfg); err != nil {
+		if err := checked(t.Context(), s.cfg); err != nil {
 			t.Errorf("check after the script: %v", err)
 		}
 		if got := actions(s.setup(t)); strings.Contains(got, "created") || strings.Contains(got, "changed") {
@@ -238,7 +246,7 @@ func TestSetup(t *testing.T) {
 				}
 			}
 			s.exec(t, "INSERT INTO walrelay.progress (slot, system_identifier, timeline, flush_lsn) VALUES ('old', '1', 1, '0/10')")
-			if err := Check(t.Context(), s.cfg); err == nil ||
+			if err := checked(t.Context(), s.cfg); err == nil ||
 				!strings.Contains(err.Error(), fmt.Sprintf("schema walrelay is at version %d, and this walrelay needs %d", version, len(migrations))) {
 				t.Errorf("version %d: want a word about the versions, got %v", version, err)
 			}
@@ -249,7 +257,7 @@ func TestSetup(t *testing.T) {
 			if err := s.conn.QueryRow(t.Context(), "SELECT flush_lsn::text FROM walrelay.progress WHERE slot = 'old' AND session = 0").Scan(&lsn); err != nil || lsn != "0/10" {
 				t.Errorf("version %d: its progress is %q, %v", version, lsn, err)
 			}
-			if err := Check(t.Context(), s.cfg); err != nil {
+			if err := checked(t.Context(), s.cfg); err != nil {
 				t.Errorf("version %d, upgraded: %v", version, err)
 			}
 		}
@@ -260,7 +268,7 @@ func TestSetup(t *testing.T) {
 		s.since(t, 17)
 		s.cfg.Failover = true
 		s.setup(t)
-		slot, err := readSlot(t.Context(), s.conn, s.cfg.Slot)
+		slot, err := check.ReadSlot(t.Context(), s.conn, s.cfg.Slot)
 		if err != nil || slot == nil || slot.Failover == nil || !*slot.Failover {
 			t.Errorf("want a slot with failover, got %+v, %v", slot, err)
 		}
@@ -272,11 +280,11 @@ func TestSetup(t *testing.T) {
 		if _, err := Setup(t.Context(), s.cfg); err == nil || !strings.Contains(err.Error(), "FOR ALL TABLES") {
 			t.Fatalf("want a word about FOR ALL TABLES, got %v", err)
 		}
-		state, err := readPostgres(t.Context(), s.conn, s.cfg.WithDefaults())
+		state, err := check.Read(t.Context(), check.Sources{Postgres: s.conn}, s.cfg.WithDefaults(), check.ScopeDatabase)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if state.schema.Present || state.slot != nil || state.tables[0].Kind != "" {
+		if state.Schema.Present || state.Slot != nil || state.Tables[0].Kind != "" {
 			t.Errorf("init failed, but created something: %+v", state)
 		}
 	})
@@ -286,16 +294,17 @@ func TestSetup(t *testing.T) {
 		s.exec(t, "CREATE TABLE public.busy (n int); CREATE PUBLICATION walrelay")
 		s.exec(t, "SET application_name = 'slow job'; BEGIN; INSERT INTO public.busy VALUES (1)")
 		defer s.exec(t, "ROLLBACK")
-		i, err := newInspector(t.Context(), s.cfg)
+		conn, err := connect.Postgres(t.Context(), s.cfg.Postgres)
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer i.close()
-		err = i.createSlot(t.Context(), nil, 200*time.Millisecond, &Report{})
+		defer connect.ClosePostgres(conn)
+		m := &maker{cfg: s.cfg.WithDefaults(), conn: conn, report: &Report{}}
+		err = m.createSlot(t.Context(), nil, 200*time.Millisecond)
 		if err == nil || !strings.Contains(err.Error(), fmt.Sprintf("pid %d of postgres slow job", s.conn.PgConn().PID())) {
 			t.Errorf("want an error that names the writer, got %v", err)
 		}
-		if slot, err := readSlot(t.Context(), i.conn, s.cfg.Slot); err != nil || slot != nil {
+		if slot, err := check.ReadSlot(t.Context(), conn, s.cfg.Slot); err != nil || slot != nil {
 			t.Errorf("want no slot left behind, got %+v, %v", slot, err)
 		}
 	})
@@ -324,8 +333,8 @@ func TestSetup(t *testing.T) {
 }
 
 func TestAServerThatIsAwayIsNoProblem(t *testing.T) {
-	cfg := Config{Postgres: config.Postgres{URL: "postgres://postgres@127.0.0.1:1/x"}, NATS: config.NATS{URL: "nats://127.0.0.1:1"}}
-	err := Check(t.Context(), cfg)
+	cfg := config.Config{Postgres: config.Postgres{URL: "postgres://postgres@127.0.0.1:1/x"}, NATS: config.NATS{URL: "nats://127.0.0.1:1"}}
+	err := checked(t.Context(), cfg)
 	if err == nil || problem.Permanent(err) {
 		t.Fatalf("want an error that may go away by itself, got %v", err)
 	}

@@ -1,6 +1,7 @@
-package walrelay
+package provision
 
 import (
+	"errors"
 	"slices"
 	"strings"
 	"testing"
@@ -9,29 +10,19 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/walrelay/walrelay/config"
+	"github.com/walrelay/walrelay/internal/check"
 	"github.com/walrelay/walrelay/internal/problem"
 )
 
 func TestCheckAccepts(t *testing.T) {
-	b := newBench(t)
-
-	t.Run("a slot that is as it should be, whatever else is not", func(t *testing.T) {
-		s := b.system(t)
-		if err := CheckSlot(t.Context(), s.conn, s.cfg); err == nil || !strings.Contains(err.Error(), "does not exist") {
-			t.Errorf("want a missing slot, got %v", err)
-		}
-		s.exec(t, "SELECT pg_create_logical_replication_slot('{slot}', 'pgoutput')")
-		if err := CheckSlot(t.Context(), s.conn, s.cfg); err != nil {
-			t.Errorf("the slot is as it should be, and nothing else counts: %v", err)
-		}
-	})
+	b := newServers(t)
 
 	t.Run("other writers of a shared stream", func(t *testing.T) {
 		s := b.system(t)
 		s.setup(t)
 		s.cfg.Streams[0].Shared = true
 		s.stream(t, func(c *jetstream.StreamConfig) { c.AllowMsgSchedules = true })
-		if err := Check(t.Context(), s.cfg); err != nil {
+		if err := checked(t.Context(), s.cfg); err != nil {
 			t.Errorf("a shared stream keeps no fence that schedules could break, but: %v", err)
 		}
 	})
@@ -41,14 +32,14 @@ func TestCheckAccepts(t *testing.T) {
 		s.exec(t, "CREATE TABLE public.mine (id uuid, aggregatetype text, aggregateid text, type text, payload jsonb) PARTITION BY HASH (id); CREATE TABLE public.part PARTITION OF public.mine FOR VALUES WITH (MODULUS 1, REMAINDER 0)")
 		s.cfg.Outbox = config.Outbox{Tables: []string{"public.mine"}, Mappings: []config.Mapping{{Table: "public.mine", Preset: "debezium"}}}
 		s.setup(t)
-		if err := Check(t.Context(), s.cfg); err != nil {
+		if err := checked(t.Context(), s.cfg); err != nil {
 			t.Error(err)
 		}
 	})
 }
 
 func TestCheckSaysWhatIsWrongAndWhatToDo(t *testing.T) {
-	b := newBench(t)
+	b := newServers(t)
 	for _, tt := range []struct {
 		name string
 		harm func(*testing.T, *system)
@@ -147,9 +138,9 @@ func TestCheckSaysWhatIsWrongAndWhatToDo(t *testing.T) {
 		{"no_ack", func(t *testing.T, s *system) { s.stream(t, func(c *jetstream.StreamConfig) { c.NoAck = true }) }, []string{"has no_ack"}},
 		{"sealed", func(t *testing.T, s *system) {
 			s.stream(t, func(*jetstream.StreamConfig) {})
-			config := streamConfig(s.cfg.WithDefaults().Streams[0], false)
-			config.Sealed = true
-			if _, err := s.js.UpdateStream(t.Context(), config); err != nil {
+			sealed := streamConfig(s.cfg.WithDefaults().Streams[0], false)
+			sealed.Sealed = true
+			if _, err := s.js.UpdateStream(t.Context(), sealed); err != nil {
 				t.Fatal(err)
 			}
 		}, []string{"is sealed"}},
@@ -187,7 +178,7 @@ func TestCheckSaysWhatIsWrongAndWhatToDo(t *testing.T) {
 			s := b.system(t)
 			s.setup(t)
 			tt.harm(t, s)
-			err := Check(t.Context(), s.cfg)
+			err := checked(t.Context(), s.cfg)
 			if err == nil {
 				t.Fatal("check finds nothing wrong")
 			}
@@ -205,7 +196,7 @@ func TestCheckSaysWhatIsWrongAndWhatToDo(t *testing.T) {
 }
 
 func TestCheckWarnsOfWhatWorksAndMayNotBeWanted(t *testing.T) {
-	b := newBench(t)
+	b := newServers(t)
 	for _, tt := range []struct {
 		name string
 		harm func(*testing.T, *system)
@@ -232,9 +223,13 @@ func TestCheckWarnsOfWhatWorksAndMayNotBeWanted(t *testing.T) {
 			s := b.system(t)
 			s.setup(t)
 			tt.harm(t, s)
-			warnings, err := Inspect(t.Context(), s.cfg)
-			if err != nil {
+			results, _, err := check.Run(t.Context(), s.cfg)
+			if err := errors.Join(results.Err(), err); err != nil {
 				t.Fatalf("want a warning, got an error: %v", err)
+			}
+			var warnings []string
+			for _, r := range results.With(check.Warn) {
+				warnings = append(warnings, r.Text())
 			}
 			if !strings.Contains(strings.Join(warnings, "\n"), tt.want) {
 				t.Errorf("want a warning with %q, got %q", tt.want, warnings)

@@ -1,4 +1,4 @@
-package walrelay
+package provision
 
 import (
 	"fmt"
@@ -13,8 +13,8 @@ import (
 // everything in the database that [Setup] would: a script for psql, which may
 // be run again. It connects to nothing; of the connection settings it uses
 // only the role of postgres.url, if that is set, to whom it grants what a
-// relay needs. The error joins *[ConfigError] values.
-func PrintSQL(cfg Config) (string, error) {
+// relay needs. The error joins *[config.Error] values.
+func PrintSQL(cfg config.Config) (string, error) {
 	cfg = cfg.WithDefaults()
 	if err := cfg.ValidateDatabase(); err != nil {
 		return "", err
@@ -29,6 +29,9 @@ func PrintSQL(cfg Config) (string, error) {
 -- CREATE on the database and REPLICATION. It may be run again.
 -- The server needs wal_level = logical.
 
+-- No function or table of another schema takes the place of one of the server's.
+SET search_path = pg_catalog, pg_temp;
+
 BEGIN;`, nil)
 	for _, m := range migrations {
 		s.add(m.SQL, nil)
@@ -40,17 +43,23 @@ BEGIN;`, nil)
 			s.add(outboxSQL(text, cfg))
 		}
 	}
+	covered, err := cfg.Outboxes()
+	if err != nil {
+		return "", err
+	}
+	s.add(sql.Uncover(covered))
 	s.add(publicationSQL(cfg.Publication, append(slices.Clone(cfg.Outbox.Tables), sql.OwnSchema+".emitted")))
 	s.add(rolesSQL(cfg.Outbox.Tables))
 	if cfg.Postgres.URL != "" {
-		config, err := config.ParsePostgres(cfg.Postgres.URL)
+		parsed, err := config.ParsePostgres(cfg.Postgres.URL)
 		if err != nil {
-			return "", &ConfigError{Key: "postgres.url", Problem: err.Error()}
+			return "", &config.Error{Key: "postgres.url", Problem: err.Error()}
 		}
-		s.add(sql.Grants(config.User))
+		s.add(sql.Grants(parsed.User))
 	}
 	s.add("COMMIT;", nil)
 	s.add(sql.Slot(cfg.Slot, cfg.Publication, cfg.Failover))
+	s.add(sql.Cover(covered))
 	return strings.Join(s.parts, "\n\n") + "\n", s.err
 }
 
@@ -67,12 +76,17 @@ func (s *script) add(part string, err error) {
 	}
 }
 
-func outboxSQL(text string, cfg Config) (string, error) {
+func outboxSQL(text string, cfg config.Config) (string, error) {
 	table, err := config.ParseTable(text)
 	if err != nil {
 		return "", err
 	}
 	statements, err := sql.Outbox(table)
+	if err == nil {
+		var slim string
+		slim, err = sql.Slim(table)
+		statements += "\n" + slim
+	}
 	if err != nil || cfg.Outbox.AfterPublish != "mark" {
 		return statements, err
 	}

@@ -1,0 +1,281 @@
+package check
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/walrelay/walrelay/config"
+	"github.com/walrelay/walrelay/internal/connect"
+	"github.com/walrelay/walrelay/sql"
+)
+
+// OldestServer is the oldest major version of Postgres that has what the outbox
+// and pgoutput need.
+const OldestServer = 14
+
+// Facts are what both sides have of the things that a relay needs.
+type Facts struct {
+	Scope Scope
+
+	Server      Server
+	Schema      Schema
+	Tables      []Table      // as in the configuration
+	Publication *Publication // nil if there is none
+	Slot        *Slot        // nil if there is none
+
+	Streams []*jetstream.StreamInfo // as in the configuration; nil if missing
+}
+
+// Server is the server of the connection, and the role of it.
+type Server struct {
+	Version          int    `db:"version"` // such as 150018
+	VersionText      string `db:"version_text"`
+	WALLevel         string `db:"wal_level"`
+	Standby          bool   `db:"standby"`
+	MaxSlots         int    `db:"max_slots"`
+	Slots            int    `db:"slots"`
+	MaxWalsenders    int    `db:"max_walsenders"`
+	Walsenders       int    `db:"walsenders"`
+	SynchronousNames string `db:"synchronous_standby_names"`
+	KeepSize         int64  `db:"max_slot_wal_keep_size"` // MB; -1 without a limit
+	Role             string `db:"role"`
+	Database         string `db:"database"`
+	MayReplicate     bool   `db:"may_replicate"`
+
+	// ApplicationName is that of the connection.
+	ApplicationName string `db:"-"`
+}
+
+// Major returns the major version.
+func (s *Server) Major() int { return s.Version / 10000 }
+
+// Schema is the schema walrelay.
+type Schema struct {
+	Present  bool `db:"present"`
+	Readable bool `db:"readable"`
+	Writable bool `db:"writable"`
+	// Version is that of the newest migration that was applied.
+	Version int `db:"-"`
+}
+
+// Table is a table of the configuration.
+type Table struct {
+	Kind       string `db:"kind"` // pg_class.relkind; "" if there is no such table
+	Partition  bool   `db:"partition"`
+	Permanent  bool   `db:"permanent"`
+	Published  bool   `db:"published"`
+	Listed     bool   `db:"listed"`
+	Filtered   bool   `db:"filtered"`
+	ColumnList bool   `db:"column_list"`
+	// HasXact says that it has the column xact_id of earlier versions, HasMark that
+	// it has a column published_at.
+	HasXact bool `db:"has_xact"`
+	HasMark bool `db:"has_mark"`
+	// Children says that tables inherit from it, or are its partitions, and HasID
+	// that an index begins with the column of the id.
+	Children bool `db:"children"`
+	HasID    bool `db:"has_id"`
+}
+
+// Publication is the publication of the configuration.
+type Publication struct {
+	AllTables bool     `db:"all_tables"`
+	Inserts   bool     `db:"inserts"`
+	Others    bool     `db:"others"`
+	ViaRoot   bool     `db:"via_root"`
+	OwnTables []string `db:"own_tables"`
+	// Emitted says that it has walrelay.emitted.
+	Emitted bool `db:"emitted"`
+}
+
+// Slot is the replication slot of the configuration.
+type Slot struct {
+	Type               string `db:"type"`
+	Plugin             string `db:"plugin"`
+	Database           string `db:"database"`
+	CurrentDatabase    string `db:"current_database"`
+	Temporary          bool   `db:"temporary"`
+	TwoPhase           bool   `db:"two_phase"`
+	WALStatus          string `db:"wal_status"`
+	InvalidationReason string `db:"invalidation_reason"`
+	Conflicting        bool   `db:"conflicting"`
+	Failover           *bool  `db:"failover"` // nil before Postgres 17
+	Ready              bool   `db:"ready"`
+	// ActivePID is the walsender's that streams from it; nil if none does.
+	ActivePID *int32 `db:"active_pid"`
+	// ConfirmedFlush is the LSN up to which the slot has confirmed, as text.
+	ConfirmedFlush string `db:"confirmed_flush"`
+	// LagBytes of WAL come after what the slot has confirmed, and RetainedBytes
+	// are kept for it; nil where the slot does not say.
+	LagBytes      *int64 `db:"lag_bytes"`
+	RetainedBytes *int64 `db:"retained_bytes"`
+	// SafeBytes of WAL may be written before the slot is lost; nil without a
+	// limit.
+	SafeBytes *int64 `db:"safe_bytes"`
+}
+
+// Sources is where facts are read. What the scope does not need may be nil.
+type Sources struct {
+	Postgres *pgx.Conn
+	NATS     *connect.JetStream
+
+	nats *nats.Conn
+}
+
+// Connect connects to both sides. The error joins what each of them says. The
+// caller closes the sources.
+func Connect(ctx context.Context, cfg config.Config) (Sources, error) {
+	var s Sources
+	var postgresErr, natsErr error
+	s.Postgres, postgresErr = connect.Postgres(ctx, cfg.Postgres)
+	if s.nats, natsErr = connect.NATS(ctx, cfg.NATS); natsErr != nil {
+		natsErr = connect.Refused(cfg.NATS, natsErr)
+	} else {
+		s.NATS, natsErr = connect.NewJetStream(s.nats, cfg.NATS)
+	}
+	if err := errors.Join(postgresErr, natsErr); err != nil {
+		s.Close()
+		return Sources{}, err
+	}
+	return s, nil
+}
+
+// Close closes the connections of [Connect].
+func (s *Sources) Close() {
+	if s.Postgres != nil {
+		connect.ClosePostgres(s.Postgres)
+	}
+	if s.nats != nil {
+		s.nats.Close()
+	}
+}
+
+// Read asks for the facts of a scope. It blocks until both sides have answered.
+// Of a server that is too old it reads the version only. The error joins what
+// each side could not be asked; the facts of the other side are there.
+func Read(ctx context.Context, from Sources, cfg config.Config, scope Scope) (Facts, error) {
+	facts := Facts{Scope: scope}
+	var postgresErr, slotErr, natsErr error
+	if scope.has(ScopePostgres) {
+		postgresErr = facts.readPostgres(ctx, from.Postgres, cfg)
+	}
+	if scope.has(ScopeSlot) && postgresErr == nil && (!scope.has(ScopePostgres) || facts.Server.Major() >= OldestServer) {
+		facts.Slot, slotErr = ReadSlot(ctx, from.Postgres, cfg.Slot)
+	}
+	if scope.has(ScopeNATS) {
+		facts.Streams, natsErr = readStreams(ctx, from.NATS, cfg.Streams)
+	}
+	if postgresErr != nil || slotErr != nil {
+		facts.Scope &^= ScopeDatabase
+	}
+	if natsErr != nil {
+		facts.Scope &^= ScopeNATS
+	}
+	return facts, errors.Join(postgresErr, slotErr, natsErr)
+}
+
+// Run reads and judges everything, over connections of its own. The error says what
+// could not be found out: *[config.Error] and *[problem.Problem] values, joined, and
+// what may go away by itself.
+func Run(ctx context.Context, cfg config.Config) (Results, *Facts, error) {
+	cfg = cfg.WithDefaults()
+	if err := cfg.Validate(); err != nil {
+		return nil, nil, err
+	}
+	version, err := sql.SchemaVersion()
+	if err != nil {
+		return nil, nil, err
+	}
+	sources, err := Connect(ctx, cfg)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer sources.Close()
+	facts, err := Read(ctx, sources, cfg, ScopeAll)
+	return Judge(&facts, cfg, version), &facts, err
+}
+
+// readPostgres asks for what concerns the database, but for the slot.
+func (f *Facts) readPostgres(ctx context.Context, conn *pgx.Conn, cfg config.Config) error {
+	server, err := readOne[Server](ctx, conn, sql.Server)
+	if err == nil && server == nil {
+		err = errors.New("no row for the role")
+	}
+	if err != nil {
+		return fmt.Errorf("reading the server's settings: %w", err)
+	}
+	f.Server = *server
+	f.Server.ApplicationName = conn.Config().RuntimeParams["application_name"]
+	if server.Major() < OldestServer {
+		return nil
+	}
+	schema, err := readOne[Schema](ctx, conn, sql.Schema)
+	if err != nil || schema == nil {
+		return fmt.Errorf("looking for the schema %s: %w", sql.OwnSchema, err)
+	}
+	if schema.Readable {
+		if err := conn.QueryRow(ctx, sql.Version).Scan(&schema.Version); err != nil {
+			return fmt.Errorf("reading the version of the schema %s: %w", sql.OwnSchema, err)
+		}
+	}
+	f.Schema = *schema
+	outboxes, err := cfg.Outboxes()
+	if err != nil {
+		return err
+	}
+	for i, table := range outboxes.Tables {
+		read, err := readOne[Table](ctx, conn, sql.TableState, table.Schema, table.Name, cfg.Publication, outboxes.IDs[i])
+		if err != nil {
+			return fmt.Errorf("looking for table %s: %w", table, err)
+		}
+		if read == nil {
+			read = &Table{}
+		}
+		f.Tables = append(f.Tables, *read)
+	}
+	f.Publication, err = readOne[Publication](ctx, conn, sql.PublicationState, cfg.Publication)
+	if err != nil {
+		return fmt.Errorf("looking for publication %q: %w", cfg.Publication, err)
+	}
+	return nil
+}
+
+// ReadSlot asks for a replication slot; nil if there is none of the name.
+func ReadSlot(ctx context.Context, conn *pgx.Conn, name string) (*Slot, error) {
+	slot, err := readOne[Slot](ctx, conn, sql.SlotState, name)
+	if err != nil {
+		return nil, fmt.Errorf("looking for replication slot %q: %w", name, err)
+	}
+	return slot, nil
+}
+
+// readStreams asks for the configured streams; nil stands for one that does not
+// exist.
+func readStreams(ctx context.Context, js *connect.JetStream, streams []config.Stream) ([]*jetstream.StreamInfo, error) {
+	infos := make([]*jetstream.StreamInfo, len(streams))
+	for n, s := range streams {
+		var err error
+		if infos[n], err = js.Stream(ctx, s.Name); err != nil {
+			return nil, err
+		}
+	}
+	return infos, nil
+}
+
+// readOne returns nil if the query returns no row.
+func readOne[T any](ctx context.Context, conn *pgx.Conn, query string, args ...any) (*T, error) {
+	rows, err := conn.Query(ctx, query, args...)
+	if err != nil {
+		return nil, err
+	}
+	row, err := pgx.CollectExactlyOneRow(rows, pgx.RowToAddrOfStructByNameLax[T])
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil, nil //nolint:nilnil // no row is an answer
+	}
+	return row, err
+}

@@ -1,0 +1,337 @@
+package check
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/walrelay/walrelay/config"
+	"github.com/walrelay/walrelay/sql"
+)
+
+// Judge says what the facts mean for the configuration, which is valid and has
+// its defaults. schemaVersion is that of the newest migration of this program.
+func Judge(facts *Facts, cfg config.Config, schemaVersion int) Results {
+	j := judge{cfg: cfg}
+	if facts.Scope.has(ScopePostgres) {
+		if !j.version(&facts.Server) {
+			return j.results
+		}
+		j.server(&facts.Server, facts.Slot)
+		j.schema(&facts.Schema, &facts.Server, schemaVersion)
+		for i, name := range cfg.Outbox.Tables {
+			j.table(name, &facts.Tables[i], facts.Publication)
+		}
+		j.publication(facts.Publication)
+	}
+	if facts.Scope.has(ScopeSlot) {
+		j.slots(facts)
+	}
+	if facts.Scope.has(ScopeNATS) {
+		j.streams(facts.Streams)
+	}
+	return j.results
+}
+
+// judge collects results.
+type judge struct {
+	cfg     config.Config
+	results Results
+}
+
+// check adds a failure if bad, and good, in words, otherwise.
+func (j *judge) check(bad bool, r Result, good string) {
+	if bad {
+		r.Status = Fail
+	} else {
+		r = Result{ID: r.ID, Subject: r.Subject, Status: Pass, What: good}
+	}
+	j.results = append(j.results, r)
+}
+
+// fail adds a failure.
+func (j *judge) fail(r Result) {
+	r.Status = Fail
+	j.results = append(j.results, r)
+}
+
+// missing adds a failure that init mends.
+func (j *judge) missing(id, subject, what string) {
+	j.fail(Result{ID: id, Subject: subject, What: what, Fix: `run "walrelay init"`, Creatable: true})
+}
+
+func (j *judge) warn(id, subject, format string, args ...any) {
+	j.results = append(j.results, Result{ID: id, Subject: subject, Status: Warn, What: fmt.Sprintf(format, args...)})
+}
+
+func (j *judge) version(s *Server) bool {
+	old := s.Major() < OldestServer
+	j.check(old, Result{
+		ID: "server_version", What: "Postgres is version " + s.VersionText,
+		Why: fmt.Sprintf("walrelay needs %d or newer", OldestServer), Fix: "upgrade the server",
+	}, "Postgres is version "+s.VersionText)
+	return !old
+}
+
+func (j *judge) server(s *Server, slot *Slot) {
+	j.check(s.Standby, Result{
+		ID: "server_standby", What: "the Postgres server is a standby", Why: "walrelay writes its checkpoint",
+		Fix: "set postgres.url to the primary",
+	}, "the server is a primary")
+	j.check(s.WALLevel != "logical", Result{
+		ID: "wal_level", What: fmt.Sprintf("wal_level is %q", s.WALLevel), Why: `logical replication needs "logical"`,
+		Fix: "set wal_level = logical (on Amazon RDS: rds.logical_replication = 1) and restart Postgres",
+	}, "wal_level is logical")
+	j.check(!s.MayReplicate, Result{
+		ID: "role_replication", Subject: s.Role, What: fmt.Sprintf("role %q may not stream", s.Role), Why: "it lacks REPLICATION",
+		Fix: fmt.Sprintf("as a superuser: ALTER ROLE %s REPLICATION (on Amazon RDS: GRANT rds_replication TO %[1]s)", sql.Ident(s.Role)),
+	}, fmt.Sprintf("role %q may stream", s.Role))
+	// A slot that exists is among those that are counted, and so is its walsender.
+	j.check(slot == nil && s.Slots >= s.MaxSlots, Result{
+		ID: "replication_slots", What: fmt.Sprintf("no replication slot is free (max_replication_slots = %d)", s.MaxSlots),
+		Fix: "raise max_replication_slots and restart Postgres, or drop a slot that nobody uses",
+	}, fmt.Sprintf("%d of %d replication slots are in use", s.Slots, s.MaxSlots))
+	j.check(slot == nil && s.Walsenders >= s.MaxWalsenders, Result{
+		ID: "wal_senders", What: fmt.Sprintf("no walsender is free (max_wal_senders = %d)", s.MaxWalsenders),
+		Fix: "raise max_wal_senders and restart Postgres",
+	}, fmt.Sprintf("%d of %d walsenders are in use", s.Walsenders, s.MaxWalsenders))
+	name, synchronous := synchronousMatch(s.SynchronousNames, s.ApplicationName)
+	j.check(synchronous, Result{
+		ID: "synchronous_standby_names", What: fmt.Sprintf("synchronous_standby_names = '%s' matches walrelay (%s)", s.SynchronousNames, name),
+		Why: "every commit would wait until walrelay has published it, and stop while NATS is away",
+		Fix: "list the real standbys there by name, or give walrelay another name with application_name in postgres.url",
+	}, "no commit waits for walrelay")
+	if j.cfg.Failover {
+		j.check(s.Major() < 17, Result{
+			ID: "failover_version", What: fmt.Sprintf("failover is set, but Postgres is version %s", s.VersionText),
+			Why: "slots can fail over from Postgres 17 on", Fix: "remove failover from the configuration or upgrade the server",
+		}, "the server's slots can fail over")
+	}
+	if s.KeepSize < 0 {
+		j.warn("slot_wal_limit", "", "max_slot_wal_keep_size is not set: while walrelay is away, its slot keeps WAL until the disk is full")
+	}
+}
+
+func (j *judge) schema(s *Schema, server *Server, version int) {
+	const name = sql.OwnSchema
+	switch {
+	case !s.Present:
+		j.missing("schema_missing", name, "the schema "+name+" does not exist")
+	case !s.Readable || !s.Writable:
+		j.fail(Result{
+			ID: "schema_rights", Subject: name, What: fmt.Sprintf("role %q may not use the tables of the schema %s", server.Role, name),
+			Fix: fmt.Sprintf("GRANT USAGE ON SCHEMA %s TO %s; GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA %[1]s TO %[2]s",
+				name, sql.Ident(server.Role)),
+		})
+	case s.Version < version:
+		j.missing("schema_old", name, fmt.Sprintf("the schema %s is at version %d, and this walrelay needs %d", name, s.Version, version))
+	default:
+		j.check(s.Version > version, Result{
+			ID: "schema_newer", Subject: name, What: fmt.Sprintf("the schema %s is at version %d, and this walrelay knows %d", name, s.Version, version),
+			Why: "an older program would not keep what a newer one has promised", Fix: "run the newer walrelay",
+		}, fmt.Sprintf("the schema %s is at version %d", name, s.Version))
+	}
+}
+
+func (j *judge) table(name string, t *Table, p *Publication) {
+	what := "outbox table " + name
+	switch {
+	case t.Kind == "" && !j.cfg.OwnForm(name):
+		j.fail(Result{
+			ID: "outbox_missing", Subject: name, What: what + " does not exist", Why: "init creates only tables of walrelay's own form",
+			Fix: "create it, or correct outbox.tables",
+		})
+		return
+	case t.Kind == "":
+		j.missing("outbox_missing", name, what+" does not exist")
+		return
+	case t.Kind != "r" && t.Kind != "p":
+		j.fail(Result{
+			ID: "outbox_kind", Subject: name, What: what + " is not a table", Why: "only inserts into tables are streamed",
+			Fix: "correct outbox.tables",
+		})
+		return
+	case t.Partition:
+		j.fail(Result{
+			ID: "outbox_partition", Subject: name, What: what + " is a partition",
+			Why: "inserts are streamed under the name of the partitioned table", Fix: "name that one in outbox.tables",
+		})
+		return
+	case !t.Permanent:
+		j.fail(Result{
+			ID: "outbox_unlogged", Subject: name, What: what + " is unlogged or temporary", Why: "its rows are not in the WAL",
+			Fix: "ALTER TABLE … SET LOGGED",
+		})
+		return
+	}
+	if t.Kind == "r" && t.Children {
+		j.warn("outbox_inherited", name, "tables inherit from %s: rows inserted into these are not published", what)
+	}
+	if j.cfg.Outbox.AfterPublish == "mark" && !t.HasMark {
+		if j.cfg.OwnForm(name) {
+			j.missing("outbox_published_at", name, what+" has no column published_at, so published rows are not marked")
+		} else {
+			j.warn("outbox_published_at", name, "%s has no column published_at timestamptz, so published rows are not marked; add it", what)
+		}
+	}
+	if j.cfg.Outbox.AfterPublish != "keep" && !t.HasID {
+		j.warn("outbox_id_index", name, "no index of %s begins with the column of the id, so each clean-up reads the whole table; create one", what)
+	}
+	if p == nil || p.AllTables {
+		return
+	}
+	if !t.Published && !t.Listed {
+		j.missing("outbox_unpublished", name, fmt.Sprintf("publication %q does not have outbox table %s", j.cfg.Publication, name))
+		return
+	}
+	alter := fmt.Sprintf("name all its tables anew, without any: ALTER PUBLICATION %s SET TABLE …", sql.Ident(j.cfg.Publication))
+	j.check(t.Filtered, Result{
+		ID: "outbox_row_filter", Subject: name, What: fmt.Sprintf("publication %q has a row filter on %s", j.cfg.Publication, name),
+		Why: "rows it leaves out would never be published", Fix: alter,
+	}, what+" is published with all its rows")
+	j.check(t.ColumnList, Result{
+		ID: "outbox_column_list", Subject: name, What: fmt.Sprintf("publication %q has a column list on %s", j.cfg.Publication, name),
+		Why: "columns it leaves out would be missing from events", Fix: alter,
+	}, what+" is published with all its columns")
+}
+
+func (j *judge) publication(p *Publication) {
+	name := j.cfg.Publication
+	what := fmt.Sprintf("publication %q", name)
+	set := "ALTER PUBLICATION " + sql.Ident(name) + " SET "
+	if p == nil {
+		j.missing("publication_missing", name, what+" does not exist")
+		return
+	}
+	j.check(p.AllTables, Result{
+		ID: "publication_all_tables", Subject: name, What: what + " is FOR ALL TABLES",
+		Why: "it streams walrelay's own tables, and every other table of the database, too", Fix: "use a publication of the outbox tables only",
+	}, what+" has the outbox tables only")
+	if !p.AllTables {
+		j.check(len(p.OwnTables) > 0, Result{
+			ID: "publication_own_tables", Subject: name,
+			What: fmt.Sprintf("%s has tables of the schema %s (%s)", what, sql.OwnSchema, strings.Join(p.OwnTables, ", ")),
+			Why:  "walrelay would stream its own writes", Fix: "take them out of it",
+		}, what+" has no table of walrelay's bookkeeping")
+	}
+	if !p.AllTables && !p.Emitted {
+		j.missing("publication_emitted", name, what+" does not have table "+sql.OwnSchema+".emitted, by which delayed events come back")
+	}
+	j.check(!p.Inserts, Result{
+		ID: "publication_inserts", Subject: name, What: what + " does not publish inserts", Fix: set + "(publish = 'insert')",
+	}, what+" publishes inserts")
+	j.check(!p.ViaRoot, Result{
+		ID: "publication_root", Subject: name, What: what + " names partitions instead of their table",
+		Why: "walrelay knows outbox tables by their own name", Fix: set + "(publish_via_partition_root = true)",
+	}, what+" names partitioned tables by their own name")
+	if p.Others {
+		j.warn("publication_other_operations", name,
+			"%s publishes more than inserts, which only costs, and makes updates of tables without a replica identity fail: %s(publish = 'insert')", what, set)
+	}
+}
+
+// slots judges the slot, together with the publication if that was read.
+func (j *judge) slots(facts *Facts) {
+	slot := facts.Slot
+	whole := facts.Scope.has(ScopePostgres)
+	if slot != nil && slot.Database != "" && slot.Database != slot.CurrentDatabase {
+		// A slot of another database says nothing about the publication of this one.
+		j.fail(Result{
+			ID: "slot_database", Subject: j.cfg.Slot, What: fmt.Sprintf("replication slot %q belongs to database %q", j.cfg.Slot, slot.Database),
+			Why: fmt.Sprintf("postgres.url is for %q", slot.CurrentDatabase), Fix: "set slot and publication to other names for this database, or correct postgres.url; leave that slot alone",
+		})
+		return
+	}
+	if slot != nil && whole && facts.Publication == nil {
+		// The slot cannot read what was written before its publication existed, so
+		// init does not make one.
+		for i := range j.results {
+			if j.results[i].ID == "publication_missing" {
+				j.results[i].Creatable = false
+				j.results[i].What = fmt.Sprintf("publication %q does not exist, but replication slot %q does", j.cfg.Publication, j.cfg.Slot)
+				j.results[i].Why = "the slot cannot read what was written before its publication existed"
+				j.results[i].Fix = `see docs/operations.md, "A publication was dropped"`
+			}
+		}
+		return
+	}
+	j.slot(slot)
+	if slot != nil && j.cfg.Failover && slot.Failover != nil && !*slot.Failover {
+		j.warn("slot_failover", j.cfg.Slot, "replication slot %q was created without failover: it does not survive the loss of the primary", j.cfg.Slot)
+	}
+}
+
+// slot judges the slot; nil is none.
+func (j *judge) slot(s *Slot) {
+	name := j.cfg.Slot
+	what := fmt.Sprintf("replication slot %q", name)
+	if s == nil {
+		j.fail(Result{
+			ID: "slot_missing", Subject: name, What: what + " does not exist",
+			Fix: `run "walrelay init"; if it existed before, see docs/operations.md, "A slot was lost"`, Creatable: true,
+		})
+		return
+	}
+	other := `correct slot in the configuration, or drop it with pg_drop_replication_slot and run "walrelay init"`
+	if s.Type != "logical" {
+		j.fail(Result{ID: "slot_type", Subject: name, What: what + " is a physical one", Why: "walrelay needs a logical one", Fix: other})
+		return
+	}
+	j.check(s.Plugin != "pgoutput", Result{
+		ID: "slot_plugin", Subject: name, What: fmt.Sprintf("%s has the output plugin %q", what, s.Plugin), Why: `walrelay reads "pgoutput"`, Fix: other,
+	}, what+" has the output plugin pgoutput")
+	j.check(s.Temporary, Result{
+		ID: "slot_temporary", Subject: name, What: what + " is temporary", Why: "it is dropped when the connection ends", Fix: other,
+	}, what+" is permanent")
+	j.check(s.TwoPhase, Result{
+		ID: "slot_two_phase", Subject: name, What: what + " decodes prepared transactions (two_phase)",
+		Why: "they would be published before they commit", Fix: other,
+	}, what+" decodes committed transactions only")
+	lost := s.InvalidationReason
+	switch {
+	case lost != "":
+	case s.WALStatus == "lost":
+		lost = "wal_removed"
+	case s.Conflicting:
+		lost = "conflict with recovery"
+	}
+	j.check(lost != "", Result{
+		ID: "slot_lost", Subject: name, What: fmt.Sprintf("%s is lost (%s)", what, lost), Why: "Postgres has removed WAL that it had still to read",
+		Fix: `see docs/operations.md, "A slot was lost"`,
+	}, what+" has all the WAL that it needs")
+	if lost != "" {
+		return
+	}
+	j.check(!s.Ready, Result{
+		ID: "slot_not_ready", Subject: name, What: what + " is not ready",
+		Why: "its creation waits for transactions that were writing when it began", Fix: `end them, or wait, and run "walrelay init" again`,
+	}, what+" is ready")
+	switch {
+	case s.WALStatus == "unreserved":
+		j.warn("slot_wal_unreserved", name, "%s is about to be lost: it holds more WAL than max_slot_wal_keep_size allows", what)
+	case s.SafeBytes != nil && s.RetainedBytes != nil && *s.SafeBytes < *s.RetainedBytes:
+		j.warn("slot_wal_half", name, "%s holds back more than half of the WAL that max_slot_wal_keep_size allows (%d of %d bytes); past the limit it is lost",
+			what, *s.RetainedBytes, *s.RetainedBytes+*s.SafeBytes)
+	}
+}
+
+// synchronousMatch returns the entry of synchronous_standby_names that matches
+// an application_name, as the server compares them: * matches any, and case
+// does not count.
+func synchronousMatch(setting, applicationName string) (entry string, ok bool) {
+	var quoted bool
+	var b strings.Builder
+	for _, r := range setting + "," {
+		switch {
+		case r == '"':
+			quoted = !quoted
+		case quoted || !strings.ContainsRune(" \t\r\n,()", r):
+			b.WriteRune(r)
+		case b.Len() > 0:
+			if entry = b.String(); entry == "*" || strings.EqualFold(entry, applicationName) {
+				return entry, true
+			}
+			b.Reset()
+		}
+	}
+	return "", false
+}

@@ -1,0 +1,6 @@
+-- The oldest page of slot $1 that was saved $2 seconds ago or earlier.
+SELECT j.id, j.stream, j.first, j.last, j.events, j.entries
+FROM walrelay.journal AS j
+WHERE j.slot = $1 AND j.written_at < now() - $2::float8 * interval '1 second'
+ORDER BY j.id
+LIMIT 1;
