@@ -10,7 +10,10 @@ POSTGRES_URL ?=
 # More at a time than there are processors: end-to-end tests mostly wait.
 E2E_PARALLEL := -parallel 4
 
-.PHONY: help build test test-unit test-e2e test-majors test-chaos lint vet fuzz chaos bench demo clean
+.PHONY: help build test test-all test-unit test-e2e test-majors test-chaos lint vet fuzz chaos bench demo clean
+
+# How long each fuzz target runs.
+FUZZTIME ?= 20s
 
 help: ## list the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -18,9 +21,13 @@ help: ## list the targets
 build: ## build bin/walrelay
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/walrelay ./cmd/walrelay
 
-test: ## everything that CI runs: vet, lint, tests with the race detector, Postgres 15, 14 and 18
+test: ## vet, lint, tests with the race detector, end-to-end tests against the installed Postgres
 	scripts/ensure-postgres.sh
-	$(MAKE) vet lint test-unit test-e2e test-majors test-chaos
+	$(MAKE) vet lint test-unit test-e2e
+
+test-all: ## what CI runs besides: Postgres 14 and 18, a short chaos run with its controls, fuzz tests
+	scripts/ensure-postgres.sh
+	$(MAKE) test-majors test-chaos fuzz FUZZTIME=5s
 
 test-unit: ## tests of the packages, with the race detector
 	$(GO) test -race -timeout 5m $$($(GO) list ./... | grep -v /internal/e2e)
@@ -40,10 +47,10 @@ vet: ## go vet
 lint: ## golangci-lint
 	$(GOLANGCI) run ./...
 
-fuzz: ## a short run of every fuzz test
+fuzz: ## a short run of every fuzz test (FUZZTIME=1m)
 	for target in $$(grep -rlE '^func Fuzz' --include='*_test.go' . | xargs -n1 dirname | sort -u); do \
 		for name in $$(grep -hoE '^func Fuzz[A-Za-z0-9_]+' $$target/*_test.go | cut -c6-); do \
-			$(GO) test -run '^$$' -fuzz "^$$name\$$" -fuzztime 20s $$target || exit 1; \
+			$(GO) test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) $$target || exit 1; \
 		done; \
 	done
 

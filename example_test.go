@@ -3,6 +3,7 @@ package walrelay_test
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"os"
 	"os/signal"
 	"syscall"
@@ -27,7 +28,7 @@ func Example() {
 		fmt.Println(err)
 		return
 	}
-	relay, err := walrelay.New(cfg, zerolog.New(os.Stderr))
+	relay, err := walrelay.New(cfg, walrelay.Options{Log: zerolog.New(os.Stderr)})
 	if err != nil {
 		fmt.Println(err)
 		return
@@ -37,7 +38,53 @@ func Example() {
 	}
 }
 
-// All faults of a configuration are told at once, each with its key.
+// A program that embeds a relay decides itself where health and metrics are
+// served.
+func ExampleRelay_Handler() {
+	relay, err := walrelay.New(walrelay.Config{
+		Postgres: config.Postgres{URL: "postgres://localhost/shop"},
+		NATS:     config.NATS{URL: "nats://localhost:4222"},
+	}, walrelay.Options{})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	mux := http.NewServeMux()
+	mux.Handle("/relay/", http.StripPrefix("/relay", relay.Handler()))
+
+	fmt.Println(relay.Ready(), relay.Status().Slot)
+	// Output: [not connected to NATS starting] walrelay
+}
+
+// What is as it should be, and what is not.
+func ExampleCheck() {
+	results, err := walrelay.Check(context.Background(), walrelay.Config{
+		Postgres: config.Postgres{URL: os.Getenv("WALRELAY_POSTGRES_URL")},
+		NATS:     config.NATS{URL: os.Getenv("WALRELAY_NATS_URL")},
+	})
+	for _, r := range results {
+		fmt.Println(r.Status, r.ID, r.Text())
+	}
+	if err != nil {
+		fmt.Println(err)
+	}
+}
+
+// Streams that have lost acknowledged events get them again, while no relay runs.
+func ExampleRepair() {
+	report, err := walrelay.Repair(context.Background(), walrelay.Config{
+		Postgres: config.Postgres{URL: os.Getenv("WALRELAY_POSTGRES_URL")},
+		NATS:     config.NATS{URL: os.Getenv("WALRELAY_NATS_URL")},
+	}, walrelay.RepairOptions{DryRun: true})
+	for _, stream := range report.Streams {
+		fmt.Println(stream.Stream, stream.Missing, "missing,", stream.Restored, "can be restored")
+	}
+	if err != nil {
+		fmt.Println(err)
+	}
+}
+
+// All problems of a configuration are told at once, each with its key.
 func ExampleConfig_Validate() {
 	cfg := walrelay.Config{
 		Postgres: config.Postgres{URL: "postgres://localhost/shop"},

@@ -57,6 +57,19 @@ func (c Config) Compile() (*Plan, error) {
 	return p, nil
 }
 
+// Router returns what a router needs that publishes what comes from an origin.
+func (p *Plan) Router(c Config, origin router.Origin) router.Config {
+	return router.Config{
+		Streams:          p.Streams,
+		Rules:            p.Rules,
+		Origin:           origin,
+		MaxInFlight:      c.Publish.MaxInFlight,
+		MaxInFlightBytes: c.Publish.MaxInFlightBytes,
+		AckTimeout:       c.Publish.AckTimeout,
+		Domain:           c.NATS.Domain,
+	}
+}
+
 func (c Retry) policy() retry.Policy {
 	return retry.Policy{Initial: c.Initial, Factor: float64(c.Factor), Max: c.Max, MaxRetries: max(0, c.MaxRetries)}
 }

@@ -105,18 +105,18 @@ func (k *Keys) awaitReplayed(ctx context.Context) bool {
 // Len returns how many keys are blocked.
 func (k *Keys) Len() int { return int(k.count.Load()) }
 
-// Holds reports whether an event has to wait behind an earlier one of its key.
+// Blocked reports whether an event has to wait behind an earlier one of its key.
 // It does not block.
-func (k *Keys) Holds(ev *event.Event) bool {
+func (k *Keys) Blocked(ev *event.Event) bool {
 	if k.count.Load() == 0 || ev.PartitionKey == "" {
 		return false
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	return k.holds(KeyHash(ev.PartitionKey), ev)
+	return k.blocks(KeyHash(ev.PartitionKey), ev)
 }
 
-func (k *Keys) holds(hash int64, ev *event.Event) bool {
+func (k *Keys) blocks(hash int64, ev *event.Event) bool {
 	key, ok := k.blocked[hash]
 	return ok && (key.failed || ev.Delay == nil || !ev.Delay.Released)
 }
@@ -128,7 +128,7 @@ func (k *Keys) Hold(ctx context.Context, ev *event.Event) (bool, error) {
 	hash := KeyHash(ev.PartitionKey)
 	k.mu.Lock()
 	for {
-		if !k.holds(hash, ev) {
+		if !k.blocks(hash, ev) {
 			k.mu.Unlock()
 			return false, nil
 		}

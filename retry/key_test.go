@@ -19,7 +19,7 @@ func keyed(key string, lsn uint64, released bool) *event.Event {
 
 func wantHeld(t *testing.T, k *Keys, ev *event.Event, want bool) {
 	t.Helper()
-	if got := k.Holds(ev); got != want {
+	if got := k.Blocked(ev); got != want {
 		t.Errorf("that an event of key %q at %d (%+v) is held is %v, want %v", ev.PartitionKey, ev.Position.CommitLSN, ev.Delay, got, want)
 	}
 }
@@ -168,7 +168,7 @@ func BenchmarkHoldsWithHundredThousandKeys(b *testing.B) {
 	ev := keyed("free", 1, false)
 	b.ReportAllocs()
 	for b.Loop() {
-		if k.Holds(ev) {
+		if k.Blocked(ev) {
 			b.Fatal("it is held")
 		}
 	}

@@ -67,7 +67,8 @@ func (r *ackReader) read(msg *nats.Msg) (ack, error) {
 
 // digits reads `123}`.
 func digits(b []byte) (uint64, bool) {
-	if len(b) < 2 || len(b) > 20 || b[len(b)-1] != '}' {
+	// A number of JSON has no leading zero, and no sequence is 0.
+	if len(b) < 2 || len(b) > 20 || b[len(b)-1] != '}' || b[0] == '0' {
 		return 0, false
 	}
 	var n uint64

@@ -52,7 +52,7 @@ func (e *TransactionError) Unwrap() error { return e.Err }
 // As Publish does, it returns when they are sent or have their outcome, and
 // blocks meanwhile. It takes all or none: none if they go to several streams
 // ([ErrSeveralStreams]), or if one has to wait behind another, or cannot be
-// published for a reason of its own (*[TransactionError] with [ErrHeld], or with
+// published for a reason of its own (*[TransactionError] with [ErrBlocked], or with
 // an *[EventError] of class [Poison]). Not safe for concurrent use with itself or
 // with Publish.
 func (r *Router) PublishTransaction(ctx context.Context, flights []Flight) error {
@@ -105,8 +105,8 @@ func (w *writer) publishBatch(ctx context.Context, flights []Flight, targets []*
 	defer w.mu.Unlock()
 	has := w.hasOf(flights)
 	for i := has; i < len(flights); i++ {
-		if w.cfg.delay.Holds(flights[i].Event) {
-			return &TransactionError{Flight: i, Err: ErrHeld}
+		if w.cfg.parker.Blocked(flights[i].Event) {
+			return &TransactionError{Flight: i, Err: ErrBlocked}
 		}
 		if err := w.check(flights[i], targets[i]); err != nil {
 			return &TransactionError{Flight: i, Err: err}
@@ -114,7 +114,7 @@ func (w *writer) publishBatch(ctx context.Context, flights []Flight, targets []*
 	}
 	for _, f := range flights[:has] {
 		w.has(f.Event)
-		w.cfg.sink.Done(f.Ticket, AlreadyStored, f.Event, 0)
+		w.cfg.observer.Settled(f.Ticket, AlreadyStored, f.Event, 0)
 	}
 	if has == len(flights) {
 		return nil
@@ -286,7 +286,7 @@ func (w *writer) splitBatch(first, end uint64) {
 	w.cfg.log.Warn().Str("stream", w.cfg.stream).Uint64("events", end-first).
 		Stringer("position", w.ring[first%uint64(len(w.ring))].ev.Position).
 		Msg("the stream refuses a transaction as a whole; its events are published one by one")
-	w.cfg.sink.Split(w.cfg.stream)
+	w.cfg.observer.Split(w.cfg.stream)
 }
 
 func (f *flight) taken() Flight { return Flight{Event: f.ev, Ticket: f.ticket, Split: f.split} }

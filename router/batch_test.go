@@ -237,7 +237,7 @@ func TestTransactionsThatAreNotTaken(t *testing.T) {
 				events[2].PartitionKey = "k"
 				r.delays.held = map[string]bool{"k": true}
 			},
-			check: func(err error) bool { return errors.Is(err, ErrHeld) && culprit(err) == 2 },
+			check: func(err error) bool { return errors.Is(err, ErrBlocked) && culprit(err) == 2 },
 		},
 		"an event is too large to be sent": {
 			spoil: func(_ *rig, events []*event.Event) { events[1].Data = make([]byte, 2<<20) },

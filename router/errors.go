@@ -15,7 +15,7 @@ import (
 type Class uint8
 
 const (
-	// Outage means that everyone suffers. The stream is held in place and tried again.
+	// Outage means that everyone suffers. The stream is paused and tried again.
 	Outage Class = iota
 	// Poison means that only this event suffers, and would again.
 	Poison

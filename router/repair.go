@@ -168,7 +168,7 @@ func (w *writer) expel(ctx context.Context, reason error) error {
 	}
 	w.next = end
 	w.mu.Unlock()
-	return w.cfg.delay.Fail(ctx, failed, reason, behind)
+	return w.cfg.parker.Park(ctx, failed, reason, behind)
 }
 
 // awaitAnswers waits until the last message sent is answered, or the answer

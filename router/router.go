@@ -39,15 +39,15 @@ func (o Outcome) String() string {
 	return "published"
 }
 
-// Sink hears what becomes of events. Its methods must not block, and must be
+// Observer hears what becomes of events. Its methods must not block, and must be
 // safe for concurrent use.
-type Sink interface {
-	// Done is called once for every ticket. Took is the time from sending to
+type Observer interface {
+	// Settled is called once for every ticket. Took is the time from sending to
 	// the acknowledgement, if there was one.
-	Done(ticket uint64, outcome Outcome, ev *event.Event, took time.Duration)
-	// Held is called when a stream is held in place, with the reason, whenever
-	// the reason changes, and with nil when it flows again.
-	Held(stream string, reason error)
+	Settled(ticket uint64, outcome Outcome, ev *event.Event, took time.Duration)
+	// Paused is called when a stream is paused, with the reason, whenever
+	// the reason changes, and with nil when it is resumed.
+	Paused(stream string, reason error)
 	// Split is called when a stream refuses a transaction as one batch, and its
 	// events are published one by one.
 	Split(stream string)
@@ -62,22 +62,22 @@ type Flight struct {
 	Split string
 }
 
-// Delay takes events out of the streams' way.
-type Delay interface {
-	// Holds reports whether an event has to wait behind an earlier one of its
+// Parker takes events out of the streams' way.
+type Parker interface {
+	// Blocked reports whether an event has to wait behind an earlier one of its
 	// key. It must not block.
-	Holds(ev *event.Event) bool
-	// Fail records that an event could not be published, for a reason of its
+	Blocked(ev *event.Event) bool
+	// Park records that an event could not be published, for a reason of its
 	// own, or those of a transaction that could not be published whole, and with
 	// it the events of their keys that were taken after them. It blocks until
 	// that cannot be lost any more, and gives them their outcome; until then
 	// nothing more is stored in the stream.
-	Fail(ctx context.Context, failed []Flight, reason error, behind []Flight) error
+	Park(ctx context.Context, failed []Flight, reason error, behind []Flight) error
 }
 
-// ErrHeld says that an event was not taken because it has to wait behind an
+// ErrBlocked says that an event was not taken because it has to wait behind an
 // earlier one of its key.
-var ErrHeld = errors.New("an earlier event of the key is not published yet")
+var ErrBlocked = errors.New("an earlier event of the key is not published yet")
 
 // Config of a [Router].
 type Config struct {
@@ -96,8 +96,8 @@ type Config struct {
 	// SplitRefused says what becomes of a transaction that a stream refuses as
 	// one batch: its events are published one by one, or, if false, fail.
 	SplitRefused bool
-	Sink         Sink
-	Delay        Delay
+	Observer     Observer
+	Parker       Parker
 	Log          zerolog.Logger
 	// Domain is the JetStream domain; empty for the connection's own.
 	Domain string
@@ -145,8 +145,8 @@ func New(nc *nats.Conn, cfg Config) (*Router, error) {
 			maxInFlightBytes: cfg.MaxInFlightBytes,
 			ackTimeout:       cfg.AckTimeout,
 			splitRefused:     cfg.SplitRefused,
-			sink:             cfg.Sink,
-			delay:            cfg.Delay,
+			observer:         cfg.Observer,
+			parker:           cfg.Parker,
 			log:              cfg.Log,
 			repair:           cfg.Repair,
 		})
@@ -209,7 +209,7 @@ func (r *Router) Run(ctx context.Context) error {
 // Publish takes an event. It returns when the event is sent or has its
 // outcome, and blocks while the window of its stream is full or the stream is
 // held, until the context ends. It does not take the event when it has to wait
-// behind another ([ErrHeld]), or cannot be published for a reason of its own
+// behind another ([ErrBlocked]), or cannot be published for a reason of its own
 // (*[EventError] of class [Poison]): nothing that comes after it may be
 // published then before it has another outcome. Not safe for concurrent use
 // with itself.
@@ -229,14 +229,14 @@ func (r *Router) drop(ctx context.Context, f Flight) error {
 	if err := r.dropped.add(ctx, f.Event); err != nil {
 		return err
 	}
-	r.cfg.Sink.Done(f.Ticket, Dropped, f.Event, 0)
+	r.cfg.Observer.Settled(f.Ticket, Dropped, f.Event, 0)
 	return nil
 }
 
-// Holds reports whether Publish would not take the event at this moment,
+// Blocked reports whether Publish would not take the event at this moment,
 // because it has to wait behind another.
-func (r *Router) Holds(ev *event.Event) bool {
-	if !r.cfg.Delay.Holds(ev) {
+func (r *Router) Blocked(ev *event.Event) bool {
+	if !r.cfg.Parker.Blocked(ev) {
 		return false
 	}
 	w, _, err := r.route(ev)

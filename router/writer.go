@@ -110,8 +110,8 @@ type writerConfig struct {
 	maxInFlightBytes int
 	ackTimeout       time.Duration
 	splitRefused     bool
-	sink             Sink
-	delay            Delay
+	observer         Observer
+	parker           Parker
 	log              zerolog.Logger
 	// repair says that events are brought back that the stream lost.
 	repair bool
@@ -140,12 +140,12 @@ func (w *writer) publish(ctx context.Context, taken Flight, target *Target) erro
 	}
 	if w.has(ev) {
 		w.mu.Unlock()
-		w.cfg.sink.Done(taken.Ticket, AlreadyStored, ev, 0)
+		w.cfg.observer.Settled(taken.Ticket, AlreadyStored, ev, 0)
 		return nil
 	}
-	if w.cfg.delay.Holds(ev) {
+	if w.cfg.parker.Blocked(ev) {
 		w.mu.Unlock()
-		return ErrHeld
+		return ErrBlocked
 	}
 	n := w.take(taken, target, size, 0)
 	err := w.send(n, place{})
@@ -393,7 +393,7 @@ func (w *writer) done(f *flight, sequence uint64) {
 	if !f.elsewhere {
 		w.journal.Add(f.ev)
 	}
-	w.cfg.sink.Done(f.ticket, Published, f.ev, time.Since(f.sent))
+	w.cfg.observer.Settled(f.ticket, Published, f.ev, time.Since(f.sent))
 	*f = flight{}
 }
 
@@ -436,7 +436,7 @@ func (w *writer) hold(err error) {
 		return
 	}
 	w.held = err
-	w.cfg.sink.Held(w.cfg.stream, err)
+	w.cfg.observer.Paused(w.cfg.stream, err)
 }
 
 // inFlight returns how many events have no outcome.

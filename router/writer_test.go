@@ -43,13 +43,13 @@ type outcomes struct {
 	held []string
 }
 
-func (o *outcomes) Done(ticket uint64, outcome Outcome, _ *event.Event, _ time.Duration) {
+func (o *outcomes) Settled(ticket uint64, outcome Outcome, _ *event.Event, _ time.Duration) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.done[ticket] = append(o.done[ticket], outcome)
 }
 
-func (o *outcomes) Held(_ string, reason error) {
+func (o *outcomes) Paused(_ string, reason error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if reason != nil {
@@ -114,7 +114,7 @@ func (r *rig) prepare() {
 	r.delays = &delays{}
 	r.router, err = New(r.nc, Config{
 		Streams: []Stream{r.stream}, Rules: rules, Origin: r.origin, MaxInFlight: 64, MaxInFlightBytes: 1 << 24,
-		SplitRefused: r.split, AckTimeout: 2 * time.Second, Sink: r.outcomes, Delay: r.delays, Log: zerolog.Nop(),
+		SplitRefused: r.split, AckTimeout: 2 * time.Second, Observer: r.outcomes, Parker: r.delays, Log: zerolog.Nop(),
 	})
 	if err != nil {
 		r.t.Fatal(err)
@@ -359,13 +359,13 @@ type delays struct {
 	fail   error
 }
 
-func (d *delays) Holds(ev *event.Event) bool {
+func (d *delays) Blocked(ev *event.Event) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.held[ev.PartitionKey]
 }
 
-func (d *delays) Fail(_ context.Context, failed []Flight, reason error, behind []Flight) error {
+func (d *delays) Park(_ context.Context, failed []Flight, reason error, behind []Flight) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.fail != nil {
@@ -478,10 +478,10 @@ func TestAnEventWhoseKeyIsHeldIsNotTaken(t *testing.T) {
 	r.delays.held = map[string]bool{"k": true}
 	ev := at(100, 0)
 	ev.PartitionKey = "k"
-	if err := r.router.Publish(t.Context(), Flight{Event: ev}); !errors.Is(err, ErrHeld) {
-		t.Errorf("want ErrHeld, got %v", err)
+	if err := r.router.Publish(t.Context(), Flight{Event: ev}); !errors.Is(err, ErrBlocked) {
+		t.Errorf("want ErrBlocked, got %v", err)
 	}
-	if !r.router.Holds(ev) {
+	if !r.router.Blocked(ev) {
 		t.Error("want that the router holds the event")
 	}
 	r.publish(at(100, 1))

@@ -4,12 +4,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"runtime/pprof"
 
+	"github.com/rs/zerolog"
 	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/walrelay/walrelay"
+	"github.com/walrelay/walrelay/internal/web"
 )
 
 func newRunCommand() *cobra.Command {
@@ -35,7 +39,7 @@ say otherwise (docs/performance.md).`,
 		if err != nil {
 			return err
 		}
-		relay, err := walrelay.New(cfg, log)
+		relay, err := walrelay.New(cfg, walrelay.Options{Log: log})
 		if err != nil {
 			return err
 		}
@@ -52,9 +56,31 @@ say otherwise (docs/performance.md).`,
 			return err
 		}
 		defer func() { err = errors.Join(err, stop()) }()
-		return relay.Run(ctx)
+		return serveAndRun(ctx, cfg, log, relay)
 	})
 	return cmd
+}
+
+// serveAndRun runs a relay, and serves what it says of itself if it is to.
+func serveAndRun(ctx context.Context, cfg walrelay.Config, log zerolog.Logger, relay *walrelay.Relay) error {
+	addr := cfg.WithDefaults().HTTP.Addr
+	if addr == "off" {
+		return relay.Run(ctx)
+	}
+	var lc net.ListenConfig
+	listener, err := lc.Listen(ctx, "tcp", addr)
+	if err != nil {
+		return fmt.Errorf("listening for HTTP (http.addr): %w", err)
+	}
+	log.Info().Stringer("addr", listener.Addr()).Msg("serving /healthz, /readyz, /status and /metrics")
+	group, working := errgroup.WithContext(ctx)
+	serving, stop := context.WithCancel(working)
+	group.Go(func() error { return web.Serve(serving, listener, relay.Handler()) })
+	group.Go(func() error {
+		defer stop()
+		return relay.Run(working)
+	})
+	return group.Wait()
 }
 
 // startProfile profiles the process until stop is called; it does nothing

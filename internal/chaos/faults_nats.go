@@ -84,8 +84,8 @@ func natsFaults() []fault { //nolint:gocognit // a table
 		{
 			name: "stream-full", settings: []string{onSingle, onPair, onCluster, onQueue}, short: onSingle,
 			what: "the stream has no room for more messages, and gets some after a while",
-			then: "the stream is held and said to be; nothing goes to the delay table",
-			says: []string{"held in place.*|maximum messages exceeded", "the stream flows again"},
+			then: "the stream is paused and said to be; nothing goes to the delay table",
+			says: []string{"stream paused|maximum messages exceeded", "stream resumed"},
 			do: func(ctx context.Context, w *World, _ *rand.Rand) error {
 				if w.setting.queue {
 					w.reader.stop(true) // or it would never be full
@@ -154,7 +154,7 @@ func natsFaults() []fault { //nolint:gocognit // a table
 			name: "max-payload-lowered", settings: []string{onSingle, onQueue},
 			what: "the server takes smaller messages from now on, and larger ones again later",
 			then: "events that are too large go to the delay table and are published later; the others flow",
-			says: []string{"max_payload of the NATS server is|it is tried again"},
+			says: []string{"max_payload of the NATS server is|trying again"},
 			do: func(ctx context.Context, w *World, rng *rand.Rand) error {
 				if err := w.limitPayload(ctx, maxPayload/4); err != nil {
 					return err
@@ -187,8 +187,8 @@ func natsFaults() []fault { //nolint:gocognit // a table
 		{
 			name: "permission-revoked", settings: []string{onSingle, onPair},
 			what: "the relay's NATS user may not publish events any more, and may again later",
-			then: "the stream is held, the reason is in the log, and nothing goes to the delay table",
-			says: []string{"(?i)permissions violation", "the stream flows again|streaming"},
+			then: "the stream is paused, the reason is in the log, and nothing goes to the delay table",
+			says: []string{"(?i)permissions violation", "stream resumed|streaming"},
 			do: func(ctx context.Context, w *World, _ *rand.Rand) error {
 				w.nats[0].settings["authorization"] = authorization(`publish: { deny: ["events.>"] }`)
 				if err := w.nats[0].reload(ctx); err != nil {
@@ -202,8 +202,8 @@ func natsFaults() []fault { //nolint:gocognit // a table
 		{
 			name: "nats-disk-full", settings: []string{onSmall}, root: true,
 			what: "the disk of nats-server is full for a while; the server has to be restarted then",
-			then: "the stream is held, and goes on after what it has",
-			says: []string{"held in place"},
+			then: "the stream is paused, and goes on after what it has",
+			says: []string{"stream paused"},
 			do: func(ctx context.Context, w *World, _ *rand.Rand) error {
 				if err := fillVolume(w.nats[0].store); err != nil {
 					return err
@@ -359,7 +359,7 @@ func clusterFaults() []fault { //nolint:gocognit // a table
 		{
 			name: "quorum-lost", settings: []string{onCluster, onAtomic},
 			what: "two of three servers are killed, and come back",
-			then: "the stream is held until it has a leader",
+			then: "the stream is paused until it has a leader",
 			do: func(ctx context.Context, w *World, rng *rand.Rand) error {
 				first := rng.IntN(3)
 				for i := range 2 {

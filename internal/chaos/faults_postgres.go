@@ -87,7 +87,7 @@ func postgresFaults() []fault { //nolint:gocognit // a table
 			name: "nats-hangs-past-wal-sender-timeout", settings: []string{onSingle, onQueue},
 			what: "NATS does not answer for three times wal_sender_timeout",
 			then: "the connection to Postgres stays, the slot stays, and then everything comes in order",
-			says: []string{"held in place"},
+			says: []string{"stream paused"},
 			do: func(ctx context.Context, w *World, _ *rand.Rand) error {
 				before, err := w.walsender(ctx)
 				if err != nil {

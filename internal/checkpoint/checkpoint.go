@@ -62,6 +62,18 @@ type System struct {
 	Timeline int32
 }
 
+// Origin says where the events come from that are published from the slot: a
+// cluster with the ends of its earlier timelines, and the end of its WAL.
+func Origin(slot string, system System, ended map[int32]pglogrepl.LSN, end pglogrepl.LSN) router.Origin {
+	origin := router.Origin{
+		SystemID: system.ID, Slot: slot, Timeline: system.Timeline, Ended: make(map[int32]uint64, len(ended)), WAL: uint64(end),
+	}
+	for timeline, lsn := range ended {
+		origin.Ended[timeline] = uint64(lsn)
+	}
+	return origin
+}
+
 // Execer is a connection or a transaction.
 type Execer interface {
 	Exec(ctx context.Context, sql string, arguments ...any) (pgconn.CommandTag, error)

@@ -72,7 +72,7 @@ func Run(ctx context.Context, opts Options) (err error) {
 	for _, item := range report.Items {
 		out.linef("  %-12s %-16s %s", item.Kind, item.Name, item.Action)
 	}
-	relay, err := walrelay.New(cfg, opts.Log)
+	relay, err := walrelay.New(cfg, walrelay.Options{Log: opts.Log})
 	if err != nil {
 		return fmt.Errorf("preparing the relay: %w", err)
 	}

@@ -214,7 +214,7 @@ func TestFailedTransactionIsRedriven(t *testing.T) {
 	e.run()
 	execSQL(t, e.postgresURL, transactionOf("bad", 20))
 	e.awaitDelayed(map[string]int{"failed": 20})
-	if n := queryString(t, e.postgresURL, "SELECT walrelay.redrive(error => 'as a whole')::text"); n != "20" {
+	if n := queryString(t, e.postgresURL, "SELECT walrelay.redrive(error => 'cannot be one batch')::text"); n != "20" {
 		t.Errorf("redrive changed %s events, want 20", n)
 	}
 	e.awaitDelayed(map[string]int{})

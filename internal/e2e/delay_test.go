@@ -304,7 +304,7 @@ func TestPoisonEventStopsNobody(t *testing.T) {
 	if got := queryString(t, e.postgresURL, "SELECT jsonb_array_length(failures)::text FROM walrelay.delayed"); got != "3" {
 		t.Errorf("%s failures are remembered, want 3", got)
 	}
-	r.awaitLog("an event has failed")
+	r.awaitLog("event failed")
 	if status, body := r.get("/readyz"); status != 200 {
 		t.Errorf("/readyz says %d %q although nothing holds the stream", status, body)
 	}

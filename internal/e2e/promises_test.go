@@ -437,7 +437,7 @@ func TestFullStreamHoldsAndGoesOnWhenThereIsRoom(t *testing.T) {
 		t.Errorf("/readyz says %d %q, want 503 and the stream's name", status, body)
 	}
 	e.updateStream("EVENTS", func(cfg *jetstream.StreamConfig) { cfg.MaxMsgs = -1 })
-	r.awaitLog("the stream flows again")
+	r.awaitLog("stream resumed")
 	e.awaitCaughtUp()
 	checkOnce(t, e, 200)
 }

@@ -1,10 +1,13 @@
-package walrelay
+package relay
 
 import (
 	"strings"
 	"sync"
 	"time"
 
+	"github.com/rs/zerolog"
+
+	"github.com/walrelay/walrelay/internal/telemetry"
 	"github.com/walrelay/walrelay/retry"
 )
 
@@ -15,12 +18,17 @@ const blockedInterval = time.Minute
 // tableObserver makes logs, metrics and readiness of what the delay table does.
 // Safe for concurrent use.
 type tableObserver struct {
-	*metrics
+	*telemetry.Metrics
 
-	relay *Relay
+	health *health
+	log    zerolog.Logger
 
 	mu     sync.Mutex
 	logged map[bool]time.Time // when it was last logged, by adding
+}
+
+func newTableObserver(metrics *telemetry.Metrics, health *health, log zerolog.Logger) *tableObserver {
+	return &tableObserver{Metrics: metrics, health: health, log: log, logged: make(map[bool]time.Time)}
 }
 
 // Blocked implements [retry.Observer].
@@ -37,16 +45,16 @@ func (o *tableObserver) Blocked(adding bool, since time.Duration, by []retry.Blo
 		if who != "" {
 			reason += ": " + who
 		}
-		o.relay.health.setTable(reason)
+		o.health.setTable(reason)
 	}
-	o.blocked.WithLabelValues(what).Set(1)
+	o.TableBlocked.WithLabelValues(what).Set(1)
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if last, ok := o.logged[adding]; ok && time.Since(last) < blockedInterval {
 		return
 	}
 	o.logged[adding] = time.Now()
-	o.relay.log.Warn().Str("waiting", what).Stringer("for", since.Round(time.Millisecond)).Strs("blockers", names).
+	o.log.Warn().Str("waiting", what).Stringer("for", since.Round(time.Millisecond)).Strs("blockers", names).
 		Msg("locks on the delay table keep the relay waiting")
 }
 
@@ -55,14 +63,14 @@ func (o *tableObserver) Unblocked(adding bool) {
 	what := "emission"
 	if adding {
 		what = "publishing"
-		o.relay.health.setTable("")
+		o.health.setTable("")
 	}
-	o.blocked.WithLabelValues(what).Set(0)
+	o.TableBlocked.WithLabelValues(what).Set(0)
 	o.mu.Lock()
 	_, logged := o.logged[adding]
 	delete(o.logged, adding)
 	o.mu.Unlock()
 	if logged {
-		o.relay.log.Info().Str("waiting", what).Msg("the delay table is not locked any more")
+		o.log.Info().Str("waiting", what).Msg("the delay table is not locked any more")
 	}
 }

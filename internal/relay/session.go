@@ -1,4 +1,4 @@
-package walrelay
+package relay
 
 import (
 	"context"
@@ -15,6 +15,7 @@ import (
 
 	"github.com/walrelay/walrelay/config"
 	"github.com/walrelay/walrelay/decode"
+	"github.com/walrelay/walrelay/event"
 	"github.com/walrelay/walrelay/internal/check"
 	"github.com/walrelay/walrelay/internal/checkpoint"
 	"github.com/walrelay/walrelay/internal/connect"
@@ -43,9 +44,6 @@ const (
 	stoppingGrace = 2 * time.Second
 	// closeGrace bounds the last words to the server.
 	closeGrace = 2 * time.Second
-	// stuckAfter is how long no event may get an outcome, while the server wants
-	// to send more, before what it sends is thrown away.
-	stuckAfter = 15 * time.Second
 )
 
 // session is one stream from the slot, with everything that belongs to it:
@@ -57,9 +55,10 @@ type session struct {
 	decoder *decode.Decoder
 	router  *router.Router
 
-	control *pgx.Conn // used by the reporter only; nil while it is lost
-	delay   delay
-	limits  limits
+	control    *pgx.Conn // used by the reporter only; nil while it is lost
+	settler    *settler
+	table      *retry.Table
+	dispatcher *dispatcher
 	// reportNow asks the reporter not to wait for its next turn, and saveWanted
 	// says that somebody waits for the frontier to be saved.
 	reportNow  wait.Signal
@@ -67,8 +66,7 @@ type session struct {
 
 	checkpoint *checkpoint.Checkpoint // saved by the reporter only
 
-	outcomes atomic.Uint64 // counts events that got theirs
-	sampled  sample        // used by the reporter only
+	sampled sample // used by the reporter only
 }
 
 // sample is a snapshot of the database, and an LSN by which every transaction
@@ -78,15 +76,14 @@ type session struct {
 type sample struct {
 	snapshot string
 	lsn      replication.LSN
-	outcomes uint64 // at the time
+	settled  uint64 // at the time
 }
 
 // session streams until the context ends, which it does in order, or until
 // something fails.
 func (r *Relay) session(ctx context.Context, nc *nats.Conn) (err error) {
-	s := &session{relay: r, reportNow: wait.NewSignal(), limits: newLimits()}
-	s.delay.session = s
-	defer s.delay.close()
+	s := &session{relay: r, reportNow: wait.NewSignal()}
+	defer func() { s.closeTable() }()
 	r.health.setPhase("checking Postgres and NATS")
 	if err := r.inspectOnce(ctx); err != nil {
 		return err
@@ -128,12 +125,15 @@ func (r *Relay) session(ctx context.Context, nc *nats.Conn) (err error) {
 		}
 	}()
 
+	s.settler = &settler{frontier: s.stream.Frontier(), metrics: r.metrics, health: &r.health, log: r.log, limits: newLimits()}
+
 	// From here on the slot is ours. The parts outlive the context until what
 	// is in flight has its outcome.
 	work, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer cancel(context.Canceled)
-	stopGuarding := s.guard(work, cancel)
-	defer stopGuarding()
+	dog := watchdog{stream: s.stream, settled: s.settler.settled.Load, log: r.log}
+	stopWatching := dog.start(work, cancel)
+	defer stopWatching()
 	stopOpening := context.AfterFunc(ctx, func() { cancel(context.Cause(ctx)) })
 	if err := s.openRouter(work, nc); err != nil {
 		stopOpening()
@@ -145,47 +145,6 @@ func (r *Relay) session(ctx context.Context, nc *nats.Conn) (err error) {
 		return context.Cause(ctx)
 	}
 	return s.run(ctx, work, cancel, nc)
-}
-
-// guard keeps a stream that does not flow from getting in the server's way, until
-// the context ends or the function that it returns is called, which waits for
-// it. It ends the session when the server has ended the stream meanwhile.
-func (s *session) guard(ctx context.Context, cancel context.CancelCauseFunc) (stop func()) {
-	ctx, stopTicking := context.WithCancel(ctx)
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		ticker := time.NewTicker(time.Second)
-		defer ticker.Stop()
-		last, since := uint64(0), time.Now()
-		for {
-			select {
-			case <-ctx.Done():
-				return
-			case <-ticker.C:
-			}
-			if n := s.outcomes.Load(); n != last || s.stream.Idle() {
-				last, since = n, time.Now()
-			}
-			if time.Since(since) < stuckAfter {
-				continue
-			}
-			s.relay.log.Warn().Stringer("for", stuckAfter).
-				Msg("no event gets an outcome; what Postgres sends is not kept from here on, so that it never waits for us, and is asked for again later")
-			interrupt := context.AfterFunc(ctx, s.stream.Interrupt)
-			err := s.stream.Discard()
-			interrupt()
-			if err != nil {
-				cancel(err)
-				return
-			}
-			since = time.Now()
-		}
-	}()
-	return func() {
-		stopTicking()
-		<-done
-	}
 }
 
 // inspectOnce checks everything that init makes, until that has succeeded once.
@@ -230,18 +189,32 @@ func (s *session) openRouter(ctx context.Context, nc *nats.Conn) error {
 	if s.decoder, err = decode.New(decoding); err != nil {
 		return fmt.Errorf("preparing the decoder: %w", err)
 	}
-	s.delay.number = state.Session
 	passed := max(system.ConfirmedFlush, state.FlushLSN)
-	if err := s.delay.open(ctx, s.control, passed); err != nil {
+	var known map[event.Position]retry.State
+	s.table, known, err = retry.Open(ctx, s.control, retry.Config{
+		Connect:      func(ctx context.Context) (*pgx.Conn, error) { return connect.Durable(ctx, r.cfg.Postgres) },
+		Slot:         r.cfg.Slot,
+		Session:      state.Session,
+		FailedBlocks: r.cfg.Retry.FailedHoldsKey,
+		Frontier:     s.stream.Frontier(),
+		Checkpoint:   s.checkpoint,
+		Observe:      newTableObserver(r.metrics, &r.health, r.log),
+	}, passed)
+	if err != nil {
 		return err
 	}
-	cfg := routerConfig(r.plan, r.cfg, system, wal)
+	parking := &parking{
+		table: s.table, keys: s.table.Keys(), observe: s.settler, failedBlocks: r.cfg.Retry.FailedHoldsKey,
+		policy: func(ev *event.Event) retry.Policy { return r.plan.Rules.Match(ev).Retry },
+	}
+	cfg := r.plan.Router(r.cfg, checkpoint.Origin(r.cfg.Slot, checkpoint.System{ID: system.ID, Timeline: system.Timeline}, system.Ended, wal))
 	cfg.SplitRefused = r.cfg.Publish.AtomicOverflow == config.OverflowSplit
 	cfg.JournalFilling = s.reportNow.Send
-	cfg.Sink, cfg.Delay, cfg.Log = s, &s.delay, r.log
+	cfg.Observer, cfg.Parker, cfg.Log = s.settler, parking, r.log
 	if s.router, err = router.New(nc, cfg); err != nil {
 		return fmt.Errorf("preparing to publish: %w", err)
 	}
+	s.dispatcher = &dispatcher{router: s.router, parking: parking, passed: passed, known: known, batch: newBatch(r.cfg.Publish)}
 	if err := s.router.Open(ctx, state.Streams); err != nil {
 		s.closeRouter()
 		return err
@@ -252,6 +225,17 @@ func (s *session) openRouter(ctx context.Context, nc *nats.Conn) error {
 		return err
 	}
 	return nil
+}
+
+func (s *session) closeTable() {
+	if s.table == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), closeGrace)
+	defer cancel()
+	if err := s.table.Close(ctx); err != nil {
+		s.relay.log.Debug().Err(err).Msg("closing the delay table")
+	}
 }
 
 func (s *session) closeRouter() {
@@ -265,7 +249,7 @@ func (s *session) closeRouter() {
 func (s *session) run(ctx, work context.Context, cancel context.CancelCauseFunc, nc *nats.Conn) error {
 	r := s.relay
 	if r.streamed {
-		r.metrics.reconnects.WithLabelValues("postgres").Inc()
+		r.metrics.Reconnects.WithLabelValues("postgres").Inc()
 	}
 	r.streamed = true
 	r.current.Store(s)
@@ -283,13 +267,13 @@ func (s *session) run(ctx, work context.Context, cancel context.CancelCauseFunc,
 	defer interrupt()
 
 	group.Go(func() error { return s.router.Run(work) })
-	group.Go(func() error { return s.delay.table.Run(work) })
+	group.Go(func() error { return s.table.Run(work) })
 	group.Go(func() error {
 		s.cleaner().Run(work)
 		return nil
 	})
 	group.Go(func() error {
-		s.watchLimits(work, nc)
+		s.settler.limits.watch(work, nc, r.cfg.NATS, r.log)
 		return nil
 	})
 	reported := make(chan struct{})
@@ -376,7 +360,7 @@ func (s *session) read(ctx context.Context) error {
 	inTransaction := false
 	var commitLSN uint64
 	for {
-		if err := s.delay.settle(ctx, !s.stream.Buffered()); err != nil {
+		if err := s.dispatcher.flush(ctx, !s.stream.Buffered()); err != nil {
 			return err
 		}
 		msg, err := s.stream.Receive()
@@ -390,7 +374,7 @@ func (s *session) read(ctx context.Context) error {
 			continue
 		}
 		change, err := s.decoder.Decode(msg.Data)
-		fault, isRow := errors.AsType[*decode.RowError](err)
+		rowErr, isRow := errors.AsType[*decode.RowError](err)
 		if err != nil && !isRow {
 			return undecodable(err)
 		}
@@ -399,20 +383,20 @@ func (s *session) read(ctx context.Context) error {
 			inTransaction, commitLSN = true, change.CommitLSN
 			s.stream.Age(msg.ServerTime.Sub(change.CommittedAt))
 		case decode.Marker:
-			if change.Marker == retry.Marker(s.delay.number) {
-				s.delay.keys.ReplayedThrough(commitLSN)
+			if change.Marker == retry.Marker(s.checkpoint.State().Session) {
+				s.table.Keys().ReplayedThrough(commitLSN)
 			}
 		case decode.Insert:
 			ticket, err := s.ticket(ctx)
 			if err != nil {
 				return err
 			}
-			if err := s.delay.take(ctx, change, uint64(ticket), fault); err != nil {
+			if err := s.dispatcher.insert(ctx, change, uint64(ticket), rowErr); err != nil {
 				return err
 			}
 		case decode.Commit:
 			inTransaction = false
-			if err := s.delay.commit(ctx); err != nil {
+			if err := s.dispatcher.commit(ctx); err != nil {
 				return err
 			}
 			if err := frontier.Commit(replication.LSN(change.EndLSN)); err != nil {
@@ -445,7 +429,7 @@ func (s *session) keepalive(msg replication.Message, inTransaction bool) error {
 func (s *session) ticket(ctx context.Context) (replication.Ticket, error) {
 	frontier := s.stream.Frontier()
 	if frontier.Full() {
-		if err := s.delay.settle(ctx, true); err != nil {
+		if err := s.dispatcher.flush(ctx, true); err != nil {
 			return 0, err
 		}
 	}
@@ -532,17 +516,17 @@ func (s *session) reportOnce(ctx context.Context) error {
 	if err := s.stream.Report(lsn); err != nil {
 		return err
 	}
-	s.relay.metrics.flushLSN.Set(float64(lsn))
+	s.relay.metrics.FlushLSN.Set(float64(lsn))
 	return nil
 }
 
 // samplePublished notes, now and then, which transactions have only events with
 // an outcome, for the clean-up and for walrelay.event_status.
 func (s *session) samplePublished(ctx context.Context) error {
-	outcomes := s.outcomes.Load() + 1 // so that 0 is before the first sample
+	settled := s.settler.settled.Load() + 1 // so that 0 is before the first sample
 	waiting := s.sampled.snapshot != ""
 	reached := waiting && s.stream.Frontier().LSN() >= s.sampled.lsn
-	if waiting && !reached || !waiting && s.sampled.outcomes == outcomes {
+	if waiting && !reached || !waiting && s.sampled.settled == settled {
 		return nil
 	}
 	err := s.withControl(ctx, func(ctx context.Context, conn *pgx.Conn) error {
@@ -553,10 +537,10 @@ func (s *session) samplePublished(ctx context.Context) error {
 				return err
 			}
 		}
-		if s.sampled.outcomes == outcomes {
+		if s.sampled.settled == settled {
 			return nil // nothing has happened since
 		}
-		next := sample{outcomes: outcomes}
+		next := sample{settled: settled}
 		var lsn string
 		if err := conn.QueryRow(ctx, "SELECT pg_current_snapshot()::text").Scan(&next.snapshot); err != nil {
 			return err
@@ -629,12 +613,12 @@ func (s *session) watchSlot(ctx context.Context) error {
 	}
 	m, slot := s.relay.metrics, facts.Slot
 	if slot.LagBytes != nil && slot.RetainedBytes != nil {
-		m.lagBytes.Set(float64(*slot.LagBytes))
-		m.retainedBytes.Set(float64(*slot.RetainedBytes))
+		m.LagBytes.Set(float64(*slot.LagBytes))
+		m.RetainedBytes.Set(float64(*slot.RetainedBytes))
 	}
-	m.safeBytes.Set(-1)
+	m.SafeBytes.Set(-1)
 	if slot.SafeBytes != nil {
-		m.safeBytes.Set(float64(*slot.SafeBytes))
+		m.SafeBytes.Set(float64(*slot.SafeBytes))
 	}
 	for _, result := range check.Judge(&facts, s.relay.cfg, 0).With(check.Warn) {
 		s.relay.log.Warn().Str("check", result.ID).Str("subject", result.Subject).Str("reason", result.Text()).Msg("check warns")
@@ -697,25 +681,5 @@ func (s *session) closeControl(ctx context.Context) {
 	defer cancel()
 	if err := s.control.Close(ctx); err != nil {
 		s.relay.log.Debug().Err(err).Msg("closing the control connection")
-	}
-}
-
-// routerConfig is what a router needs that publishes what was read from the
-// system, whose WAL ends at wal.
-func routerConfig(plan *config.Plan, cfg Config, system replication.System, wal replication.LSN) router.Config {
-	ended := make(map[int32]uint64, len(system.Ended))
-	for timeline, lsn := range system.Ended {
-		ended[timeline] = uint64(lsn)
-	}
-	return router.Config{
-		Streams: plan.Streams,
-		Rules:   plan.Rules,
-		Origin: router.Origin{
-			SystemID: system.ID, Slot: cfg.Slot, Timeline: system.Timeline, Ended: ended, WAL: uint64(wal),
-		},
-		MaxInFlight:      cfg.Publish.MaxInFlight,
-		MaxInFlightBytes: cfg.Publish.MaxInFlightBytes,
-		AckTimeout:       cfg.Publish.AckTimeout,
-		Domain:           cfg.NATS.Domain,
 	}
 }

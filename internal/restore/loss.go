@@ -1,4 +1,4 @@
-package walrelay
+package restore
 
 import (
 	"context"
@@ -8,7 +8,9 @@ import (
 
 	"github.com/jackc/pglogrepl"
 	"github.com/jackc/pgx/v5"
+	"github.com/rs/zerolog"
 
+	"github.com/walrelay/walrelay/config"
 	"github.com/walrelay/walrelay/event"
 	"github.com/walrelay/walrelay/internal/check"
 	"github.com/walrelay/walrelay/internal/checkpoint"
@@ -21,9 +23,10 @@ import (
 // lossTimeout bounds finding out which events are missing.
 const lossTimeout = 30 * time.Second
 
-// explainLoss adds, to an error that says that a stream lost events, which ones
-// the journal knows to be missing.
-func (r *Relay) explainLoss(ctx context.Context, err error) error {
+// Explain adds, to an error that says that a stream lost events, which ones the
+// journal knows to be missing. It blocks for 30 s at most; what cannot be found out
+// is logged.
+func Explain(ctx context.Context, cfg config.Config, log zerolog.Logger, err error) error {
 	loss, lost := errors.AsType[*router.Loss](err)
 	found, ok := problem.Find(err)
 	if !lost || !ok {
@@ -32,34 +35,34 @@ func (r *Relay) explainLoss(ctx context.Context, err error) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lossTimeout)
 	defer cancel()
 	said := *found
-	missing, explainErr := r.missing(ctx, *loss)
+	missing, explainErr := missingIn(ctx, cfg, *loss)
 	if explainErr != nil {
-		r.log.Warn().Err(explainErr).Msg("which events are missing could not be found out")
+		log.Warn().Err(explainErr).Msg("which events are missing could not be found out")
 		return err
 	}
 	said.Why = missing
 	return &said
 }
 
-// missing says which events of a stream are missing, by the journal.
-func (r *Relay) missing(ctx context.Context, loss router.Loss) (string, error) {
-	conn, err := connect.Postgres(ctx, r.cfg.Postgres)
+// missingIn says which events of a stream are missing, by the journal.
+func missingIn(ctx context.Context, cfg config.Config, loss router.Loss) (string, error) {
+	conn, err := connect.Postgres(ctx, cfg.Postgres)
 	if err != nil {
 		return "", err
 	}
 	defer connect.ClosePostgres(conn)
-	recorded, err := checkpoint.Load(ctx, conn, r.cfg.Slot)
+	recorded, err := checkpoint.Load(ctx, conn, cfg.Slot)
 	if err != nil || recorded == nil {
 		return "", err
 	}
-	passed, err := passedLSN(ctx, conn, r.cfg.Slot, recorded)
+	passed, err := passedLSN(ctx, conn, cfg.Slot, recorded)
 	if err != nil {
 		return "", err
 	}
 	// What was not written down yet comes again from the slot.
 	loss.Recorded = recorded.Streams[loss.Stream]
 	loss.Count = loss.Recorded.LastSequence - min(loss.LastSequence, loss.Recorded.LastSequence)
-	s, err := survey(ctx, conn, r.cfg.Slot, &loss, passed)
+	s, err := survey(ctx, conn, cfg.Slot, &loss, passed)
 	if err != nil {
 		return "", err
 	}

@@ -1,34 +1,36 @@
-package walrelay
+// Package relay streams events from a replication slot to JetStream: it composes
+// replication, decode, router, retry, checkpoint and retention.
+//
+// Input: a configuration that is valid. Output: events in their streams and in the
+// delay table, the slot's progress, log lines, metrics. Promises: a session dies
+// as a whole and is made anew; the slot is told of nothing that is not settled and
+// saved. The package opens no listener, and must not import commands or flags.
+package relay
 
 import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
-	"strings"
 	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/rs/zerolog"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/walrelay/walrelay/config"
-	"github.com/walrelay/walrelay/event"
 	"github.com/walrelay/walrelay/internal/connect"
 	"github.com/walrelay/walrelay/internal/problem"
-	"github.com/walrelay/walrelay/replication"
+	"github.com/walrelay/walrelay/internal/telemetry"
 	"github.com/walrelay/walrelay/retry"
-	"github.com/walrelay/walrelay/router"
 )
 
 // Relay streams the outbox to JetStream. Create it with [New], run it once
 // with [Relay.Run].
 type Relay struct {
-	cfg     Config
+	cfg     config.Config
 	log     zerolog.Logger
 	plan    *config.Plan
-	metrics *metrics
+	metrics *telemetry.Metrics
 	health  health
 
 	// streamed says that a session has streamed before; Run only.
@@ -37,14 +39,11 @@ type Relay struct {
 	inspected bool
 	// current is the session that streams; nil between sessions.
 	current atomic.Pointer[session]
-	// lastCommit is when the last published event's transaction committed, in
-	// nanoseconds of Unix time.
-	lastCommit atomic.Int64
 }
 
-// New returns a relay. It checks the configuration, reports all its faults at
+// New returns a relay. It checks the configuration, reports all its problems at
 // once, and connects to nothing.
-func New(cfg Config, log zerolog.Logger) (*Relay, error) {
+func New(cfg config.Config, log zerolog.Logger) (*Relay, error) {
 	cfg = cfg.WithDefaults()
 	if err := cfg.Validate(); err != nil {
 		return nil, err
@@ -55,7 +54,7 @@ func New(cfg Config, log zerolog.Logger) (*Relay, error) {
 	}
 	r := &Relay{cfg: cfg, log: log, plan: plan}
 	r.health.setPhase("starting")
-	r.metrics = newMetrics(r.inFlight, r.lagSeconds, r.readyValue)
+	r.metrics = telemetry.New(r.inFlight, r.lagSeconds, r.readyValue)
 	return r, nil
 }
 
@@ -63,36 +62,46 @@ func New(cfg Config, log zerolog.Logger) (*Relay, error) {
 // does. Safe for concurrent use.
 func (r *Relay) Ready() []string { return r.health.reasons() }
 
-// Run streams until the context ends, and then returns nil once everything in
-// flight has its outcome or ShutdownTimeout has passed, and the slot knows.
-// Lost connections are made again for ever. Run returns an error only when
-// somebody has to change something first.
-func (r *Relay) Run(ctx context.Context) error {
-	group, ctx := errgroup.WithContext(ctx)
-	if r.cfg.HTTP.Addr != "off" {
-		var lc net.ListenConfig
-		listener, err := lc.Listen(ctx, "tcp", r.cfg.HTTP.Addr)
-		if err != nil {
-			return fmt.Errorf("listening for HTTP (http.addr): %w", err)
-		}
-		r.log.Info().Stringer("addr", listener.Addr()).Msg("serving /healthz, /readyz and /metrics")
-		group.Go(func() error { return r.serve(ctx, listener) })
-	}
-	group.Go(func() error {
-		if err := r.supervise(ctx); err != nil {
-			return err
-		}
-		return context.Cause(ctx)
-	})
-	if err := group.Wait(); err != nil && !errors.Is(err, context.Canceled) {
-		return err
-	}
-	return nil
+// Metrics returns the relay's metrics.
+func (r *Relay) Metrics() *telemetry.Metrics { return r.metrics }
+
+// Status is what a relay is doing.
+type Status struct {
+	// Reasons say why the relay is not ready; none when it is.
+	Reasons []string `json:"reasons,omitempty"`
+	Slot    string   `json:"slot"`
+	// Session counts the sessions of the slot, and is 0 while none streams. What
+	// follows is 0 then, too.
+	Session int64 `json:"session,omitempty"`
+	// FrontierLSN is the LSN below which every event is settled, SavedLSN the one
+	// that the checkpoint has saved, and ReportedLSN the one that the slot was told.
+	FrontierLSN string `json:"frontier_lsn,omitempty"`
+	SavedLSN    string `json:"saved_lsn,omitempty"`
+	ReportedLSN string `json:"reported_lsn,omitempty"`
+	// InFlight events are sent and not settled; LagSeconds is the age of the last
+	// settled event while others wait.
+	InFlight   int     `json:"in_flight"`
+	LagSeconds float64 `json:"lag_seconds"`
 }
 
-// supervise runs one session after the other, until the context ends or a
-// session fails for a reason that only a person can mend.
-func (r *Relay) supervise(ctx context.Context) error {
+// Status returns what the relay is doing. It does not block, and is safe for
+// concurrent use.
+func (r *Relay) Status() Status {
+	status := Status{Reasons: r.Ready(), Slot: r.cfg.Slot}
+	if s := r.current.Load(); s != nil {
+		saved, _ := s.checkpoint.Saved()
+		status.Session = s.checkpoint.State().Session
+		status.FrontierLSN, status.SavedLSN, status.ReportedLSN = s.stream.Frontier().LSN().String(), saved.String(), s.stream.Reported().String()
+		status.InFlight, status.LagSeconds = s.router.InFlight(), r.lagSeconds()
+	}
+	return status
+}
+
+// Run streams until the context ends, and then returns nil once everything in
+// flight is settled or ShutdownTimeout has passed, and the slot knows. It runs one
+// session after the other: lost connections are made again for ever. Run returns
+// an error only when somebody has to change something first.
+func (r *Relay) Run(ctx context.Context) error {
 	nc, err := r.connectNATS(ctx)
 	if err != nil {
 		return err
@@ -112,7 +121,7 @@ func (r *Relay) supervise(ctx context.Context) error {
 		r.health.release()
 		switch {
 		case problem.Permanent(err):
-			return r.explainLoss(ctx, err)
+			return err
 		case ctx.Err() != nil:
 			return nil
 		case err == nil:
@@ -134,9 +143,6 @@ func (r *Relay) supervise(ctx context.Context) error {
 	}
 }
 
-// oneLine puts the text of an error that lists several attempts on one line.
-func oneLine(err error) string { return strings.Join(strings.Fields(err.Error()), " ") }
-
 // connectNATS returns a connection that is made, and made again, in the
 // background.
 func (r *Relay) connectNATS(ctx context.Context) (*nats.Conn, error) {
@@ -148,7 +154,7 @@ func (r *Relay) connectNATS(ctx context.Context) (*nats.Conn, error) {
 		}),
 		nats.ReconnectHandler(func(*nats.Conn) {
 			r.health.setNATS(true)
-			r.metrics.reconnects.WithLabelValues("nats").Inc()
+			r.metrics.Reconnects.WithLabelValues("nats").Inc()
 			r.log.Info().Msg("connected to NATS again")
 		}),
 		nats.DisconnectErrHandler(func(nc *nats.Conn, err error) {
@@ -171,54 +177,6 @@ func (r *Relay) connectNATS(ctx context.Context) (*nats.Conn, error) {
 	return nc, nil
 }
 
-// Done implements [router.Sink] for the session.
-func (s *session) Done(ticket uint64, outcome router.Outcome, ev *event.Event, took time.Duration) {
-	m := s.relay.metrics
-	m.outcomes[outcome].Inc()
-	if outcome == router.Published {
-		m.published(took, ev.CommittedAt)
-	}
-	s.done(ticket, ev)
-}
-
-// Outcomes that the router does not know.
-const (
-	outcomeAlreadyStored  = "already_stored"
-	outcomeAlreadyDelayed = "already_delayed"
-)
-
-// outcome gives an event that the router does not get its outcome.
-func (s *session) outcome(ticket uint64, outcome string, ev *event.Event) {
-	s.relay.metrics.events.WithLabelValues(outcome).Inc()
-	s.done(ticket, ev)
-}
-
-func (s *session) done(ticket uint64, ev *event.Event) {
-	s.outcomes.Add(1)
-	s.relay.lastCommit.Store(ev.CommittedAt.UnixNano())
-	s.stream.Frontier().Done(replication.Ticket(ticket))
-}
-
-// Held implements [router.Sink] for the session.
-func (s *session) Held(stream string, reason error) {
-	s.relay.health.setHeld(stream, reason)
-	gauge := s.relay.metrics.held.WithLabelValues(stream)
-	if reason == nil {
-		gauge.Set(0)
-		s.relay.log.Info().Str("stream", stream).Msg("the stream flows again")
-		return
-	}
-	gauge.Set(1)
-	text := "the stream is held in place and tried again; nothing is lost"
-	if _, ok := errors.AsType[*router.Loss](reason); ok {
-		text = "the stream is held in place; it is looked at again before this is believed"
-	}
-	s.relay.log.Warn().Str("stream", stream).Err(reason).Msg(text)
-}
-
-// Split implements [router.Sink] for the session.
-func (s *session) Split(string) { s.relay.metrics.apart.WithLabelValues(router.SplitRefused).Inc() }
-
 func (r *Relay) inFlight() float64 {
 	if s := r.current.Load(); s != nil {
 		return float64(s.router.InFlight())
@@ -229,8 +187,11 @@ func (r *Relay) inFlight() float64 {
 // lagSeconds is how far the last published event is behind, while others wait.
 func (r *Relay) lagSeconds() float64 {
 	s := r.current.Load()
-	last := r.lastCommit.Load()
-	if s == nil || last == 0 || s.stream.Frontier().Pending() == 0 {
+	if s == nil {
+		return 0
+	}
+	last := s.settler.lastCommit.Load()
+	if last == 0 || s.stream.Frontier().Pending() == 0 {
 		return 0
 	}
 	return max(0, time.Since(time.Unix(0, last)).Seconds())

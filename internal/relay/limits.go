@@ -1,4 +1,4 @@
-package walrelay
+package relay
 
 import (
 	"context"
@@ -6,8 +6,11 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/rs/zerolog"
 
+	"github.com/walrelay/walrelay/config"
 	"github.com/walrelay/walrelay/internal/connect"
+	"github.com/walrelay/walrelay/internal/wait"
 )
 
 // limitsPause is the time between two looks at the server's limits.
@@ -17,42 +20,37 @@ const limitsPause = 5 * time.Second
 // the server tells it to new connections only, and the client refuses by what it
 // was told.
 type limits struct {
-	doubt chan struct{} // capacity 1, never closed: an event was too large
+	recheck wait.Signal // an event was too large
 }
 
-func newLimits() limits { return limits{doubt: make(chan struct{}, 1)} }
+func newLimits() limits { return limits{recheck: wait.NewSignal()} }
 
 // refused looks again, soon, if that was the reason. It does not block.
 func (l limits) refused(reason error) {
 	if errors.Is(reason, nats.ErrMaxPayload) {
-		select {
-		case l.doubt <- struct{}{}:
-		default:
-		}
+		l.recheck.Send()
 	}
 }
 
-// watchLimits connects again when the limit is higher than we know, until the context
+// watch connects again when the limit is higher than we know, until the context
 // ends.
-func (s *session) watchLimits(ctx context.Context, nc *nats.Conn) {
+func (l limits) watch(ctx context.Context, nc *nats.Conn, cfg config.NATS, log zerolog.Logger) {
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-s.limits.doubt:
+		case <-l.recheck:
 		}
 		known := nc.MaxPayload()
-		if now, err := connect.MaxPayload(ctx, s.relay.cfg.NATS); err == nil && now > known {
-			s.relay.log.Info().Int64("known", known).Int64("max_payload", now).
+		if now, err := connect.MaxPayload(ctx, cfg); err == nil && now > known {
+			log.Info().Int64("known", known).Int64("max_payload", now).
 				Msg("max_payload of the NATS server was raised; connecting again")
 			if err := nc.ForceReconnect(); err != nil {
-				s.relay.log.Debug().Err(err).Msg("connecting to NATS again")
+				log.Debug().Err(err).Msg("connecting to NATS again")
 			}
 		}
-		select {
-		case <-ctx.Done():
+		if wait.For(ctx, limitsPause) != nil {
 			return
-		case <-time.After(limitsPause):
 		}
 	}
 }

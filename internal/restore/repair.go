@@ -1,4 +1,11 @@
-package walrelay
+// Package restore brings back what a stream has lost.
+//
+// Input: the journal, and the rows of the outbox tables. Output: the events that
+// are missing, published again in commit order through a fenced writer, while no
+// relay runs. Promises: each event once, also when it is interrupted and begun
+// again; nothing is published if something cannot be brought back, unless that is
+// accepted. The package must not import what runs a relay.
+package restore
 
 import (
 	"context"
@@ -30,6 +37,8 @@ const (
 	// repairPatience is how long a relay that has just ended may hold the slot,
 	// and a stream be without an answer.
 	repairPatience = 5 * time.Second
+	// closeGrace bounds the last words to the server.
+	closeGrace = 2 * time.Second
 )
 
 // RepairOptions say what a repair does.
@@ -126,7 +135,7 @@ func losses(lost int, unknown uint64) string {
 // It may be interrupted at any time and called again. The error joins an
 // *[IncompleteError] for each stream of which something cannot be brought back,
 // unless that is accepted, and others, as that of [Setup].
-func Repair(ctx context.Context, cfg Config, options RepairOptions) (RepairReport, error) {
+func Repair(ctx context.Context, cfg config.Config, options RepairOptions) (RepairReport, error) {
 	var report RepairReport
 	cfg = cfg.WithDefaults()
 	if results, _, err := check.Run(ctx, cfg); err != nil || results.Err() != nil {
@@ -171,7 +180,7 @@ func Repair(ctx context.Context, cfg Config, options RepairOptions) (RepairRepor
 
 // repair brings back what streams have lost.
 type repair struct {
-	cfg     Config
+	cfg     config.Config
 	plan    *config.Plan
 	options RepairOptions
 	nc      *nats.Conn
@@ -298,9 +307,9 @@ func (r *repair) keepSlot(ctx context.Context) (context.Context, func()) {
 
 // router returns one for the streams. It is opened for a repair.
 func (r *repair) router(p *restorer, streams ...router.Stream) (*router.Router, error) {
-	cfg := routerConfig(r.plan, r.cfg, r.system, r.wal)
+	cfg := r.plan.Router(r.cfg, checkpoint.Origin(r.cfg.Slot, checkpoint.System{ID: r.system.ID, Timeline: r.system.Timeline}, r.system.Ended, r.wal))
 	cfg.Streams, cfg.Repair = streams, true
-	cfg.Sink, cfg.Delay, cfg.Log = p, p, r.options.Log
+	cfg.Observer, cfg.Parker, cfg.Log = p, p, r.options.Log
 	rt, err := router.New(r.nc, cfg)
 	if err != nil {
 		return nil, fmt.Errorf("preparing to publish: %w", err)
@@ -327,7 +336,7 @@ func (r *repair) losses(ctx context.Context) ([]router.Loss, error) {
 		streams = append(streams, s)
 	}
 	if !found {
-		return nil, &ConfigError{Key: "streams", Problem: fmt.Sprintf("there is none with the name %q", r.options.Stream)}
+		return nil, &config.Error{Key: "streams", Problem: fmt.Sprintf("there is none with the name %q", r.options.Stream)}
 	}
 	rt, err := r.router(&restorer{}, streams...)
 	if err != nil {

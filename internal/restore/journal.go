@@ -1,4 +1,4 @@
-package walrelay
+package restore
 
 import (
 	"context"

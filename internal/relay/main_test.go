@@ -1,4 +1,4 @@
-package walrelay
+package relay
 
 import (
 	"testing"

@@ -1,4 +1,4 @@
-package walrelay
+package restore
 
 import (
 	"context"
@@ -36,26 +36,26 @@ type refusal struct {
 func (e *refusal) Error() string { return e.err.Error() }
 func (e *refusal) Unwrap() error { return e.err }
 
-// Done implements [router.Sink].
-func (p *restorer) Done(uint64, router.Outcome, *event.Event, time.Duration) {}
+// Settled implements [router.Observer].
+func (p *restorer) Settled(uint64, router.Outcome, *event.Event, time.Duration) {}
 
-// Held implements [router.Sink].
-func (p *restorer) Held(stream string, reason error) {
+// Paused implements [router.Observer].
+func (p *restorer) Paused(stream string, reason error) {
 	if reason == nil {
-		p.repair.options.Log.Info().Str("stream", stream).Msg("the stream flows again")
+		p.repair.options.Log.Info().Str("stream", stream).Msg("the stream is resumed")
 		return
 	}
-	p.repair.options.Log.Warn().Str("stream", stream).Err(reason).Msg("the stream is held in place and tried again")
+	p.repair.options.Log.Warn().Str("stream", stream).Err(reason).Msg("the stream is paused and tried again")
 }
 
-// Split implements [router.Sink]: nothing is sent as a batch here.
+// Split implements [router.Observer]: nothing is sent as a batch here.
 func (p *restorer) Split(string) {}
 
-// Holds implements [router.Delay].
-func (p *restorer) Holds(*event.Event) bool { return false }
+// Blocked implements [router.Parker].
+func (p *restorer) Blocked(*event.Event) bool { return false }
 
-// Fail implements [router.Delay]. Those behind the event are read again.
-func (p *restorer) Fail(_ context.Context, failed []router.Flight, reason error, _ []router.Flight) error {
+// Park implements [router.Parker]. Those behind the event are read again.
+func (p *restorer) Park(_ context.Context, failed []router.Flight, reason error, _ []router.Flight) error {
 	if poison, ok := errors.AsType[*router.EventError](reason); ok {
 		reason = poison.Err
 	}

@@ -1,4 +1,4 @@
-package walrelay
+package restore
 
 import (
 	"context"
@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/walrelay/walrelay/config"
 	"github.com/walrelay/walrelay/decode"
 	"github.com/walrelay/walrelay/event"
 	"github.com/walrelay/walrelay/internal/connect"
@@ -21,18 +22,18 @@ import (
 // own, from which the rows of a batch come in the order of their events: so no
 // more than one row of each table is in memory.
 type outboxRows struct {
-	cfg     Config
-	config  decode.Config
-	decoder *decode.Decoder
-	tables  map[sql.Table]*outboxTable
+	cfg      config.Config
+	decoding decode.Config
+	decoder  *decode.Decoder
+	tables   map[sql.Table]*outboxTable
 }
 
-func newOutboxRows(cfg Config, config decode.Config) (*outboxRows, error) {
-	decoder, err := decode.New(config)
+func newOutboxRows(cfg config.Config, decoding decode.Config) (*outboxRows, error) {
+	decoder, err := decode.New(decoding)
 	if err != nil {
 		return nil, fmt.Errorf("preparing the decoder: %w", err)
 	}
-	return &outboxRows{cfg: cfg, config: config, decoder: decoder, tables: make(map[sql.Table]*outboxTable)}, nil
+	return &outboxRows{cfg: cfg, decoding: decoding, decoder: decoder, tables: make(map[sql.Table]*outboxTable)}, nil
 }
 
 // outboxTable reads the rows of one table.
@@ -175,7 +176,7 @@ func (o *outboxRows) table(ctx context.Context, entry journalled) (*outboxTable,
 }
 
 func (o *outboxRows) mapped(name sql.Table) (decode.Table, bool) {
-	for _, t := range o.config.Tables {
+	for _, t := range o.decoding.Tables {
 		if t.Schema == name.Schema && t.Name == name.Name {
 			return t, true
 		}

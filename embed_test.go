@@ -1,0 +1,103 @@
+package walrelay_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/rs/zerolog"
+	"go.uber.org/goleak"
+
+	"github.com/walrelay/walrelay"
+	"github.com/walrelay/walrelay/config"
+	"github.com/walrelay/walrelay/internal/localnats/natstest"
+	"github.com/walrelay/walrelay/internal/localpg/pgtest"
+)
+
+// Two relays run in one process, each with its own database, stream, metrics and
+// state; neither opens a listener.
+func TestRelay_TwoInOneProcess(t *testing.T) {
+	cluster := pgtest.Start(t)
+	server := natstest.Start(t)
+	nc, err := nats.Connect(server.URL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	js, err := jetstream.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	ended := make(chan error, 2)
+	relays := make([]*walrelay.Relay, 2)
+	for i := range relays {
+		cfg := walrelay.Config{
+			Postgres: config.Postgres{URL: pgtest.NewDatabase(t, cluster)},
+			NATS:     config.NATS{URL: server.URL()},
+			Slot:     fmt.Sprintf("relay_%d", i),
+			Streams:  []config.Stream{{Name: fmt.Sprintf("EVENTS_%d", i), Subjects: []string{fmt.Sprintf("events%d.>", i)}}},
+			Publish:  config.Publish{Subject: fmt.Sprintf("events%d.{type}", i)},
+		}
+		if _, err := walrelay.Setup(ctx, cfg); err != nil {
+			t.Fatal(err)
+		}
+		if results, err := walrelay.Check(ctx, cfg); err != nil || len(results) < 10 {
+			t.Errorf("%d results, %v", len(results), err)
+		}
+		if relays[i], err = walrelay.New(cfg, walrelay.Options{Log: zerolog.New(zerolog.NewTestWriter(t))}); err != nil {
+			t.Fatal(err)
+		}
+		go func() { ended <- relays[i].Run(ctx) }()
+		conn, err := pgx.Connect(ctx, cfg.Postgres.URL)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := conn.Exec(ctx, "INSERT INTO outbox (event_type, source) SELECT 'a', '/s' FROM generate_series(1, $1::int)", 10*(i+1)); err != nil {
+			t.Fatal(err)
+		}
+		_ = conn.Close(ctx)
+	}
+	for i, relay := range relays {
+		want := uint64(10 * (i + 1))
+		deadline := time.Now().Add(30 * time.Second)
+		for {
+			stream, err := js.Stream(ctx, fmt.Sprintf("EVENTS_%d", i))
+			if err == nil && stream.CachedInfo().State.Msgs == want && len(relay.Ready()) == 0 {
+				break
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("relay %d: %v, not ready: %v", i, err, relay.Ready())
+			}
+			time.Sleep(20 * time.Millisecond)
+		}
+		recorder := httptest.NewRecorder()
+		relay.Handler().ServeHTTP(recorder, httptest.NewRequestWithContext(ctx, http.MethodGet, "/status", nil))
+		var status walrelay.Status
+		if err := json.Unmarshal(recorder.Body.Bytes(), &status); err != nil || status.Slot != fmt.Sprintf("relay_%d", i) || status.Session == 0 {
+			t.Errorf("relay %d says %s: %v", i, recorder.Body, err)
+		}
+		recorder = httptest.NewRecorder()
+		relay.Handler().ServeHTTP(recorder, httptest.NewRequestWithContext(ctx, http.MethodGet, "/metrics", nil))
+		if line := fmt.Sprintf("walrelay_events_total{outcome=\"published\"} %d\n", want); !strings.Contains(recorder.Body.String(), line) {
+			t.Errorf("relay %d has no line %q", i, line)
+		}
+	}
+	cancel()
+	for range relays {
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
