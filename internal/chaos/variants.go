@@ -18,9 +18,9 @@ func stepped() variant {
 	return variant{
 		name: "stepped",
 		edits: []edit{
-			imports("session.go"),
-			before("session.go", "\t\tchange, err := s.decoder.Decode(msg.Data)\n", "received"),
-			before("session.go", "\tif err := s.stream.Report(lsn); err != nil {\n", "saved"),
+			imports("internal/relay/session.go"),
+			before("internal/relay/session.go", "\t\tchange, err := s.decoder.Decode(msg.Data)\n", "received"),
+			before("internal/relay/session.go", "\tif err := s.stream.Report(lsn); err != nil {\n", "saved"),
 			imports("replication/stream.go"),
 			{
 				"replication/stream.go",
@@ -32,13 +32,13 @@ func stepped() variant {
 			before("router/writer.go", "\tn := got.sequence - w.offset\n", "acked"),
 			imports("router/repair.go"),
 			before("router/repair.go", "\tr, err := w.readLedger(ctx, known)\n", "resync"),
-			before("router/repair.go", "\treturn w.cfg.delay.Fail(ctx, failed, reason, behind)\n", "expel"),
-			imports("retry/store.go"),
-			before("retry/store.go", "\tif err := s.conn.SendBatch(ctx, &batch).Close(); err != nil {\n", "delaying"),
-			before("retry/store.go", "\tif !owned {\n", "delayed"),
-			imports("retry/timer.go"),
-			before("retry/timer.go", "\tif err := tx.Commit(ctx); err != nil {\n", "emitting"),
-			before("retry/timer.go", "\tcommitted = true\n", "emitted"),
+			before("router/repair.go", "\treturn w.cfg.parker.Park(ctx, failed, reason, behind)\n", "expel"),
+			imports("retry/table.go"),
+			before("retry/table.go", "\tif err := conn.SendBatch(ctx, &batch).Close(); err != nil {\n", "delaying"),
+			before("retry/table.go", "\tif !owned {\n", "delayed"),
+			imports("retry/emit.go"),
+			before("retry/emit.go", "\tif err := tx.Commit(ctx); err != nil {\n", "emitting"),
+			before("retry/emit.go", "\tcommitted = true\n", "emitted"),
 			{
 				"go:src/time/time.go",
 				"func Now() Time {\n\tsec, nsec, mono := runtimeNow()\n",
@@ -120,8 +120,8 @@ func controls() []control {
 		},
 		{
 			variant: variant{name: "acknowledges-early", edits: []edit{
-				{"router/writer.go", "\terr := w.send(n, place{})\n", "\terr := w.send(n, place{})\n\tw.cfg.sink.Done(taken.Ticket, Published, ev, 0)\n"},
-				{"router/writer.go", "\tw.cfg.sink.Done(f.ticket, Published, f.ev, time.Since(f.sent))\n", ""},
+				{"router/writer.go", "\terr := w.send(n, place{})\n", "\terr := w.send(n, place{})\n\tw.cfg.observer.Settled(taken.Ticket, Published, ev, 0)\n"},
+				{"router/writer.go", "\tw.cfg.observer.Settled(f.ticket, Published, f.ev, time.Since(f.sent))\n", ""},
 				{"replication/frontier.go", "\tif t < f.low || t >= f.next {\n\t\tpanic(", "\tif t < f.low || t >= f.next {\n\t\treturn\n\t\tpanic("},
 				{"replication/frontier.go", "\tif f.done[word]&bit != 0 {\n\t\tpanic(", "\tif f.done[word]&bit != 0 {\n\t\treturn\n\t\tpanic("},
 			}},
@@ -143,7 +143,8 @@ func controls() []control {
 		},
 		{
 			variant: variant{name: "forgets-the-delayed-set", edits: []edit{
-				{"delay.go", "\td.passed, d.known = passed, known\n", "\td.passed, d.known = passed, nil\n\t_ = known\n"},
+				{"internal/relay/session.go", "passed: passed, known: known, batch", "passed: passed, batch"},
+				{"internal/relay/session.go", "\tparking := &parking{\n", "\tclear(known)\n\tparking := &parking{\n"},
 			}},
 			faults: []string{"refused-then-taken"}, setting: onSingle, promise: "P2",
 		},
@@ -167,7 +168,7 @@ func controls() []control {
 		},
 		{
 			variant: variant{name: "calls-published-what-is-under-way", edits: []edit{
-				{"sql/0003_journal.sql", " IS NOT TRUE;\n", " IS NOT TRUE\n    AND false;\n"},
+				{"sql/0004_emitted.sql", "AND NOT walrelay.is_settled(e.xmin, p.published);\n", "AND false;\n"},
 			}},
 			faults: []string{"nats-killed", "nats-restarted"}, setting: onSingle, promise: "status",
 		},
