@@ -93,18 +93,18 @@ func classify(err error) Class {
 	if _, ok := errors.AsType[*SubjectError](err); ok {
 		return Poison
 	}
-	if errors.Is(err, nats.ErrMaxPayload) || errors.Is(err, nats.ErrBadSubject) || errors.Is(err, errNoStreamForSubject) {
+	if errors.Is(err, nats.ErrMaxPayload) || errors.Is(err, nats.ErrBadSubject) || errors.Is(err, errNoStreamForSubject) || errors.Is(err, errOtherStream) {
 		return Poison
 	}
 	if apiErr, ok := errors.AsType[*nats.APIError](err); ok {
 		switch int(apiErr.ErrorCode) {
-		case codeMessageTooLarge, codeHeaderTooLarge, codeBatchTooLarge, codeBatchDuplicate:
+		case codeMessageTooLarge, codeHeaderTooLarge, codeBatchTooLarge, codeBatchDuplicate, codeWrongStream:
 			return Poison
 		case codeStoreFailed:
 			if strings.Contains(apiErr.Description, maxMessagesPerSubject) {
 				return Poison
 			}
-		case codeWrongStream, codeStreamSealed, codeTTLDisabled, codeTTLInvalid, codeScheduleDisabled, codeRollupDisabled, codeBatchDisabled:
+		case codeStreamSealed, codeTTLDisabled, codeTTLInvalid, codeScheduleDisabled, codeRollupDisabled, codeBatchDisabled:
 			return Configuration
 		}
 	}

@@ -28,9 +28,13 @@ type Origin struct {
 	// each of the timelines before it ended.
 	Timeline int32
 	Ended    map[int32]uint64
-	// WAL is the end of the cluster's write-ahead log. No event can stand
-	// after it.
+	// WAL is the end of the cluster's WAL. No event can stand after it.
 	WAL uint64
+	// Key authenticates the positions of messages; without one they are believed.
+	Key []byte
+	// Unsigned says that the key is new: messages that an earlier version has
+	// written since the stream's state was recorded are believed without a digest.
+	Unsigned bool
 }
 
 func (o *Origin) String() string { return o.SystemID + "/" + o.Slot }
@@ -128,6 +132,10 @@ type ledger struct {
 	js     nats.JetStreamContext
 	stream string
 	origin Origin
+	// signer compares digests; nil believes every position. known says that the
+	// stream's state was recorded before.
+	signer *signer
+	known  bool
 }
 
 // reading is what a ledger says.
@@ -184,7 +192,7 @@ func (l *ledger) info(ctx context.Context) (*nats.StreamInfo, error) {
 	return info, nil
 }
 
-var errForeign = errors.New("the message has no position")
+var errForeign = errors.New("the message has no position of this relay")
 
 // position reads the position of the message with the sequence, from the
 // stream's leader: a replica might not have it yet.
@@ -199,7 +207,19 @@ func (l *ledger) position(ctx context.Context, seq uint64) (event.Position, erro
 	if value == "" {
 		return event.Position{}, errForeign
 	}
-	return l.origin.parse(l.stream, seq, value)
+	if l.signer == nil || l.signer.signs(seq, value, msg.Header.Get(DigestHeader)) {
+		return l.origin.parse(l.stream, seq, value)
+	}
+	// Anybody who may publish into the stream can have written it. Only before the
+	// relay has ever written there does the name of another one mean something.
+	position, err := l.origin.parse(l.stream, seq, value)
+	switch found, isProblem := problem.Find(err); {
+	case isProblem && found.ID == "stream_other_writer" && !l.known:
+		return event.Position{}, err
+	case err == nil && l.origin.Unsigned && l.known:
+		return position, nil
+	}
+	return event.Position{}, errForeign
 }
 
 // messageID reads the Nats-Msg-Id of a message; "" when it is gone.
@@ -218,6 +238,9 @@ func (l *ledger) messageID(ctx context.Context, seq uint64) (string, error) {
 
 var errNoStreamForSubject = errors.New("no stream takes the subject")
 
+// errOtherStream says that another stream than the route's takes the subject.
+var errOtherStream = errors.New("another stream takes the subject")
+
 // takes asks whether the stream takes the subject, after the server answered
 // that nobody does.
 func (l *ledger) takes(ctx context.Context, subject string) error {
@@ -230,11 +253,7 @@ func (l *ledger) takes(ctx context.Context, subject string) error {
 	case err != nil:
 		return fmt.Errorf("asking which stream takes subject %q: %w", subject, err)
 	case name != l.stream:
-		return &problem.Problem{
-			ID:   "subject_other_stream",
-			What: fmt.Sprintf("subject %q belongs to stream %q, but the route says %q", subject, name, l.stream),
-			Fix:  "correct the route's stream or subject",
-		}
+		return fmt.Errorf("%w: subject %q belongs to stream %q, and the route says %q; correct the route's stream or subject", errOtherStream, subject, name, l.stream)
 	}
 	return nil
 }

@@ -126,7 +126,6 @@ func plainInHeader(c byte) bool { return c > ' ' && c < 0x7F && c != '"' && c !=
 // escapeHeader percent-encodes what the binding says (section 3.1.3.2): space,
 // quotes, percent signs, and everything outside of printable ASCII.
 func escapeHeader(value string) string {
-	const digits = "0123456789ABCDEF"
 	first := 0
 	for first < len(value) && plainInHeader(value[first]) {
 		first++
@@ -134,20 +133,28 @@ func escapeHeader(value string) string {
 	if first == len(value) {
 		return value
 	}
-	var b strings.Builder
-	b.Grow(len(value) + 16)
-	b.WriteString(value[:first])
-	for i := first; i < len(value); i++ {
-		c := value[i]
-		if plainInHeader(c) {
-			b.WriteByte(c)
-			continue
+	return string(appendEscaped(make([]byte, 0, len(value)+16), value))
+}
+
+// appendEscaped appends the value as escapeHeader writes it.
+func appendEscaped(b []byte, value string) []byte {
+	const digits = "0123456789ABCDEF"
+	for i := range len(value) {
+		if c := value[i]; plainInHeader(c) {
+			b = append(b, c)
+		} else {
+			b = append(b, '%', digits[c>>4], digits[c&0xF])
 		}
-		b.WriteByte('%')
-		b.WriteByte(digits[c>>4])
-		b.WriteByte(digits[c&0xF])
 	}
-	return b.String()
+	return b
+}
+
+// appendMessageID appends the Nats-Msg-Id of an event: source and id, by which
+// CloudEvents identifies it, with a space between them that neither has.
+func appendMessageID(b []byte, ev *event.Event) []byte {
+	b = appendEscaped(b, ev.Source)
+	b = append(b, ' ')
+	return appendEscaped(b, ev.ID)
 }
 
 // structured writes the event as JSON, by the CloudEvents SDK.

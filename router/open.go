@@ -26,6 +26,7 @@ func (w *writer) open(ctx context.Context, recorded *StreamState) error {
 		return fmt.Errorf("subscribing to the acknowledgements of stream %q: %w", w.cfg.stream, err)
 	}
 	var known reached
+	w.ledger.known = recorded != nil
 	if recorded != nil {
 		if recorded.Repairing && !w.cfg.repair {
 			return w.unrepaired()

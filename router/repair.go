@@ -439,11 +439,11 @@ func (w *writer) confirmDuplicate(ctx context.Context, n, sequence uint64) error
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	f := &w.ring[n%uint64(len(w.ring))]
-	if id != "" && id != f.ev.ID {
+	if id != "" && id != string(appendMessageID(nil, f.ev)) {
 		return fmt.Errorf("stream %q calls event %q a duplicate of message %d, which has id %q", w.cfg.stream, f.ev.ID, sequence, id)
 	}
-	w.cfg.log.Warn().Str("stream", w.cfg.stream).Str("id", f.ev.ID).Str("table", f.ev.Schema+"."+f.ev.Table).Uint64("sequence", sequence).
-		Msg("an event with this id is in the stream already; this one is not stored again")
+	w.cfg.log.Warn().Str("stream", w.cfg.stream).Str("id", f.ev.ID).Str("source", f.ev.Source).Str("table", f.ev.Schema+"."+f.ev.Table).Uint64("sequence", sequence).
+		Msg("duplicate: the stream has an event with this source and id; this one is not stored")
 	last := w.reached.sequence
 	f.elsewhere = true
 	w.settle(n + 1)

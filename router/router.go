@@ -26,12 +26,20 @@ const (
 	AlreadyStored
 	// Dropped means that a rule says not to publish it.
 	Dropped
+	// Duplicate means that the stream has an event with the same source and id,
+	// which came from another row, and does not store this one.
+	Duplicate
+
+	// Outcomes is how many there are.
+	Outcomes
 )
 
 func (o Outcome) String() string {
 	switch o {
 	case AlreadyStored:
 		return "already_stored"
+	case Duplicate:
+		return "duplicate"
 	case Dropped:
 		return "dropped"
 	case Published:
@@ -148,6 +156,7 @@ func New(nc *nats.Conn, cfg Config) (*Router, error) {
 			observer:         cfg.Observer,
 			parker:           cfg.Parker,
 			log:              cfg.Log,
+			unstored:         r.dropped.note,
 			repair:           cfg.Repair,
 		})
 		if cfg.JournalFilling != nil {

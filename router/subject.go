@@ -79,6 +79,9 @@ func ParseSubject(text string) (SubjectTemplate, error) {
 	if err := checkShape(shape.String()); err != nil {
 		return SubjectTemplate{}, fmt.Errorf("subject template %q: %w", text, err)
 	}
+	if first := &t.parts[0]; first.kind != literalText || len(t.parts) > 1 && !strings.Contains(first.literal, ".") {
+		return SubjectTemplate{}, fmt.Errorf("subject template %q: its first token must be literal, such as events in events.{type}: rows must not choose among the subjects of others", text)
+	}
 	return t, nil
 }
 
@@ -112,8 +115,8 @@ func checkShape(shape string) error {
 	if shape == "" {
 		return errors.New("it is empty")
 	}
-	if strings.HasPrefix(shape, "$") {
-		return errors.New("subjects that begin with $ belong to the server")
+	if strings.HasPrefix(shape, "$") || shape == "_INBOX" || strings.HasPrefix(shape, "_INBOX.") {
+		return errors.New("subjects that begin with $ or _INBOX belong to the server and its clients")
 	}
 	if strings.ContainsAny(shape, "*>%") {
 		return errors.New("the characters *, > and % may not stand in it")

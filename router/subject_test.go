@@ -25,19 +25,29 @@ func TestSubjectsOfEvents(t *testing.T) {
 		Extensions: []event.Attribute{{Name: "tenant", Value: "acme"}},
 	}
 	for template, want := range map[string]string{
-		"events.{type}":     "events.order.created",
-		"{type}":            "order.created",
-		"{source}.{type}":   "/shop%2Eeu.order.created",
-		"s.{subject}":       "s.a%20b",
-		"k.{partition_key}": "k.k%2A",
-		"{schema}.{table}":  "public.out%2Ebox",
-		"t-{tenant}.{type}": "t-acme.order.created",
-		"x.{missing}":       "x.%",
-		"fixed.subject":     "fixed.subject",
-		"k.{partitionkey}":  "k.k%2A",
+		"events.{type}":      "events.order.created",
+		"a.{type}":           "a.order.created",
+		"a.{source}.{type}":  "a./shop%2Eeu.order.created",
+		"s.{subject}":        "s.a%20b",
+		"k.{partition_key}":  "k.k%2A",
+		"a.{schema}.{table}": "a.public.out%2Ebox",
+		"t.{tenant}.{type}":  "t.acme.order.created",
+		"x.{missing}":        "x.%",
+		"fixed.subject":      "fixed.subject",
+		"k.{partitionkey}":   "k.k%2A",
 	} {
 		if got, err := subjectOf(t, template, ev); err != nil || got != want {
 			t.Errorf("%s gives %q (%v), want %q", template, got, err, want)
+		}
+	}
+}
+
+// Rows must not reach the subjects of the server, of requests, or of others.
+func TestParseSubject_FirstTokenIsLiteral(t *testing.T) {
+	t.Parallel()
+	for _, template := range []string{"{type}", "{source}.{type}", "t-{tenant}.{type}", "$JS.{type}", "_INBOX.{type}", "_INBOX", ".{type}", ""} {
+		if _, err := ParseSubject(template); err == nil {
+			t.Errorf("%s is accepted", template)
 		}
 	}
 }

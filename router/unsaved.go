@@ -10,8 +10,9 @@ import (
 	"github.com/walrelay/walrelay/journal"
 )
 
-// DroppedStream is the name under which the journal has events that a rule
-// drops: no stream gets them, and they are settled all the same. No stream has it.
+// DroppedStream is the name under which the journal has events that no stream gets
+// and that are settled all the same: a rule drops them, or they are duplicates. No
+// stream has that name.
 const DroppedStream = ""
 
 // dropped is the journal of dropped events. Safe for concurrent use.
@@ -40,6 +41,13 @@ func (d *dropped) add(ctx context.Context, ev *event.Event) error {
 			return fmt.Errorf("waiting for the journal to be saved: %w", context.Cause(ctx))
 		}
 	}
+}
+
+// note notes an event, also if the journal is full: of these there are few.
+func (d *dropped) note(ev *event.Event) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.journal.Add(ev)
 }
 
 // journals calls f for each journal, while nobody else uses it.

@@ -81,6 +81,7 @@ type writer struct {
 	skip     skip            // what a replay brings although the stream has it
 	journal  *journal.Buffer // what the stream has got; nil keeps none
 	enc      Encoder
+	signer   *signer // nil signs nothing
 	msg      nats.Msg
 	subject  []byte
 	scratch  []byte
@@ -113,6 +114,8 @@ type writerConfig struct {
 	observer         Observer
 	parker           Parker
 	log              zerolog.Logger
+	// unstored notes an event that is settled and not stored. It must not block.
+	unstored func(*event.Event)
 	// repair says that events are brought back that the stream lost.
 	repair bool
 }
@@ -120,7 +123,8 @@ type writerConfig struct {
 func newWriter(nc *nats.Conn, js nats.JetStreamContext, cfg writerConfig) *writer {
 	return &writer{
 		cfg:     cfg,
-		ledger:  ledger{nc: nc, js: js, stream: cfg.stream, origin: cfg.origin},
+		ledger:  ledger{nc: nc, js: js, stream: cfg.stream, origin: cfg.origin, signer: newSigner(cfg.stream, cfg.origin.Key)},
+		signer:  newSigner(cfg.stream, cfg.origin.Key),
 		acks:    newAckReader(cfg.stream),
 		broken:  make(chan struct{}, 1),
 		space:   make(chan struct{}, 1),
@@ -269,6 +273,8 @@ func (w *writer) eventError(f *flight, err error) error {
 	switch size := f.ev.Size(); {
 	case errors.Is(err, nats.ErrMaxPayload):
 		err = fmt.Errorf("%w: the event has %d bytes, and max_payload of the NATS server is %d", err, size, w.ledger.nc.MaxPayload())
+	case isAPIError(err, codeWrongStream):
+		err = fmt.Errorf("%w: its subject belongs to another stream than %q; correct the route's stream or subject", err, w.cfg.stream)
 	case isAPIError(err, codeMessageTooLarge):
 		err = fmt.Errorf("%w: the event has %d bytes, and max_msg_size of stream %q is less", err, size, w.cfg.stream)
 	}
@@ -283,27 +289,36 @@ func (w *writer) encode(f *flight, n uint64, in place) (err error) {
 	if err := w.enc.Encode(&w.msg, f.ev, f.target.Mode); err != nil {
 		return err
 	}
-	w.enc.Set(&w.msg, nats.MsgIdHdr, f.ev.ID)
 	w.enc.Set(&w.msg, nats.ExpectedStreamHdr, w.cfg.stream)
-	b := w.scratch[:0]
+	b := appendMessageID(w.scratch[:0], f.ev)
+	endID := len(b)
 	b = append(b, w.subject...)
 	if w.cfg.shared {
 		end := len(b)
 		b = append(b, w.reply...)
 		b = strconv.AppendUint(b, n, 10)
 		text := w.texts.string(b)
-		w.msg.Subject, w.msg.Reply = text[:end], text[end:]
+		w.enc.Set(&w.msg, nats.MsgIdHdr, text[:endID])
+		w.msg.Subject, w.msg.Reply = text[endID:end], text[end:]
 	} else {
 		endSubject := len(b)
 		b = strconv.AppendUint(b, n+w.offset-1, 10)
 		endSequence := len(b)
 		b = w.cfg.origin.appendPosition(b, f.ev.Position)
+		endPosition := len(b)
+		if w.signer != nil {
+			b = w.signer.append(b, b[endSubject:endSequence], b[endSequence:endPosition])
+		}
 		text := w.texts.string(b)
-		w.msg.Subject, w.msg.Reply = text[:endSubject], w.reply
+		w.enc.Set(&w.msg, nats.MsgIdHdr, text[:endID])
+		w.msg.Subject, w.msg.Reply = text[endID:endSubject], w.reply
 		if in.isFirst() {
 			w.enc.Set(&w.msg, nats.ExpectedLastSeqHdr, text[endSubject:endSequence])
 		}
-		w.enc.Set(&w.msg, PositionHeader, text[endSequence:])
+		w.enc.Set(&w.msg, PositionHeader, text[endSequence:endPosition])
+		if w.signer != nil {
+			w.enc.Set(&w.msg, DigestHeader, text[endPosition:])
+		}
 		w.encodePlace(in)
 	}
 	if f.split != "" {
@@ -390,10 +405,14 @@ func (w *writer) done(f *flight, sequence uint64) {
 	if w.reached.position.Compare(f.ev.Position) < 0 {
 		w.reached = reached{sequence: sequence, position: f.ev.Position}
 	}
-	if !f.elsewhere {
+	outcome := Published
+	if f.elsewhere {
+		outcome = Duplicate
+		w.cfg.unstored(f.ev)
+	} else {
 		w.journal.Add(f.ev)
 	}
-	w.cfg.observer.Settled(f.ticket, Published, f.ev, time.Since(f.sent))
+	w.cfg.observer.Settled(f.ticket, outcome, f.ev, time.Since(f.sent))
 	*f = flight{}
 }
 

@@ -213,7 +213,7 @@ func (r *rig) ids() []string {
 		if err != nil {
 			r.t.Fatal(err)
 		}
-		ids = append(ids, msg.Header.Get(nats.MsgIdHdr))
+		ids = append(ids, strings.TrimPrefix(msg.Header.Get(nats.MsgIdHdr), "/test "))
 	}
 	return ids
 }

@@ -11,6 +11,8 @@ var (
 	CheckpointLoad string
 	//go:embed queries/checkpoint/begin.sql
 	CheckpointBegin string
+	//go:embed queries/checkpoint/key.sql
+	CheckpointKey string
 	//go:embed queries/checkpoint/save.sql
 	CheckpointSave string
 )

@@ -30,6 +30,7 @@ BEGIN
             ELSIF name = 'walrelay_operator' THEN
                 EXECUTE format('REVOKE INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA walrelay FROM %I', name);
                 EXECUTE format('GRANT SELECT ON ALL TABLES IN SCHEMA walrelay TO %I', name);
+                EXECUTE format('REVOKE ALL ON walrelay.secrets FROM %I', name);
                 EXECUTE format('GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA walrelay TO %I', name);
             ELSE
                 FOR object IN

@@ -121,7 +121,7 @@ func controls() []control {
 		{
 			variant: variant{name: "acknowledges-early", edits: []edit{
 				{"router/writer.go", "\terr := w.send(n, place{})\n", "\terr := w.send(n, place{})\n\tw.cfg.observer.Settled(taken.Ticket, Published, ev, 0)\n"},
-				{"router/writer.go", "\tw.cfg.observer.Settled(f.ticket, Published, f.ev, time.Since(f.sent))\n", ""},
+				{"router/writer.go", "\tw.cfg.observer.Settled(f.ticket, outcome, f.ev, time.Since(f.sent))\n", "\t_ = outcome\n"},
 				{"replication/frontier.go", "\tif t < f.low || t >= f.next {\n\t\tpanic(", "\tif t < f.low || t >= f.next {\n\t\treturn\n\t\tpanic("},
 				{"replication/frontier.go", "\tif f.done[word]&bit != 0 {\n\t\tpanic(", "\tif f.done[word]&bit != 0 {\n\t\treturn\n\t\tpanic("},
 			}},

@@ -12,6 +12,7 @@ package checkpoint
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -47,6 +48,10 @@ type State struct {
 	// MessagesUntil is the LSN before which logical messages are read; 0 if none
 	// are.
 	MessagesUntil pglogrepl.LSN
+	// Key is the slot's: it authenticates the positions of messages.
+	Key []byte
+	// Fresh says that the key is new, and not saved yet.
+	Fresh bool
 }
 
 // SameStreams reports whether nothing was published since the state.
@@ -64,9 +69,10 @@ type System struct {
 
 // Origin says where the events come from that are published from the slot: a
 // cluster with the ends of its earlier timelines, and the end of its WAL.
-func Origin(slot string, system System, ended map[int32]pglogrepl.LSN, end pglogrepl.LSN) router.Origin {
+func (s *State) Origin(slot string, system System, ended map[int32]pglogrepl.LSN, end pglogrepl.LSN) router.Origin {
 	origin := router.Origin{
 		SystemID: system.ID, Slot: slot, Timeline: system.Timeline, Ended: make(map[int32]uint64, len(ended)), WAL: uint64(end),
+		Key: s.Key, Unsigned: s.Fresh,
 	}
 	for timeline, lsn := range ended {
 		origin.Ended[timeline] = uint64(lsn)
@@ -99,7 +105,43 @@ func Load(ctx context.Context, conn *pgx.Conn, slot string) (*State, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading walrelay.progress: %w", err)
 	}
-	return state, nil
+	return state, state.loadKey(ctx, conn, slot)
+}
+
+// keySize is the size of a slot's key, in bytes.
+const keySize = 32
+
+// loadKey reads the slot's key; a new one if it has none.
+func (s *State) loadKey(ctx context.Context, conn *pgx.Conn, slot string) error {
+	err := conn.QueryRow(ctx, "SELECT key FROM walrelay.secrets WHERE slot = $1", slot).Scan(&s.Key)
+	if errors.Is(err, pgx.ErrNoRows) {
+		s.Key, s.Fresh = make([]byte, keySize), true
+		_, err = rand.Read(s.Key)
+	}
+	if err != nil {
+		return fmt.Errorf("reading walrelay.secrets: %w", err)
+	}
+	return nil
+}
+
+// SaveKey saves a key that is new. It comes after the first Save: what the streams
+// had before has no digest, and is known by what is saved.
+func (c *Checkpoint) SaveKey(ctx context.Context, conn Execer) error {
+	state := c.State()
+	if !state.Fresh {
+		return nil
+	}
+	tag, err := conn.Exec(ctx, sql.CheckpointKey, c.slot, state.Session, state.Key)
+	if err != nil {
+		return fmt.Errorf("writing walrelay.secrets: %w", err)
+	}
+	if tag.RowsAffected() == 0 {
+		return fmt.Errorf("writing walrelay.secrets: %w", retry.ErrSuperseded)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.state.Fresh = false
+	return nil
 }
 
 func scan(row pgx.Row) (*State, error) {
@@ -180,6 +222,9 @@ func Begin(ctx context.Context, conn *pgx.Conn, slot string, system System) (*Ch
 	}
 	if err != nil {
 		return nil, 0, fmt.Errorf("beginning a session in walrelay.progress: %w", err)
+	}
+	if err := state.loadKey(ctx, conn, slot); err != nil {
+		return nil, 0, err
 	}
 	state.SystemID, state.Timeline = system.ID, system.Timeline
 	return &Checkpoint{slot: slot, state: *state, saved: make(chan struct{})}, end, nil

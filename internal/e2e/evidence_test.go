@@ -152,6 +152,8 @@ func TestRoles(t *testing.T) {
 	try("operator", "SELECT walrelay.discard(everything => true)", true)
 	try("operator", "UPDATE walrelay.delayed SET state = 'discarded'", false)
 	try("operator", "DELETE FROM walrelay.keys", false)
+	try("operator", "SELECT key FROM walrelay.secrets", false)
+	try("app", "SELECT key FROM walrelay.secrets", false)
 	try("operator", "UPDATE walrelay.progress SET session = 0", false)
 	try("relay", "UPDATE walrelay.outboxes SET id_column = 'x'", false)
 	try("relay", "DELETE FROM walrelay.migrations", false)

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/nats-io/nats.go"
 )
 
 // begin opens a transaction that runs the statements and stays open until the
@@ -186,5 +187,62 @@ func TestEmitEvent_NeedsTheSlot(t *testing.T) {
 	_, err := conn.Exec(t.Context(), "SELECT walrelay.emit_event('a', '/e2e', slot => 'nobody')")
 	if err == nil || !strings.Contains(err.Error(), `replication slot "nobody" does not exist`) {
 		t.Errorf("want an error about the slot, got %v", err)
+	}
+}
+
+// Whoever may publish into the stream can write whatever headers: it costs no
+// event, brings none twice, and ends no relay.
+func TestIsolation_ForgedPositions(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t, own)
+	e.init()
+	r := e.run()
+	e.insert(5)
+	e.awaitMessages("EVENTS", 5)
+	e.awaitCaughtUp()
+	genuine := readStream(t, e.nats(), "EVENTS")
+	system := queryString(t, e.postgresURL, "SELECT system_identifier FROM walrelay.progress")
+	writer := " 1 " + system + "/" + e.slot
+	forged := []nats.Header{
+		{"Walrelay-Position": {"FFFFFFFFFFFFFFFF.FFFFFFFF" + writer}},
+		{"Walrelay-Position": {"00000000F0000000.00000000" + writer}},
+		{"Walrelay-Position": {"0000000000000000.00000000" + writer}},
+		{"Walrelay-Position": {"00000000F0000000.00000000" + writer}, "Walrelay-Digest": {"AAAAAAAAAAAAAAAAAAAAAA"}},
+		{"Walrelay-Position": {"00000000F0000000.00000000 1 " + system + "/another"}},
+		{"Walrelay-Position": {"00000000F0000000.00000000 7" + writer[2:]}},
+		{"Walrelay-Position": {"nonsense"}},
+		{"Walrelay-Position": genuine[0].header["Walrelay-Position"], "Walrelay-Digest": genuine[0].header["Walrelay-Digest"]},
+	}
+	want := 5
+	for i, header := range forged {
+		r.kill()
+		if _, err := e.jetstream().PublishMsg(t.Context(), &nats.Msg{Subject: "events.forged", Header: header}); err != nil {
+			t.Fatal(err)
+		}
+		e.insert(3)
+		r = e.run()
+		want += 4
+		e.awaitMessages("EVENTS", want)
+		e.awaitCaughtUp()
+		if got := e.messages("EVENTS"); got != want {
+			t.Fatalf("after forged message %d (%v) the stream has %d messages, want %d", i, header, got, want)
+		}
+		// While it runs, too.
+		if _, err := e.jetstream().PublishMsg(t.Context(), &nats.Msg{Subject: "events.forged", Header: header}); err != nil {
+			t.Fatal(err)
+		}
+		e.insert(3)
+		want += 4
+		e.awaitMessages("EVENTS", want)
+		e.awaitCaughtUp()
+	}
+	events := newTally()
+	for _, m := range readStream(t, e.nats(), "EVENTS") {
+		if m.subject != "events.forged" {
+			events.add(m.header.Get("ce-id"))
+		}
+	}
+	if events.distinct() != 5+6*len(forged) || events.doubled() > 0 {
+		t.Errorf("%d events, %d of them twice; want %d", events.distinct(), events.doubled(), 5+6*len(forged))
 	}
 }

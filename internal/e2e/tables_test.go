@@ -311,16 +311,22 @@ func TestSameIDTwiceIsStoredOnce(t *testing.T) {
 	e.insert(3)
 	execSQL(t, e.postgresURL, double+double+insertSQL("outbox", "after")+double) // one transaction
 	e.awaitCaughtUp()
-	r.awaitLog("an event with this id is in the stream already")
+	r.awaitLog("duplicate: the stream has an event with this source and id")
 	if n := e.messages("EVENTS"); n != 9 {
 		t.Errorf("the stream has %d messages, want 9", n)
 	}
+	if n, err := r.metric(`walrelay_events_total{outcome="duplicate"}`); err != nil || n != 4 {
+		t.Errorf("%v events are counted as duplicates, want 4: %v", n, err)
+	}
+	// The same id of another source is another event (CloudEvents, "id").
+	execSQL(t, e.postgresURL, strings.Replace(double, "'/e2e'", "'/other'", 1))
+	e.awaitMessages("EVENTS", 10)
 	// Once the stream has forgotten the id, it is one like any other.
 	e.updateStream("EVENTS", func(cfg *jetstream.StreamConfig) { cfg.Duplicates = 100 * time.Millisecond })
 	eventually(t, 30*time.Second, "the id is stored again", func() error {
 		execSQL(t, e.postgresURL, double)
 		e.awaitCaughtUp()
-		if n := e.messages("EVENTS"); n != 10 {
+		if n := e.messages("EVENTS"); n != 11 {
 			return fmt.Errorf("the stream has %d messages", n)
 		}
 		return nil

@@ -213,7 +213,11 @@ func TestCheckWarnsOfWhatWorksAndMayNotBeWanted(t *testing.T) {
 		{"interest", func(t *testing.T, s *system) {
 			s.stream(t, func(c *jetstream.StreamConfig) { c.Retention = jetstream.InterestPolicy })
 		}, "has interest retention"},
-		{"some subjects", func(_ *testing.T, s *system) { s.cfg.Publish.Subject = "{table}.{type}" }, "takes only some of the subjects of publish.subject"},
+		{"some subjects", func(t *testing.T, s *system) {
+			s.stream(t, func(c *jetstream.StreamConfig) {
+				c.Subjects = []string{strings.Replace(c.Subjects[0], ".>", ".a.>", 1)}
+			})
+		}, "takes only some of the subjects of publish.subject"},
 		{"more subjects wanted", func(_ *testing.T, s *system) {
 			s.cfg.Streams[0].Subjects = append(s.cfg.Streams[0].Subjects, "more.x")
 		}, `does not have the subject "more.x"`},

@@ -207,7 +207,7 @@ func (s *session) openRouter(ctx context.Context, nc *nats.Conn) error {
 		table: s.table, keys: s.table.Keys(), observe: s.settler, failedBlocks: r.cfg.Retry.FailedHoldsKey,
 		policy: func(ev *event.Event) retry.Policy { return r.plan.Rules.Match(ev).Retry },
 	}
-	cfg := r.plan.Router(r.cfg, checkpoint.Origin(r.cfg.Slot, checkpoint.System{ID: system.ID, Timeline: system.Timeline}, system.Ended, wal))
+	cfg := r.plan.Router(r.cfg, state.Origin(r.cfg.Slot, checkpoint.System{ID: system.ID, Timeline: system.Timeline}, system.Ended, wal))
 	cfg.SplitRefused = r.cfg.Publish.AtomicOverflow == config.OverflowSplit
 	cfg.JournalFilling = s.reportNow.Send
 	cfg.Observer, cfg.Parker, cfg.Log = s.settler, parking, r.log
@@ -221,6 +221,10 @@ func (s *session) openRouter(ctx context.Context, nc *nats.Conn) error {
 	}
 	state.FlushLSN, state.Streams = passed, s.router.Progress()
 	if err := s.checkpoint.Save(ctx, s.control, state, nil); err != nil {
+		s.closeRouter()
+		return err
+	}
+	if err := s.checkpoint.SaveKey(ctx, s.control); err != nil {
 		s.closeRouter()
 		return err
 	}

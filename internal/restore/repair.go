@@ -307,7 +307,7 @@ func (r *repair) keepSlot(ctx context.Context) (context.Context, func()) {
 
 // router returns one for the streams. It is opened for a repair.
 func (r *repair) router(p *restorer, streams ...router.Stream) (*router.Router, error) {
-	cfg := r.plan.Router(r.cfg, checkpoint.Origin(r.cfg.Slot, checkpoint.System{ID: r.system.ID, Timeline: r.system.Timeline}, r.system.Ended, r.wal))
+	cfg := r.plan.Router(r.cfg, r.recorded.Origin(r.cfg.Slot, checkpoint.System{ID: r.system.ID, Timeline: r.system.Timeline}, r.system.Ended, r.wal))
 	cfg.Streams, cfg.Repair = streams, true
 	cfg.Observer, cfg.Parker, cfg.Log = p, p, r.options.Log
 	rt, err := router.New(r.nc, cfg)

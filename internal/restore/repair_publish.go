@@ -74,6 +74,9 @@ func (p *restorer) restore(ctx context.Context, loss *router.Loss) error {
 	if err := p.repair.save(ctx, p.stream, state); err != nil {
 		return err
 	}
+	if err := p.repair.checkpoint.SaveKey(ctx, p.repair.conn); err != nil {
+		return err
+	}
 	p.last, p.said = loss.After, loss.After
 	for {
 		err := p.round(ctx)
