@@ -16,6 +16,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/walrelay/walrelay/decode"
+	"github.com/walrelay/walrelay/internal/pgparam"
 	"github.com/walrelay/walrelay/router"
 	"github.com/walrelay/walrelay/sql"
 )
@@ -165,7 +166,8 @@ func (v *validator) postgres(c Postgres) {
 func ParsePostgres(text string) (*pgx.ConnConfig, error) {
 	config, err := pgx.ParseConfig(text)
 	if err == nil {
-		return config, nil
+		_, err := pgparam.Clean(config.RuntimeParams)
+		return config, err
 	}
 	cause := errors.Unwrap(err)
 	if _, urlErr := url.Parse(text); urlErr == nil && cause != nil {

@@ -21,6 +21,7 @@ import (
 	"github.com/jackc/pgx/v5/pgproto3"
 
 	"github.com/walrelay/walrelay/internal/pace"
+	"github.com/walrelay/walrelay/internal/pgparam"
 	"github.com/walrelay/walrelay/internal/problem"
 	"github.com/walrelay/walrelay/internal/sqlstate"
 )
@@ -177,6 +178,9 @@ func configure(connString string) (*pgconn.Config, error) {
 		return nil, &problem.Problem{ID: "postgres_url", What: "postgres.url cannot be read", Fix: "correct postgres.url", Err: err}
 	}
 	params := config.RuntimeParams
+	if _, err := pgparam.Clean(params); err != nil {
+		return nil, &problem.Problem{ID: "postgres_url", What: "postgres.url cannot be used", Fix: "correct postgres.url", Err: err}
+	}
 	if params["application_name"] == "" {
 		params["application_name"] = "walrelay"
 	}

@@ -29,10 +29,10 @@ const (
 	// Duplicate means that the stream has an event with the same source and id,
 	// which came from another row, and does not store this one.
 	Duplicate
-
-	// Outcomes is how many there are.
-	Outcomes
 )
+
+// Outcomes is how many there are.
+const Outcomes = int(Duplicate) + 1
 
 func (o Outcome) String() string {
 	switch o {

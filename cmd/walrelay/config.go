@@ -99,6 +99,11 @@ func (s *configSource) file(path string) (map[string]any, error) {
 	return values, err
 }
 
+// serviceVariable matches what Kubernetes puts into every container for a Service
+// that is called walrelay (Kubernetes documentation, "Service", environment
+// variables).
+var serviceVariable = regexp.MustCompile(`^WALRELAY_(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT(_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)$`)
+
 // environment returns what the variables set, by key, and the path of the
 // configuration file. An empty variable counts as not set. The variables of
 // walrelay's tests are left alone.
@@ -115,7 +120,7 @@ func (s *configSource) environment(environ []string) (values map[string]any, pat
 		name, value, _ := strings.Cut(entry, "=")
 		n, ok := known[name]
 		switch {
-		case !strings.HasPrefix(name, envPrefix), strings.HasPrefix(name, "WALRELAY_TEST_"), strings.HasPrefix(name, "WALRELAY_PG_BIN"):
+		case !strings.HasPrefix(name, envPrefix), strings.HasPrefix(name, "WALRELAY_TEST_"), strings.HasPrefix(name, "WALRELAY_PG_BIN"), serviceVariable.MatchString(name):
 		case name == envFile:
 			path = value
 		case !ok:

@@ -95,7 +95,10 @@ func TestAFileSetsEveryKindOfKey(t *testing.T) {
 }
 
 func TestFlagsGoOverEnvironmentOverFile(t *testing.T) {
-	environ := []string{"WALRELAY_NATS_URL=nats://env", "WALRELAY_SLOT=env_slot", "WALRELAY_OUTBOX_TABLES=a.b, app.events", "WALRELAY_PUBLICATION=", "HOME=/x", "WALRELAY_TEST_PG_BIN=/y", "WALRELAY_PG_BIN=/z"}
+	environ := []string{"WALRELAY_NATS_URL=nats://env", "WALRELAY_SLOT=env_slot", "WALRELAY_OUTBOX_TABLES=a.b, app.events", "WALRELAY_PUBLICATION=", "HOME=/x", "WALRELAY_TEST_PG_BIN=/y", "WALRELAY_PG_BIN=/z",
+		// What Kubernetes sets for a Service that is called walrelay.
+		"WALRELAY_SERVICE_HOST=10.0.0.1", "WALRELAY_SERVICE_PORT=8080", "WALRELAY_SERVICE_PORT_HTTP=8080", "WALRELAY_PORT=tcp://10.0.0.1:8080",
+		"WALRELAY_PORT_8080_TCP=tcp://10.0.0.1:8080", "WALRELAY_PORT_8080_TCP_PROTO=tcp", "WALRELAY_PORT_8080_TCP_PORT=8080", "WALRELAY_PORT_8080_TCP_ADDR=10.0.0.1"}
 	cfg, err := load(t, everything, environ, []string{"--slot=flag_slot", "--failover=false", "--publish-ack-timeout", "9s"})
 	if err != nil {
 		t.Fatal(err)

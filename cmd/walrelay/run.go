@@ -35,10 +35,11 @@ say otherwise (docs/performance.md).`,
 	cmd.Flags().StringVar(&profile, "cpuprofile", "", "write a CPU profile, for go tool pprof, into this `FILE` at the end")
 	source := addConfigFlags(cmd)
 	cmd.RunE = source.command(func(ctx context.Context, cfg walrelay.Config) (err error) {
-		log, err := newLogger(cfg, cmd.ErrOrStderr())
+		log, flush, err := newPatientLogger(cfg, cmd.ErrOrStderr())
 		if err != nil {
 			return err
 		}
+		defer flush()
 		relay, err := walrelay.New(cfg, walrelay.Options{Log: log})
 		if err != nil {
 			return err

@@ -297,7 +297,7 @@ func refusedStreams(ctx context.Context, w *World, _ *rand.Rand) error {
 		}
 		config := usual
 		c.change(&config)
-		if _, err := w.js.CreateStream(ctx, config); err != nil {
+		if err := w.recreate(ctx, config); err != nil {
 			return fmt.Errorf("making a stream (%s): %w", c.line, err)
 		}
 		if err := w.relays[0].start(""); err != nil {
@@ -309,4 +309,18 @@ func refusedStreams(ctx context.Context, w *World, _ *rand.Rand) error {
 		}
 	}
 	return nil
+}
+
+// recreate makes a stream of a name that has just been deleted: the server may not
+// have removed the store of the one before yet, and says so by this code.
+func (w *world) recreate(ctx context.Context, config jetstream.StreamConfig) error {
+	const storeCannotBeMade = 10049
+	for deadline := time.Now().Add(10 * time.Second); ; {
+		_, err := w.js.CreateStream(ctx, config)
+		apiErr, ok := errors.AsType[*jetstream.APIError](err)
+		if err == nil || !ok || apiErr.ErrorCode != storeCannotBeMade || time.Now().After(deadline) {
+			return err
+		}
+		sleep(ctx, 50*time.Millisecond)
+	}
 }

@@ -4,7 +4,9 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"os"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -244,5 +246,42 @@ func TestIsolation_ForgedPositions(t *testing.T) {
 	}
 	if events.distinct() != 5+6*len(forged) || events.doubled() > 0 {
 		t.Errorf("%d events, %d of them twice; want %d", events.distinct(), events.doubled(), 5+6*len(forged))
+	}
+}
+
+// A standard error that nobody reads stops nothing.
+func TestRun_BlockedStandardError(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t, shared)
+	e.init()
+	reader, writer, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = reader.Close() }()
+	cmd := e.command("run", "--http-addr", "off")
+	cmd.Stderr = writer
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	_ = writer.Close() // the process has its own
+	execSQL(t, e.postgresURL, "INSERT INTO outbox (event_type, source, max_retries) SELECT 'bad', '/e2e', -1 FROM generate_series(1, 5000)")
+	e.insert(10)
+	e.awaitMessages("EVENTS", 10)
+	e.awaitCaughtUp()
+	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	select {
+	case err := <-ended:
+		if err != nil {
+			t.Errorf("the relay ends with %v", err)
+		}
+	case <-time.After(20 * time.Second):
+		t.Error("the relay does not end")
+		_ = cmd.Process.Kill()
+		<-ended
 	}
 }
