@@ -313,7 +313,7 @@ func refusedStreams(ctx context.Context, w *World, _ *rand.Rand) error {
 
 // recreate makes a stream of a name that has just been deleted: the server may not
 // have removed the store of the one before yet, and says so by this code.
-func (w *world) recreate(ctx context.Context, config jetstream.StreamConfig) error {
+func (w *World) recreate(ctx context.Context, config jetstream.StreamConfig) error {
 	const storeCannotBeMade = 10049
 	for deadline := time.Now().Add(10 * time.Second); ; {
 		_, err := w.js.CreateStream(ctx, config)
