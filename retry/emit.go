@@ -58,6 +58,10 @@ func (t *Table) Run(ctx context.Context) error {
 func (t *Table) emitLoop(ctx context.Context) error {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
+	// Earlier sessions may have emitted what is not settled yet.
+	if err := t.noteEmission(ctx); err != nil {
+		return err
+	}
 	look := true // at keys that somebody changed
 	for {
 		out, err := t.step(ctx, look)
@@ -119,7 +123,7 @@ type stepped struct {
 // somebody changed.
 func (t *Table) step(ctx context.Context, look bool) (out stepped, err error) {
 	lsn := t.cfg.Frontier.LSN()
-	for len(t.emitting) > 0 && t.emitting[0] < lsn {
+	for len(t.emitting) > 0 && t.emitting[0] <= lsn {
 		t.emitting = t.emitting[1:]
 	}
 	if len(t.emitting) == 0 {
@@ -284,16 +288,6 @@ func (t *Table) emit(ctx context.Context, conn *pgx.Conn, look bool, all, free [
 			return e, err
 		}
 	}
-	// The end of the WAL now is after all that the transaction has written but its
-	// commit, and so at or before the end of the commit.
-	var end string
-	if err := tx.QueryRow(ctx, "SELECT pg_catalog.pg_current_wal_insert_lsn()::text").Scan(&end); err != nil {
-		return e, fmt.Errorf("emitting delayed events: %w", err)
-	}
-	lsn, err := pglogrepl.ParseLSN(end)
-	if err != nil {
-		return e, fmt.Errorf("emitting delayed events: %w", err)
-	}
 	t.keys.reemit(retried)
 	t.keys.reemit(emittedKeys)
 	if err := tx.Commit(ctx); err != nil {
@@ -301,7 +295,9 @@ func (t *Table) emit(ctx context.Context, conn *pgx.Conn, look bool, all, free [
 	}
 	committed = true
 	if n := e.due + e.held; n > 0 {
-		t.emitting = append(t.emitting, lsn)
+		if err := t.note(ctx, conn); err != nil {
+			return e, err
+		}
 		t.emitted += int(n)
 		late := make([]time.Duration, len(due))
 		for i, at := range due {
@@ -310,6 +306,27 @@ func (t *Table) emit(ctx context.Context, conn *pgx.Conn, look bool, all, free [
 		cfg.Observe.Emitted(late)
 	}
 	return e, nil
+}
+
+// noteEmission is note for a caller that does not hold the connection.
+func (t *Table) noteEmission(ctx context.Context) error {
+	return t.locked(ctx, func(conn *pgx.Conn) error { return t.note(ctx, conn) })
+}
+
+// note notes the end of the WAL: everything that is committed by now is below it. Until
+// the frontier has reached it, walrelay.emitted says of events that they are on their
+// way, and is not emptied.
+func (t *Table) note(ctx context.Context, conn *pgx.Conn) error {
+	var end string
+	if err := conn.QueryRow(ctx, "SELECT pg_catalog.pg_current_wal_insert_lsn()::text").Scan(&end); err != nil {
+		return fmt.Errorf("noting where emitted events end: %w", err)
+	}
+	lsn, err := pglogrepl.ParseLSN(end)
+	if err != nil {
+		return fmt.Errorf("noting where emitted events end: %w", err)
+	}
+	t.emitting = append(t.emitting, lsn)
+	return nil
 }
 
 // hashes collects rows of key hashes.

@@ -430,15 +430,22 @@ func (w *writer) explainNoResponders(ctx context.Context, n uint64) error {
 // no message of the stream has its position: another row with the same id was
 // published within the duplicate window. The event counts as published, as
 // CloudEvents identifies events by source and id, once it is sure that the
-// message named in the answer has that id or is gone.
+// message named in the answer has that id or is gone. A message with the event's own
+// position is the event itself: the state of the stream that was read before was not
+// the present one (a leader that was frozen), and is read again.
 func (w *writer) confirmDuplicate(ctx context.Context, n, sequence uint64) error {
 	id, err := w.ledger.messageID(ctx, sequence)
 	if err != nil {
 		return err
 	}
+	// Whatever else stands there is not this event's position.
+	position, positionErr := w.ledger.position(ctx, sequence)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	f := &w.ring[n%uint64(len(w.ring))]
+	if positionErr == nil && position == f.ev.Position {
+		return errWrongLastSequence
+	}
 	if id != "" && id != string(appendMessageID(nil, f.ev)) {
 		return fmt.Errorf("stream %q calls event %q a duplicate of message %d, which has id %q", w.cfg.stream, f.ev.ID, sequence, id)
 	}

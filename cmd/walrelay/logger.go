@@ -1,14 +1,15 @@
 package main
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 	"os"
+	"sync/atomic"
 	"time"
 
 	"github.com/mattn/go-isatty"
 	"github.com/rs/zerolog"
-	"github.com/rs/zerolog/diode"
 
 	"github.com/walrelay/walrelay"
 )
@@ -45,21 +46,73 @@ func newPatientLogger(cfg walrelay.Config, w io.Writer) (log zerolog.Logger, flu
 		log, err = newLogger(cfg, w)
 		return log, func() {}, err
 	}
-	queue := diode.NewWriter(w, logLines, 0, func(missed int) {
-		fmt.Fprintf(w, "{\"level\":\"warn\",\"lines\":%d,\"message\":\"log lines left out: standard error did not take them\"}\n", missed)
-	})
+	queue := newLineQueue(w, logLines)
 	log, err = newLogger(cfg, queue)
-	return log, func() {
-		done := make(chan struct{})
-		go func() {
-			defer close(done)
-			_ = queue.Close() // nothing can be done about lines that cannot be written
-		}()
+	return log, func() { queue.close(logGrace) }, err
+}
+
+// A lineQueue writes lines from a goroutine of its own, so that whoever logs never
+// waits. Write copies the line; lines that find the queue full are left out, and the
+// next line says how many. Safe for concurrent use. (zerolog's diode can lose the lines
+// that precede its Close, and those are the ones that say why a process ends.)
+type lineQueue struct {
+	w     io.Writer
+	lines chan []byte
+	stop  chan struct{} // closed by close
+	done  chan struct{} // closed when everything is written
+	left  atomic.Int64  // lines left out and not yet reported
+}
+
+func newLineQueue(w io.Writer, size int) *lineQueue {
+	q := &lineQueue{w: w, lines: make(chan []byte, size), stop: make(chan struct{}), done: make(chan struct{})}
+	go q.run()
+	return q
+}
+
+// Write never blocks and never fails.
+func (q *lineQueue) Write(line []byte) (int, error) {
+	select {
+	case q.lines <- bytes.Clone(line):
+	default:
+		q.left.Add(1)
+	}
+	return len(line), nil
+}
+
+func (q *lineQueue) run() {
+	defer close(q.done)
+	for {
 		select {
-		case <-done:
-		case <-time.After(logGrace):
+		case line := <-q.lines:
+			q.write(line)
+		case <-q.stop:
+			for {
+				select {
+				case line := <-q.lines:
+					q.write(line)
+				default:
+					return
+				}
+			}
 		}
-	}, err
+	}
+}
+
+// write writes line. Nothing can be done about a line that cannot be written.
+func (q *lineQueue) write(line []byte) {
+	if n := q.left.Swap(0); n > 0 {
+		_, _ = fmt.Fprintf(q.w, "{\"level\":\"warn\",\"lines\":%d,\"message\":\"log lines left out: standard error did not take them\"}\n", n)
+	}
+	_, _ = q.w.Write(line)
+}
+
+// close writes what was logged before the call, for at most grace.
+func (q *lineQueue) close(grace time.Duration) {
+	close(q.stop)
+	select {
+	case <-q.done:
+	case <-time.After(grace):
+	}
 }
 
 // logReport logs what init did.

@@ -5,6 +5,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"go.uber.org/goleak"
@@ -110,5 +111,46 @@ func TestLogsAreJSONUnlessOnATerminal(t *testing.T) {
 			strings.HasPrefix(got, "{") != (prefix == "{") || strings.Contains(got, "\x1b") {
 			t.Errorf("format %s: got %q", format, got)
 		}
+	}
+}
+
+// writerFunc is an io.Writer.
+type writerFunc func([]byte) (int, error)
+
+func (f writerFunc) Write(b []byte) (int, error) { return f(b) }
+
+func TestLogLinesThatPrecedeTheEndAreWritten(t *testing.T) {
+	for range 2000 {
+		var b bytes.Buffer
+		queue := newLineQueue(&b, 4)
+		_, _ = queue.Write([]byte("the last words\n"))
+		queue.close(time.Minute)
+		if b.String() != "the last words\n" {
+			t.Fatalf("got %q", b.String())
+		}
+	}
+}
+
+func TestLogLinesThatAreLeftOutAreCounted(t *testing.T) {
+	var b bytes.Buffer
+	taken, free := make(chan struct{}, 1), make(chan struct{})
+	queue := newLineQueue(writerFunc(func(line []byte) (int, error) {
+		select {
+		case taken <- struct{}{}:
+			<-free
+		default:
+		}
+		return b.Write(line)
+	}), 1)
+	_, _ = queue.Write([]byte("first\n"))
+	<-taken
+	for range 4 {
+		_, _ = queue.Write([]byte("next\n"))
+	}
+	close(free)
+	queue.close(time.Minute)
+	want := "first\n" + `{"level":"warn","lines":3,"message":"log lines left out: standard error did not take them"}` + "\nnext\n"
+	if b.String() != want {
+		t.Errorf("got %q, want %q", b.String(), want)
 	}
 }
