@@ -60,6 +60,9 @@ type Entry struct {
 	// Kind and Content are set for what cannot be decoded.
 	Kind    string
 	Content []byte
+
+	// plainKey says that the key is written in ASCII; its hash is the key's.
+	plainKey bool
 }
 
 // NewFailure returns the entry of an event that could not be published.
@@ -69,7 +72,7 @@ func NewFailure(ev *event.Event, policy Policy, reason error) Entry {
 		e.Attempts += ev.Delay.Attempts
 		e.Failures = ev.Delay.Failures
 	}
-	e.Failures = append(slices.Clip(e.Failures), event.Failure{At: time.Now().UTC(), Error: clean(reason.Error(), maxError)})
+	e.Failures = append(slices.Clip(e.Failures), event.Failure{At: now(), Error: clean(reason.Error(), maxError)})
 	e.Failures = e.Failures[max(0, len(e.Failures)-maxFailures):]
 	if policy.Exhausted(e.Attempts, ev.MaxRetries) {
 		e.State = Failed
@@ -87,6 +90,8 @@ func NewEntry(ev *event.Event, state State) Entry {
 	}
 	return e
 }
+
+func now() time.Time { return time.Now().UTC() }
 
 // clean makes a text that Postgres takes, of at most limit bytes and a sign that
 // it is cut.
@@ -152,6 +157,9 @@ func (c *columns) add(e *Entry, failedBlocks bool) error {
 	var hash *int64
 	if ev.PartitionKey != "" {
 		key, hash = &ev.PartitionKey, new(KeyHash(ev.PartitionKey))
+		if e.plainKey {
+			key = new(plain(ev.PartitionKey))
+		}
 		if e.State.KeepsBlocked(failedBlocks) {
 			c.blocked = append(c.blocked, *hash)
 		}

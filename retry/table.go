@@ -178,6 +178,9 @@ func (t *Table) Close(ctx context.Context) error {
 // Add puts events into the table and blocks until they are committed, also while
 // somebody else's locks keep it waiting. Events that are there already stay as
 // they are. [ErrSuperseded] says that the slot has a later session.
+//
+// An entry that Postgres refuses for what it is, is written in a plainer form, in the
+// end as a failed event: Add changes that entry, and its State says so.
 func (t *Table) Add(ctx context.Context, entries []Entry) error {
 	for len(entries) > 0 {
 		n, bytes := 0, 0
@@ -185,12 +188,33 @@ func (t *Table) Add(ctx context.Context, entries []Entry) error {
 			bytes += entries[n].Event.Size() + len(entries[n].Content)
 			n++
 		}
-		if err := t.addBatch(ctx, entries[:n]); err != nil {
+		if err := t.addTaken(ctx, entries[:n]); err != nil {
 			return fmt.Errorf("writing %d events to walrelay.delayed: %w", n, err)
 		}
 		entries = entries[n:]
 	}
 	return nil
+}
+
+// addTaken adds a batch and finds the entries in it that the table refuses.
+func (t *Table) addTaken(ctx context.Context, entries []Entry) error {
+	err := t.addBatch(ctx, entries)
+	if !refuses(err) {
+		return err
+	}
+	if n := len(entries); n > 1 {
+		if err := t.addTaken(ctx, entries[:n/2]); err != nil {
+			return err
+		}
+		return t.addTaken(ctx, entries[n/2:])
+	}
+	for _, form := range plainForms {
+		form(&entries[0], err)
+		if err = t.addBatch(ctx, entries); !refuses(err) {
+			return err
+		}
+	}
+	return err
 }
 
 func (t *Table) addBatch(ctx context.Context, entries []Entry) error {

@@ -54,8 +54,12 @@ func settings() map[string]string {
 }
 
 // prepare sets what not every server or role may set at the start of a session.
+// Statements of a process that was killed end soon, unless the server's platform cannot
+// tell (before it had the setting, and where poll knows no POLLRDHUP).
 const prepare = `
 	SELECT
+		(SELECT set_config(name, '5s', false) FROM pg_catalog.pg_settings
+		WHERE name = 'client_connection_check_interval' AND pg_catalog.version() ~ 'linux'),
 		CASE WHEN current_setting('server_version_num')::integer >= 140000
 			THEN set_config('idle_session_timeout', '0', false) END,
 		CASE WHEN current_setting('server_version_num')::integer >= 170000

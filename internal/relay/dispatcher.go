@@ -180,7 +180,8 @@ func (d *dispatcher) flush(ctx context.Context, idle bool) error {
 		}
 		for _, w := range events {
 			if w.entry != nil {
-				d.parking.parked(w.Flight, w.entry.State)
+				d.parking.added(w.Flight, w.entry.State, &entries[0])
+				entries = entries[1:]
 			}
 		}
 		for len(events) > 0 {

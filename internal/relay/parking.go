@@ -76,10 +76,22 @@ func (p *parking) Park(ctx context.Context, failed []router.Flight, reason error
 	for i, f := range failed {
 		p.parked(f, entries[i].State)
 	}
-	for _, f := range behind {
-		p.parked(f, retry.Held)
+	for i, f := range behind {
+		p.added(f, retry.Held, &entries[len(failed)+i])
 	}
 	return nil
+}
+
+// added settles an event that is in the table, whose state was to be wanted: an entry
+// that the table does not take as it is has become a failed one.
+func (p *parking) added(f router.Flight, wanted retry.State, entry *retry.Entry) {
+	if entry.State != wanted {
+		if wanted == retry.Scheduled {
+			p.keys.Fail(f.Event.PartitionKey, 0)
+		}
+		p.observe.failed(entry, errors.New(entry.Failures[len(entry.Failures)-1].Error))
+	}
+	p.parked(f, entry.State)
 }
 
 // parked settles an event that is in the table.
