@@ -36,7 +36,7 @@ func ConnectDelayed(ctx context.Context, cfg Config) (*pgx.Conn, error) {
 		err = &problem.Problem{
 			ID:   "delay_table_rights",
 			What: fmt.Sprintf("role %q may not see or change delayed events", role),
-			Fix:  "GRANT walrelay_operator TO " + sql.Ident(role),
+			Fix:  fmt.Sprintf("GRANT %s TO %s", sql.Ident(cfg.WithDefaults().Postgres.RolePrefix+"_operator"), sql.Ident(role)),
 		}
 	}
 	if err != nil {

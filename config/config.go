@@ -39,7 +39,14 @@ type Postgres struct {
 	// URL is a libpq URL or keyword string; required. Everything that libpq's
 	// PG… environment variables and .pgpass say applies too.
 	URL string `koanf:"url"`
+	// RolePrefix begins the names of the roles that init makes. Roles belong to the
+	// cluster: relays of several of its databases need one each. [NoRoles]: none are
+	// made.
+	RolePrefix string `koanf:"role_prefix"`
 }
+
+// NoRoles is the RolePrefix by which init makes no roles.
+const NoRoles = "none"
 
 // NATS says how to reach the NATS servers.
 type NATS struct {

@@ -38,6 +38,7 @@ func (e *Error) Error() string { return e.Key + ": " + e.Problem }
 func (c Config) WithDefaults() Config {
 	defaults(&c.Slot, "walrelay")
 	defaults(&c.Publication, "walrelay")
+	defaults(&c.Postgres.RolePrefix, "walrelay")
 	if len(c.Outbox.Tables) == 0 {
 		c.Outbox.Tables = []string{"public.outbox"}
 	}
@@ -138,6 +139,9 @@ func (c Config) Validate() error {
 	return errors.Join(v.problems...)
 }
 
+// rolePrefixes leaves room for what follows a prefix in a name of 63 bytes.
+var rolePrefixes = regexp.MustCompile(`^[a-z][a-z0-9_]{0,49}$`) //nolint:gochecknoglobals // never written
+
 type validator struct{ problems []error }
 
 func (v *validator) problem(key, format string, args ...any) {
@@ -231,6 +235,9 @@ func (c Config) ValidateDatabase() error {
 func (v *validator) database(c Config) {
 	if !slotName.MatchString(c.Slot) {
 		v.problem("slot", "%q is not a valid slot name (1–63 of a-z, 0-9, _)", c.Slot)
+	}
+	if !rolePrefixes.MatchString(c.Postgres.RolePrefix) {
+		v.problem("postgres.role_prefix", "%q is not 1–50 of a-z, 0-9, _, beginning with a letter; \"none\" makes no roles", c.Postgres.RolePrefix)
 	}
 	if problem := identifierProblem(c.Publication); problem != "" {
 		v.problem("publication", "%q %s", c.Publication, problem)

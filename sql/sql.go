@@ -78,15 +78,23 @@ func Outbox(table Table) (string, error) { return render("outbox.sql", table) }
 func Mark(table Table) (string, error) { return render("mark.sql", table) }
 
 // Roles returns the statements that create walrelay's roles, as far as that is
-// allowed, and give them their rights.
-func Roles(tables []Table) (string, error) {
+// allowed, and give them their rights. Their names begin with the prefix.
+func Roles(prefix string, tables []Table) (string, error) {
 	const quote = "$walrelay$" // of the DO block
-	for _, table := range tables {
+	for _, table := range append(slices.Clip(tables), Table{Name: prefix}) {
 		if strings.Contains(table.Ident(), quote) {
 			return "", fmt.Errorf("name %q: must not contain %s", table.String(), quote)
 		}
 	}
-	return render("roles.sql", tables)
+	return render("roles.sql", struct {
+		Prefix string
+		Tables []Table
+	}{prefix, tables})
+}
+
+// RoleNames returns the names of the roles that [Roles] makes.
+func RoleNames(prefix string) []string {
+	return []string{prefix + "_app", prefix + "_operator", prefix + "_relay", prefix + "_owner"}
 }
 
 // Slim returns the statements that drop what earlier versions had in an outbox
@@ -135,11 +143,12 @@ func Slot(name, publication string, failover bool) (string, error) {
 }
 
 // Grants returns the statements that let a role use the schema walrelay.
-func Grants(role string) (string, error) {
-	if strings.Contains(role, "$walrelay$") {
+// What applies to the relay's role of the prefix applies to it too.
+func Grants(prefix, role string) (string, error) {
+	if strings.Contains(prefix+role, "$walrelay$") {
 		return "", fmt.Errorf("role %q: must not contain $walrelay$", role)
 	}
-	return render("grants.sql", role)
+	return render("grants.sql", struct{ Prefix, Role string }{prefix, role})
 }
 
 // The queries of the checks; each file says what it returns.
@@ -148,6 +157,8 @@ func Grants(role string) (string, error) {
 var (
 	//go:embed queries/server.sql
 	Server string
+	//go:embed queries/foreign_roles.sql
+	ForeignRoles string
 	//go:embed queries/schema.sql
 	Schema string
 	//go:embed queries/table.sql

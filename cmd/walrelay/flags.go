@@ -13,6 +13,7 @@ import (
 func usages() [][2]string {
 	return [][2]string{
 		{"postgres.url", "Postgres URL or keyword string (required)"},
+		{"postgres.role_prefix", `begins the names of the roles that init makes (default "walrelay")`},
 		{"nats.url", "NATS URL, or several separated by commas (required)"},
 		{"nats.user", "NATS user"},
 		{"nats.password", "NATS password; better given in the environment"},

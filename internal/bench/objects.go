@@ -5,12 +5,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
@@ -19,8 +17,8 @@ import (
 	"github.com/walrelay/walrelay/sql"
 )
 
-// The names of everything that the bench makes, besides the schema and roles
-// that Setup makes where there are none.
+// The names of everything that the bench makes, besides the schema that Setup makes
+// where there is none.
 const (
 	schema        = "walrelay_bench"
 	table         = schema + ".outbox"
@@ -41,8 +39,7 @@ const slotPatience = 5 * time.Second
 // bench. It is kept as the comment on the schema walrelay_bench, so that the
 // bench after one that was killed knows as well.
 type made struct {
-	Schema bool     `json:"schema"`
-	Roles  []string `json:"roles"`
+	Schema bool `json:"schema"`
 }
 
 const madePrefix = "Made by walrelay bench, and removed by it: "
@@ -157,15 +154,6 @@ func (b *bench) willMake(ctx context.Context) (made, error) {
 	if !m.Schema && (version == nil || *version < len(migrations)) {
 		return m, errors.New(`the schema walrelay is of an older version, and bench does not change it; run "walrelay init" first`)
 	}
-	rows, err := b.conn.Query(ctx, `
-		SELECT name FROM unnest(ARRAY['walrelay_app', 'walrelay_operator', 'walrelay_relay']) AS name
-		WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = name)`)
-	if err != nil {
-		return m, fmt.Errorf("looking for roles: %w", err)
-	}
-	if m.Roles, err = pgx.CollectRows(rows, pgx.RowTo[string]); err != nil {
-		return m, fmt.Errorf("looking for roles: %w", err)
-	}
 	return m, nil
 }
 
@@ -224,8 +212,7 @@ func (b *bench) wasMade(ctx context.Context) (*made, error) {
 }
 
 // removeSchemas removes the table and what the relay has written down, and the
-// schema walrelay and the roles, if they were made for the bench and nobody has
-// begun to use them.
+// schema walrelay, if that was made for the bench and nobody has begun to use it.
 func (b *bench) removeSchemas(ctx context.Context, m *made) (left []string, err error) {
 	if m == nil {
 		return nil, nil
@@ -265,33 +252,7 @@ func (b *bench) removeSchemas(ctx context.Context, m *made) (left []string, err 
 	if err != nil {
 		return left, err
 	}
-	for _, role := range m.Roles {
-		if err := b.dropRole(ctx, role); err != nil {
-			left = append(left, fmt.Sprintf("role %s: %v", role, err))
-		}
-	}
 	return left, nil
-}
-
-// dropRole drops a role, unless it has rights on more than walrelay's schema by
-// now: then it is in use.
-func (b *bench) dropRole(ctx context.Context, role string) error {
-	var exists, grants bool
-	err := b.conn.QueryRow(ctx, "SELECT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = $1), to_regnamespace('walrelay') IS NOT NULL", role).Scan(&exists, &grants)
-	if err != nil || !exists {
-		return err // Setup may not have been allowed to make it
-	}
-	statements := []string{"DROP ROLE " + sql.Ident(role)}
-	if grants {
-		for _, kind := range []string{"SCHEMA", "ALL TABLES IN SCHEMA", "ALL FUNCTIONS IN SCHEMA"} {
-			statements = slices.Insert(statements, 0, "REVOKE ALL ON "+kind+" walrelay FROM "+sql.Ident(role))
-		}
-	}
-	_, err = b.conn.Exec(ctx, strings.Join(statements, "; "), pgx.QueryExecModeSimpleProtocol)
-	if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok {
-		return errors.New(pgErr.Message)
-	}
-	return err
 }
 
 // sleep waits, for no longer than the context lasts.

@@ -20,7 +20,7 @@ const relayStop = 20 * time.Second
 // with names of the bench's own, and the window that the options have.
 func relayConfig(opts Options, postgres string, nats config.NATS) walrelay.Config {
 	return walrelay.Config{
-		Postgres:    config.Postgres{URL: postgres},
+		Postgres:    config.Postgres{URL: postgres, RolePrefix: config.NoRoles},
 		NATS:        nats,
 		Slot:        slot,
 		Publication: publication,

@@ -685,6 +685,7 @@ func writeKey(ctx context.Context, url string, key int) int {
 func TestDelayedCommands(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t, shared)
+	e.environ = []string{"WALRELAY_POSTGRES_ROLE_PREFIX=" + e.slot}
 	if out, code := e.walrelay("delayed", "list"); code != 1 || !strings.Contains(out, `run "walrelay init"`) {
 		t.Errorf("before init, delayed list ends with %d and says %q", code, out)
 	}
@@ -729,28 +730,28 @@ func TestDelayedCommands(t *testing.T) {
 
 	// An application sees the status of its events, and nothing of others.
 	execScript(t, e.postgresURL, fmt.Sprintf(`
-		CREATE ROLE %[1]s_app LOGIN; GRANT walrelay_app TO %[1]s_app;
-		CREATE ROLE %[1]s_op LOGIN; GRANT walrelay_operator TO %[1]s_op`, e.slot))
+		CREATE ROLE %[1]s_shop LOGIN; GRANT %[1]s_app TO %[1]s_shop;
+		CREATE ROLE %[1]s_op LOGIN; GRANT %[1]s_operator TO %[1]s_op`, e.slot))
 	as := func(role string) string { return strings.Replace(e.postgresURL, "postgres@", e.slot+role+"@", 1) }
-	if got := queryString(t, as("_app"), "SELECT walrelay.publish_event('app.event', '/app')::text"); got == "" {
+	if got := queryString(t, as("_shop"), "SELECT walrelay.publish_event('app.event', '/app')::text"); got == "" {
 		t.Error("the application's role cannot publish")
 	}
-	if got := queryString(t, as("_app"), "INSERT INTO public.outbox (event_type, source) VALUES ('app.event', '/app') RETURNING id::text || created_at"); got == "" {
+	if got := queryString(t, as("_shop"), "INSERT INTO public.outbox (event_type, source) VALUES ('app.event', '/app') RETURNING id::text || created_at"); got == "" {
 		t.Error("the application's role cannot insert and have the id returned")
 	}
-	if got := queryString(t, as("_app"), "SELECT state FROM walrelay.event_status('00000000-0000-0000-0000-000000000003')"); got != "failed" {
+	if got := queryString(t, as("_shop"), "SELECT state FROM walrelay.event_status('00000000-0000-0000-0000-000000000003')"); got != "failed" {
 		t.Errorf("the application's role sees the status %q", got)
 	}
 	for _, forbidden := range []string{"SELECT count(*)::text FROM walrelay.delayed", "SELECT walrelay.discard(everything => true)::text", "DELETE FROM public.outbox"} {
-		if err := tryQuery(as("_app"), forbidden); err == nil || !strings.Contains(err.Error(), "permission denied") {
+		if err := tryQuery(as("_shop"), forbidden); err == nil || !strings.Contains(err.Error(), "permission denied") {
 			t.Errorf("the application's role may do %s: %v", forbidden, err)
 		}
 	}
 	if got := queryString(t, as("_op"), "SELECT walrelay.discard(everything => true)::text"); got != "1" {
 		t.Errorf("the operator's role discards %s events, want 1", got)
 	}
-	e.environ = []string{"WALRELAY_POSTGRES_URL=" + as("_app")}
-	check(1, []string{"may not see or change delayed events", "GRANT walrelay_operator TO"}, "list")
+	e.environ = append(e.environ, "WALRELAY_POSTGRES_URL="+as("_shop"))
+	check(1, []string{"may not see or change delayed events", "GRANT \"" + e.slot + "_operator\" TO"}, "list")
 }
 
 func tryQuery(url, query string) error {

@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/walrelay/walrelay/internal/localpg/pgtest"
 )
 
 // statusOf is the state and the reason of an event.
@@ -159,6 +161,63 @@ func TestRoles(t *testing.T) {
 	try("relay", "DELETE FROM walrelay.migrations", false)
 	e.awaitMessages("EVENTS", 3)
 	r.awaitReady()
+	if got := queryString(t, superuser, "SELECT coalesce(string_agg(DISTINCT proowner::regrole::text, ','), '') FROM pg_proc WHERE pronamespace = 'walrelay'::regnamespace AND prosecdef"); got != "walrelay_owner" {
+		t.Errorf("functions that act with their owner's rights belong to %s", got)
+	}
+	if got := queryString(t, superuser, "SELECT has_schema_privilege('walrelay_owner', 'walrelay', 'CREATE')::text"); got != "false" {
+		t.Error("walrelay_owner may create in the schema walrelay")
+	}
+}
+
+// Whoever has a role of one database has no rights in another of the same cluster.
+func TestRoles_OfAnotherDatabase(t *testing.T) {
+	t.Parallel()
+	first := newEnv(t, own)
+	first.init()
+	second := newEnv(t, own)
+	second.postgresURL = pgtest.NewDatabase(t, first.cluster)
+	second.slot = "second"
+	out, code := second.walrelay("init")
+	if code != 0 || !strings.Contains(out, "roles walrelay_app, walrelay_operator, walrelay_owner, walrelay_relay are those of database") || !strings.Contains(out, "set postgres.role_prefix") {
+		t.Errorf("init in a second database ends with %d and says %s", code, out)
+	}
+	execScript(t, first.postgresURL, "CREATE ROLE somebody LOGIN IN ROLE walrelay_app, walrelay_operator")
+	as := func(url string) string { return strings.Replace(url, "postgres@", "somebody@", 1) }
+	const insert = "INSERT INTO public.outbox (event_type, source) VALUES ('a', '/a')"
+	if err := tryQuery(as(first.postgresURL), insert); err != nil {
+		t.Errorf("in the first database: %v", err)
+	}
+	for _, statement := range []string{insert, "SELECT id FROM walrelay.delayed", "SELECT walrelay.discard(everything => true)"} {
+		if err := tryQuery(as(second.postgresURL), statement); err == nil {
+			t.Errorf("a role of the first database may do this in the second: %s", statement)
+		}
+	}
+	second.environ = []string{"WALRELAY_POSTGRES_ROLE_PREFIX=second"}
+	second.init()
+	execScript(t, first.postgresURL, "GRANT second_app TO somebody")
+	if err := tryQuery(as(second.postgresURL), insert); err != nil {
+		t.Errorf("with the role of the second database: %v", err)
+	}
+	second.environ = []string{"WALRELAY_POSTGRES_ROLE_PREFIX=Second-"}
+	if out, code := second.walrelay("init"); code != 2 || !strings.Contains(out, "ROLE_PREFIX: \"Second-\"") {
+		t.Errorf("a bad prefix ends with %d: %s", code, out)
+	}
+}
+
+// That an event was published is not for applications to say.
+func TestRoles_ApplicationsDoNotMark(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t, shared)
+	e.environ = []string{"WALRELAY_POSTGRES_ROLE_PREFIX=" + e.slot, "WALRELAY_OUTBOX_AFTER_PUBLISH=mark"}
+	e.init()
+	execScript(t, e.postgresURL, fmt.Sprintf("CREATE ROLE %[1]s_marker LOGIN IN ROLE %[1]s_app", e.slot))
+	url := strings.Replace(e.postgresURL, "postgres@", e.slot+"_marker@", 1)
+	if err := tryQuery(url, "INSERT INTO public.outbox (event_type, source, published_at) VALUES ('a', '/a', now())"); err == nil || !strings.Contains(err.Error(), "permission denied") {
+		t.Errorf("an application may mark its event as published: %v", err)
+	}
+	if err := tryQuery(url, "INSERT INTO public.outbox (event_type, source, data) VALUES ('a', '/a', '{}') RETURNING *"); err != nil {
+		t.Error(err)
+	}
 }
 
 // Functions that a hostile role puts into public do not run with the rights of

@@ -62,14 +62,14 @@ func (m *maker) database(ctx context.Context, facts *check.Facts) error {
 		if err := m.createPublication(ctx, tx, facts); err != nil {
 			return err
 		}
-		statements, err := rolesSQL(m.cfg.Outbox.Tables)
+		statements, err := rolesSQL(m.cfg)
 		if err != nil {
 			return err
 		}
 		if _, err := tx.Exec(ctx, statements); err != nil {
 			return fmt.Errorf("creating roles: %w", err)
 		}
-		return nil
+		return m.foreignRoles(ctx, tx)
 	})
 	if err != nil {
 		return refusedByPostgres(err, facts.Server.Role)
@@ -81,6 +81,28 @@ func (m *maker) database(ctx context.Context, facts *check.Facts) error {
 		return nil
 	}
 	return refusedByPostgres(execMade(ctx, m.conn, covered, sql.Cover), facts.Server.Role)
+}
+
+// foreignRoles reports the roles that are those of another database.
+func (m *maker) foreignRoles(ctx context.Context, tx pgx.Tx) error {
+	prefix := m.cfg.Postgres.RolePrefix
+	if prefix == config.NoRoles {
+		return nil
+	}
+	rows, err := tx.Query(ctx, sql.ForeignRoles, sql.RoleNames(prefix))
+	if err != nil {
+		return fmt.Errorf("looking for roles: %w", err)
+	}
+	var roles, database string
+	_, err = pgx.ForEachRow(rows, []any{&roles, &database}, func() error {
+		m.report.Warnings = append(m.report.Warnings,
+			fmt.Sprintf("roles %s are those of database %q and get no rights in this one: set postgres.role_prefix", roles, database))
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("looking for roles: %w", err)
+	}
+	return nil
 }
 
 // execMade runs the statement that is made of covered tables.

@@ -49,13 +49,17 @@ BEGIN;`, nil)
 	}
 	s.add(sql.Uncover(covered))
 	s.add(publicationSQL(cfg.Publication, append(slices.Clone(cfg.Outbox.Tables), sql.OwnSchema+".emitted")))
-	s.add(rolesSQL(cfg.Outbox.Tables))
+	s.add(rolesSQL(cfg))
 	if cfg.Postgres.URL != "" {
 		parsed, err := config.ParsePostgres(cfg.Postgres.URL)
 		if err != nil {
 			return "", &config.Error{Key: "postgres.url", Problem: err.Error()}
 		}
-		s.add(sql.Grants(parsed.User))
+		prefix := cfg.Postgres.RolePrefix
+		if prefix == config.NoRoles {
+			prefix = ""
+		}
+		s.add(sql.Grants(prefix, parsed.User))
 	}
 	s.add("COMMIT;", nil)
 	s.add(sql.Slot(cfg.Slot, cfg.Publication, cfg.Failover))
@@ -70,7 +74,9 @@ type script struct {
 }
 
 func (s *script) add(part string, err error) {
-	s.parts = append(s.parts, strings.TrimSpace(part))
+	if part = strings.TrimSpace(part); part != "" {
+		s.parts = append(s.parts, part)
+	}
 	if s.err == nil {
 		s.err = err
 	}
@@ -102,12 +108,15 @@ func publicationSQL(name string, texts []string) (string, error) {
 	return sql.Publication(name, tables)
 }
 
-func rolesSQL(texts []string) (string, error) {
-	tables, err := parseTables(texts)
+func rolesSQL(cfg config.Config) (string, error) {
+	tables, err := parseTables(cfg.Outbox.Tables)
 	if err != nil {
 		return "", err
 	}
-	return sql.Roles(tables)
+	if cfg.Postgres.RolePrefix == config.NoRoles {
+		return "", nil
+	}
+	return sql.Roles(cfg.Postgres.RolePrefix, tables)
 }
 
 func parseTables(texts []string) (tables []sql.Table, err error) {
