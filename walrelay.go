@@ -98,7 +98,7 @@ func (r *Relay) Handler() http.Handler {
 }
 
 // Repair publishes again what the streams have lost, from the rows of the outbox
-// tables, in commit order. No relay may run; one that is started meanwhile waits as
+// tables, in commit order. No relay may run, except beside a dry run; one that is started meanwhile waits as
 // a standby. It may be interrupted at any time and called again. The error joins an
 // *[IncompleteError] for each stream of which something cannot be brought back,
 // unless that is accepted, and others, as that of [Setup].

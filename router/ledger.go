@@ -109,8 +109,10 @@ const (
 	// have just been elected, may not know better yet.
 	patience = 10 * time.Second
 	// lookBack bounds the search for our own last message behind messages of
-	// others.
-	lookBack = 1000
+	// others, and repairLookBack that of a repair: a relay goes on without, a repair
+	// would have to give up.
+	lookBack       = 1000
+	repairLookBack = 1_000_000
 )
 
 // StreamState is how far a stream is known to have come.
@@ -136,6 +138,8 @@ type ledger struct {
 	// stream's state was recorded before.
 	signer *signer
 	known  bool
+	// lookBack is how many messages of others are passed over.
+	lookBack uint64
 }
 
 // reading is what a ledger says.
@@ -158,8 +162,8 @@ func (l *ledger) read(ctx context.Context, floor uint64) (reading, error) {
 		return reading{}, err
 	}
 	r := reading{created: info.Created, last: info.State.LastSeq, window: info.Config.Duplicates}
-	if r.last > lookBack {
-		floor = max(floor, r.last-lookBack)
+	if r.last > l.lookBack {
+		floor = max(floor, r.last-l.lookBack)
 	}
 	for seq := r.last; seq > floor; seq-- {
 		position, err := l.position(ctx, seq)

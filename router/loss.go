@@ -77,7 +77,7 @@ func (w *writer) loss(r reading, known StreamState) (Loss, error) {
 	loss := Loss{Stream: w.cfg.stream, Recorded: known, Created: r.created, LastSequence: r.last, After: r.position}
 	switch {
 	case r.own:
-	case r.foreign > 0 && r.last > lookBack:
+	case r.foreign > 0 && r.last > w.ledger.lookBack:
 		return loss, &problem.Problem{
 			ID:   "stream_foreign_end",
 			What: fmt.Sprintf("the last %d messages of stream %q are of somebody else: which events it has cannot be told", r.foreign, w.cfg.stream),

@@ -121,9 +121,13 @@ type writerConfig struct {
 }
 
 func newWriter(nc *nats.Conn, js nats.JetStreamContext, cfg writerConfig) *writer {
+	back := uint64(lookBack)
+	if cfg.repair {
+		back = repairLookBack
+	}
 	return &writer{
 		cfg:     cfg,
-		ledger:  ledger{nc: nc, js: js, stream: cfg.stream, origin: cfg.origin, signer: newSigner(cfg.stream, cfg.origin.Key)},
+		ledger:  ledger{nc: nc, js: js, stream: cfg.stream, origin: cfg.origin, signer: newSigner(cfg.stream, cfg.origin.Key), lookBack: back},
 		signer:  newSigner(cfg.stream, cfg.origin.Key),
 		acks:    newAckReader(cfg.stream),
 		broken:  make(chan struct{}, 1),

@@ -23,7 +23,8 @@ func newRepairCommand() *cobra.Command {
 		Long: `Publish again, in commit order, the acknowledged events that a stream has lost:
 because it was deleted, restored from a backup, or its server had a power cut.
 They come from the rows of the outbox that are kept for outbox.repair_window.
-No relay may run meanwhile. It may be interrupted, and run again.
+No relay may run meanwhile, except beside a dry run. It may be interrupted, and
+run again.
 
 If something cannot be brought back, it says what, publishes nothing and ends
 with 1, unless --accept-loss is given.`,

@@ -493,3 +493,33 @@ func TestRepairOfBatchesSaysThatTheyAreSplit(t *testing.T) {
 	}
 	checkOnce(t, e, 6)
 }
+
+// A dry run changes nothing, so it need not wait until the relay has stopped; and
+// whatever others have put at the end of the stream, repair finds what it has.
+func TestRepair_BehindMessagesOfOthers(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t, shared)
+	e.init()
+	r := e.run()
+	e.insert(5)
+	e.awaitMessages("EVENTS", 5)
+	e.awaitCaughtUp()
+	if out := e.repair(0, "--dry-run"); !strings.Contains(out, "nothing is missing") {
+		t.Errorf("beside a relay that has lost nothing, a dry run says %s", out)
+	}
+	r.kill()
+	e.recreateStream()
+	js := e.jetstream()
+	for n := range 1500 {
+		if _, err := js.PublishAsync("events.foreign", []byte{byte(n)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	<-js.PublishAsyncComplete()
+	if out := e.repair(0); !strings.Contains(out, "5 events brought back, 0 lost") {
+		t.Errorf("repair says %s", out)
+	}
+	e.run().awaitReady()
+	e.insert(1)
+	e.awaitMessages("EVENTS", 1506)
+}

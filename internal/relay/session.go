@@ -125,7 +125,7 @@ func (r *Relay) session(ctx context.Context, nc *nats.Conn) (err error) {
 		}
 	}()
 
-	s.settler = &settler{frontier: s.stream.Frontier(), metrics: r.metrics, health: &r.health, log: r.log, limits: newLimits()}
+	s.settler = &settler{frontier: s.stream.Frontier(), metrics: r.metrics, health: &r.health, log: r.log, limits: newLimits(), burst: newBurst()}
 
 	// From here on the slot is ours. The parts outlive the context until what
 	// is in flight has its outcome.
@@ -278,6 +278,10 @@ func (s *session) run(ctx, work context.Context, cancel context.CancelCauseFunc,
 	})
 	group.Go(func() error {
 		s.settler.limits.watch(work, nc, r.cfg.NATS, r.log)
+		return nil
+	})
+	group.Go(func() error {
+		s.settler.burst.run(work, r.log)
 		return nil
 	})
 	reported := make(chan struct{})

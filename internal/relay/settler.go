@@ -28,6 +28,7 @@ type settler struct {
 	health   *health
 	log      zerolog.Logger
 	limits   limits
+	burst    *burst
 
 	settled atomic.Uint64 // counts events
 	// lastCommit is when the last event's transaction committed, in nanoseconds of
@@ -90,14 +91,18 @@ func (s *settler) failed(entry *retry.Entry, reason error) {
 	}
 	s.metrics.Failures.WithLabelValues(class).Inc()
 	s.limits.refused(reason)
+	ev := entry.Event
+	if !s.burst.admit(failureKind{ev.Schema + "." + ev.Table, clip(ev.Type), entry.State}, oneLine(reason)) {
+		return
+	}
 	line := s.log.Warn()
 	text := "event could not be published; trying again"
 	if entry.State == retry.Failed {
 		line = s.log.Error()
 		text = `event failed; see "walrelay delayed show", and redrive or discard it`
 	}
-	line = line.Str("id", clip(entry.Event.ID)).Str("type", clip(entry.Event.Type)).
-		Str("table", entry.Event.Schema+"."+entry.Event.Table).Int("attempts", entry.Attempts).Str("reason", oneLine(reason))
+	line = line.Str("id", clip(ev.ID)).Str("type", clip(ev.Type)).
+		Str("table", ev.Schema+"."+ev.Table).Int("attempts", entry.Attempts).Str("reason", oneLine(reason))
 	if entry.State == retry.Retrying {
 		line = line.Stringer("in", entry.Wait.Round(time.Millisecond))
 	}

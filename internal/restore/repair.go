@@ -12,7 +12,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"strconv"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -128,7 +127,7 @@ func losses(lost int, unknown uint64) string {
 }
 
 // Repair publishes again what the streams have lost, from the rows of the outbox
-// tables, in commit order. No relay may run; one that is started meanwhile waits
+// tables, in commit order. No relay may run, except beside a dry run; one that is started meanwhile waits
 // as a standby, so newer events follow. The report is empty if no stream has lost
 // anything.
 //
@@ -237,51 +236,35 @@ func (r *repair) close() {
 	}
 }
 
-// takeSlot returns what the server is, once no relay has the slot. Unless in a
-// dry run it then holds the slot, so that a relay that is started meanwhile waits
-// as a standby. What the server sends is thrown away: it sends it again later.
+// takeSlot returns what the server is. Unless in a dry run it waits until no relay has
+// the slot, and then holds it, so that a relay that is started meanwhile waits as a
+// standby. What the server sends is thrown away: it sends it again later. (A dry run
+// beside a relay reads what is recorded before it asks the streams, which are then
+// further, if anything.)
 func (r *repair) takeSlot(ctx context.Context) (replication.System, error) {
 	pid := ""
 	cfg := replication.Config{
 		ConnString: r.cfg.Postgres.URL, Slot: r.cfg.Slot, Publication: r.cfg.Publication,
 		OnBusy: func(holder string) { pid = holder },
 	}
-	busy := func() error {
-		return &problem.Problem{
+	if r.options.DryRun {
+		return replication.Identify(ctx, cfg)
+	}
+	waiting, cancel := context.WithTimeout(ctx, repairPatience)
+	defer cancel()
+	stream, err := replication.Open(waiting, cfg)
+	switch {
+	case err != nil && pid != "" && waiting.Err() != nil && ctx.Err() == nil:
+		return replication.System{}, &problem.Problem{
 			ID:   "relay_running",
 			What: fmt.Sprintf("a relay is running: it holds slot %q (its walsender has pid %s)", r.cfg.Slot, pid),
 			Fix:  "stop it, its standbys too, and run this again",
 		}
+	case err != nil:
+		return replication.System{}, err
 	}
-	if !r.options.DryRun {
-		waiting, cancel := context.WithTimeout(ctx, repairPatience)
-		defer cancel()
-		stream, err := replication.Open(waiting, cfg)
-		switch {
-		case err != nil && pid != "" && waiting.Err() != nil && ctx.Err() == nil:
-			return replication.System{}, busy()
-		case err != nil:
-			return replication.System{}, err
-		}
-		r.slot = stream
-		return stream.System(), nil
-	}
-	for deadline := time.Now().Add(repairPatience); ; {
-		slot, err := check.ReadSlot(ctx, r.conn, r.cfg.Slot)
-		if err != nil {
-			return replication.System{}, err
-		}
-		if slot == nil || slot.ActivePID == nil {
-			return replication.Identify(ctx, cfg)
-		}
-		pid = strconv.Itoa(int(*slot.ActivePID))
-		if time.Now().After(deadline) {
-			return replication.System{}, busy()
-		}
-		if err := wait.For(ctx, 50*time.Millisecond); err != nil {
-			return replication.System{}, err
-		}
-	}
+	r.slot = stream
+	return stream.System(), nil
 }
 
 // keepSlot ends the context with an error when the server ends the stream from
