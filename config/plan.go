@@ -21,19 +21,11 @@ type Plan struct {
 func (c Config) Compile() (*Plan, error) {
 	p := &Plan{}
 	p.Decode.Slot = c.Slot
-	mappings := make(map[string]Mapping, len(c.Outbox.Mappings))
-	for _, m := range c.Outbox.Mappings {
-		mappings[m.Table] = m
-	}
 	for _, name := range c.Outbox.Tables {
 		schema, table, _ := strings.Cut(name, ".")
-		m := mappings[name]
-		mapping, err := decode.Preset(m.Preset)
-		if err == nil {
-			mapping, err = mapping.With(m.Columns, m.Values)
-		}
+		mapping, err := c.Mapping(name)
 		if err != nil {
-			return nil, fmt.Errorf("the mapping of table %s: %w", name, err)
+			return nil, err
 		}
 		p.Decode.Tables = append(p.Decode.Tables, decode.Table{Schema: schema, Name: table, Mapping: mapping})
 	}
@@ -55,6 +47,24 @@ func (c Config) Compile() (*Plan, error) {
 		return nil, err
 	}
 	return p, nil
+}
+
+// Mapping returns the mapping of an outbox table.
+func (c Config) Mapping(table string) (decode.Mapping, error) {
+	var m Mapping
+	for _, configured := range c.Outbox.Mappings {
+		if configured.Table == table {
+			m = configured
+		}
+	}
+	mapping, err := decode.Preset(m.Preset)
+	if err == nil {
+		mapping, err = mapping.With(m.Columns, m.Values)
+	}
+	if err != nil {
+		return decode.Mapping{}, fmt.Errorf("the mapping of table %s: %w", table, err)
+	}
+	return mapping, nil
 }
 
 // Router returns what a router needs that publishes what comes from an origin.

@@ -126,9 +126,9 @@ const (
 // Decode decodes one message: the bytes after the XLogData header. The data is
 // read during the call only, and nothing that is returned points into it.
 //
-// The error is a *RowError when this row alone cannot become an event; the
-// change is then an Insert with Raw, and decoding may go on. It is a
-// *TableError when the table lacks what its mapping needs, and a
+// The error is a *RowError when this row cannot become an event, also because its
+// table lacks what the mapping needs; the change is then an Insert with Raw, and
+// decoding may go on. It is a *TableError when walrelay.emitted lacks a column, and a
 // *ProtocolError when the stream cannot be understood: then nothing more may
 // be confirmed to the slot.
 func (d *Decoder) Decode(data []byte) (Change, error) {
@@ -209,6 +209,7 @@ func (d *Decoder) relation(r *reader) error {
 	} else if rel.schema == emittedSchema && rel.name == emittedTable {
 		rel.compileEmitted()
 	}
+	rel.replace(d.relations[oid])
 	d.relations[oid] = rel
 	return nil
 }
@@ -238,7 +239,7 @@ func (d *Decoder) insert(r *reader) (Change, error) {
 	if rel.mapping == nil && rel.emitted == nil {
 		return Change{}, nil
 	}
-	if rel.fault != nil {
+	if rel.fault != nil && rel.mapping == nil {
 		return Change{}, rel.fault
 	}
 	if err := d.tuple(r, rel); err != nil {

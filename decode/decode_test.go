@@ -34,7 +34,7 @@ func TestEveryColumnMakesItsAttribute(t *testing.T) {
 		Position: event.Position{CommitLSN: 0x100}, ID: orderID, Type: "order.created", Source: "/orders",
 		Subject: "order/42", Time: "2026-11-23T14:30:18.123456Z", DataContentType: "application/json",
 		DataSchema: "https://example.org/order.json", PartitionKey: "customer-7",
-		Extensions: []event.Attribute{{Name: "attempt", Value: "3"}, {Name: "late", Value: "true"}, {Name: "traceparent", Value: "00-a-b-01"}},
+		Extensions: []event.Attribute{{Name: "attempt", Value: "3", Bare: true}, {Name: "late", Value: "true", Bare: true}, {Name: "traceparent", Value: "00-a-b-01"}},
 		Data:       []byte(`{"total": 9.90}`), Schema: "public", Table: "outbox",
 		CommittedAt: time.Date(2000, 1, 1, 0, 0, 1, 0, time.UTC), ScheduledAt: time.Date(2027, 1, 2, 3, 4, 5, 0, time.UTC), MaxRetries: 5,
 	}
@@ -113,6 +113,8 @@ func TestRowsThatAreNoEvents(t *testing.T) {
 		"created at no time":        {with("created_at", oidTimestamptz, "infinity"), "created_at", "9999"},
 		"created before all years":  {with("created_at", oidTimestamptz, "0044-03-15 00:00:00+00 BC"), "created_at", "year 1"},
 		"created after all years":   {with("created_at", oidTimestamptz, "10000-01-01 00:00:00+00"), "created_at", "9999"},
+		"scheduled without a zone":  {with("scheduled_at", 1114, "2027-01-02 03:04:05"), "scheduled_at", "no time zone"},
+		"scheduled on a day":        {with("scheduled_at", 1082, "2027-01-02"), "scheduled_at", "timestamptz"},
 		"scheduled never":           {with("scheduled_at", oidTimestamptz, "infinity"), "scheduled_at", "never comes"},
 		"negative retries":          {with("max_retries", oidInt4, "-1"), "max_retries", "-1"},
 		"retries beyond all bounds": {with("max_retries", 20, "3000000000"), "max_retries", "3000000000"},
@@ -132,7 +134,7 @@ func TestRowsThatAreNoEvents(t *testing.T) {
 			if !ok {
 				t.Fatalf("it gives %v, want a RowError", err)
 			}
-			if row.Schema != "public" || row.Table != "outbox" || row.ID != orderID || row.Column != tc.column || row.Position.CommitLSN != 0x100 {
+			if row.Schema != "public" || row.Table != "outbox" || row.ID != tc.columns[0].value || row.Column != tc.column || row.Position.CommitLSN != 0x100 {
 				t.Errorf("the error is of %s.%s, id %q, column %q, position %s; want column %q of the row", row.Schema, row.Table, row.ID, row.Column, row.Position, tc.column)
 			}
 			if !strings.Contains(err.Error(), tc.says) {
@@ -143,8 +145,8 @@ func TestRowsThatAreNoEvents(t *testing.T) {
 			}
 			// The next row is none the worse for it.
 			good := order()
-			feed(t, d, encodeRelation(7, "public", "outbox", good))
-			if change := feed(t, d, encodeInsert(7, good)); change.Event == nil || change.Event.Position.Index != 1 {
+			feed(t, d, encodeRelation(8, "public", "outbox", good))
+			if change := feed(t, d, encodeInsert(8, good)); change.Event == nil || change.Event.Position.Index != 1 {
 				t.Errorf("the row after it gives %+v, want the event with index 1", change)
 			}
 		})
@@ -193,13 +195,13 @@ func TestMappingsOfOnesOwn(t *testing.T) {
 	}
 
 	_, err = decodeRow(t, newDecoderOf(t, mapping), columns[:2])
-	table, ok := errors.AsType[*decode.TableError](err)
-	if !ok || table.Column != "region" || table.Attribute != "source" {
-		t.Errorf("a table without a column of the text gives %v, want a TableError", err)
+	row, ok := errors.AsType[*decode.RowError](err)
+	if !ok || row.Column != "region" || row.ID != "3" || !strings.Contains(row.Error(), "the event's source") {
+		t.Errorf("a table without a column of the text gives %v, want a RowError", err)
 	}
 	_, err = decodeRow(t, newDecoderOf(t, mapping), order())
-	if table, ok := errors.AsType[*decode.TableError](err); !ok || table.Column != "notice_id" {
-		t.Errorf("a table without the column of the id gives %v, want a TableError", err)
+	if row, ok := errors.AsType[*decode.RowError](err); !ok || row.Column != "notice_id" {
+		t.Errorf("a table without the column of the id gives %v, want a RowError", err)
 	}
 	for _, bad := range []struct{ columns, values map[string]string }{
 		{columns: map[string]string{"colour": "c"}},
@@ -212,6 +214,43 @@ func TestMappingsOfOnesOwn(t *testing.T) {
 		if _, err := preset.With(bad.columns, bad.values); err == nil {
 			t.Errorf("the mapping %v %v was taken", bad.columns, bad.values)
 		}
+	}
+}
+
+// A column that the table does not have any more would be left out of the events
+// silently: their order of a key, or the payload.
+func TestColumnThatWasRenamedFailsTheEvents(t *testing.T) {
+	t.Parallel()
+	d := newDecoder(t, "")
+	keyed := func(name string) []column { return order(column{name: name, oid: oidText, value: "k"}) }
+	feed(t, d, encodeBegin(1), encodeRelation(7, "public", "outbox", keyed("partition_key")))
+	feed(t, d, encodeInsert(7, keyed("partition_key")))
+	for _, columns := range [][]column{keyed("pkey"), append(keyed("pkey"), column{name: "more", oid: oidText, value: "x"})} {
+		feed(t, d, encodeRelation(7, "public", "outbox", columns))
+		change, err := d.Decode(encodeInsert(7, columns))
+		row, ok := errors.AsType[*decode.RowError](err)
+		if !ok || row.Column != "partition_key" || row.ID != orderID {
+			t.Errorf("a row without its key gives %v, want a RowError", err)
+		}
+		if !strings.Contains(string(change.Raw.Content), `"k"`) {
+			t.Errorf("the failed event has not all of the row: %s", change.Raw.Content)
+		}
+	}
+	feed(t, d, encodeRelation(7, "public", "outbox", keyed("partition_key")))
+	if ev := feed(t, d, encodeInsert(7, keyed("partition_key"))).Event; ev.PartitionKey != "k" {
+		t.Errorf("once the column is back, the row gives %+v", ev)
+	}
+}
+
+// A preset names a layout: a table that lacks a part of it makes no events.
+func TestPresetWhoseColumnIsMissingFailsTheEvents(t *testing.T) {
+	t.Parallel()
+	_, err := decodeRow(t, newDecoder(t, "debezium"), []column{
+		{name: "id", oid: oidUUID, value: orderID}, {name: "type", oid: oidText, value: "t"},
+		{name: "aggregatetype", oid: oidText, value: "order"}, {name: "aggregateid", oid: oidText, value: "1"},
+	})
+	if row, ok := errors.AsType[*decode.RowError](err); !ok || row.Column != "payload" {
+		t.Errorf("a table without payload gives %v, want a RowError", err)
 	}
 }
 

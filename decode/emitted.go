@@ -235,13 +235,13 @@ func (d *Decoder) parse(ev *event.Event, content []byte) error {
 	if err != nil {
 		return err
 	}
-	for i, name := range [...]string{"id", "type", "source", "subject", "time", "datacontenttype", "dataschema", "partitionkey"} {
-		text := *attributeOf(ev, name)
-		if text == "" && i < 3 {
-			return fmt.Errorf("%s: it is missing or empty; every event needs a value here", name)
+	for _, a := range event.ContextAttributes() {
+		text := *a.Of(ev)
+		if text == "" && a.Required {
+			return fmt.Errorf("%s: it is missing or empty; every event needs a value here", a.Name)
 		}
 		if err := checkText(text); err != nil {
-			return fmt.Errorf("%s: %w", name, err)
+			return fmt.Errorf("%s: %w", a.Name, err)
 		}
 	}
 	if ev.Time != "" {
@@ -291,23 +291,10 @@ func parseData(ev *event.Event, data, encoded gjson.Result) error {
 // attributeOf returns where an attribute of that name stands in an event; nil if
 // it is an extension.
 func attributeOf(ev *event.Event, name string) *string {
-	switch name {
-	case "id":
-		return &ev.ID
-	case "type":
-		return &ev.Type
-	case "source":
-		return &ev.Source
-	case "subject":
-		return &ev.Subject
-	case "time":
-		return &ev.Time
-	case "datacontenttype":
-		return &ev.DataContentType
-	case "dataschema":
-		return &ev.DataSchema
-	case "partitionkey":
-		return &ev.PartitionKey
+	for _, a := range event.ContextAttributes() {
+		if a.Name == name {
+			return a.Of(ev)
+		}
 	}
 	return nil
 }

@@ -15,7 +15,9 @@ import (
 // copies that the JSON decoder makes.
 func (r *row) extensions() error {
 	value := r.value(attrExtensions)
-	if len(value) == 0 || string(value) == "{}" || string(value) == "null" {
+	switch string(value) {
+	// An empty array is what PHP makes of an empty object.
+	case "", "{}", "null", "[]":
 		return nil
 	}
 	var object map[string]json.RawMessage
@@ -42,7 +44,7 @@ func appendExtension(ev *event.Event, name string, value json.RawMessage) error 
 	if err := checkExtensionName(name); err != nil {
 		return err
 	}
-	text, err := extensionValue(value)
+	text, bare, err := extensionValue(value)
 	if err != nil || text == "" {
 		return err
 	}
@@ -50,7 +52,7 @@ func appendExtension(ev *event.Event, name string, value json.RawMessage) error 
 		return err
 	}
 	if name != "partitionkey" {
-		ev.Extensions = append(ev.Extensions, event.Attribute{Name: name, Value: text})
+		ev.Extensions = append(ev.Extensions, event.Attribute{Name: name, Value: text, Bare: bare})
 		return nil
 	}
 	if ev.PartitionKey != "" && ev.PartitionKey != text {
@@ -61,27 +63,27 @@ func appendExtension(ev *event.Event, name string, value json.RawMessage) error 
 }
 
 // extensionValue returns the canonical text of a valid JSON value (CloudEvents
-// 1.0.2, "Type System"): of a string, a boolean, or an integer of 32 bits.
-func extensionValue(value json.RawMessage) (string, error) {
+// 1.0.2, "Type System"): of a string, a boolean, or an integer of 32 bits. bare: it is
+// no string.
+func extensionValue(value json.RawMessage) (text string, bare bool, err error) {
 	switch value[0] {
 	case 'n':
-		return "", nil
+		return "", false, nil
 	case 't', 'f':
-		return string(value), nil
+		return string(value), true, nil
 	case '"':
-		var text string
 		if err := json.Unmarshal(value, &text); err != nil {
-			return "", fmt.Errorf("it is no JSON string: %w", err)
+			return "", false, fmt.Errorf("it is no JSON string: %w", err)
 		}
-		return text, nil
+		return text, false, nil
 	case '{', '[':
-		return "", errors.New("it is an object or an array; write a string, a boolean or an integer")
+		return "", false, errors.New("it is an object or an array; write a string, a boolean or an integer")
 	}
 	n, err := strconv.ParseInt(string(value), 10, 32)
 	if err != nil {
-		return "", fmt.Errorf("%s is no 32-bit integer; write it as a string", clip(value))
+		return "", false, fmt.Errorf("%s is no 32-bit integer; write it as a string", clip(value))
 	}
-	return strconv.FormatInt(n, 10), nil
+	return strconv.FormatInt(n, 10), true, nil
 }
 
 // checkExtensionName checks a name against the rules (CloudEvents 1.0.2,

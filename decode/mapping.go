@@ -59,8 +59,8 @@ type Mapping struct {
 type source struct {
 	column   string
 	template *template
-	// explicit says that the column was named by the user and must exist.
-	explicit bool
+	// expected says that the column must exist.
+	expected bool
 }
 
 // Preset returns a mapping by name; "" means "walrelay".
@@ -69,13 +69,13 @@ func Preset(name string) (Mapping, error) {
 	case "", "walrelay":
 		return walrelayPreset(), nil
 	case "debezium":
-		m := mapping(map[attribute]string{
+		m := mapping(true, map[attribute]string{
 			attrID: "id", attrType: "type", attrSubject: "aggregateid", attrPartitionKey: "aggregateid", attrData: "payload",
 		})
 		m.sources[attrSource] = source{template: &template{parts: []templatePart{{text: "/"}, {column: "aggregatetype"}}}}
 		return m, nil
 	case "django-broadcaster":
-		return mapping(map[attribute]string{
+		return mapping(true, map[attribute]string{
 			attrID: "id", attrType: "event_type", attrSource: "source", attrSubject: "subject", attrTime: "created_at",
 			attrData: "data", attrDataContentType: "data_content_type", attrDataSchema: "data_schema",
 			attrScheduledAt: "scheduled_at", attrMaxRetries: "max_retries",
@@ -84,18 +84,20 @@ func Preset(name string) (Mapping, error) {
 	return Mapping{}, fmt.Errorf("no preset is called %q; there are walrelay, debezium and django-broadcaster", name)
 }
 
+// walrelayPreset is that of walrelay's own form: a table may do without those columns
+// that an event may do without.
 func walrelayPreset() Mapping {
-	return mapping(map[attribute]string{
+	return mapping(false, map[attribute]string{
 		attrID: "id", attrType: "event_type", attrSource: "source", attrSubject: "subject", attrTime: "created_at",
 		attrData: "data", attrDataBytes: "data_bytes", attrDataContentType: "content_type", attrDataSchema: "data_schema",
 		attrExtensions: "extensions", attrPartitionKey: "partition_key", attrScheduledAt: "scheduled_at", attrMaxRetries: "max_retries",
 	})
 }
 
-func mapping(columns map[attribute]string) Mapping {
+func mapping(expected bool, columns map[attribute]string) Mapping {
 	var m Mapping
 	for a, name := range columns {
-		m.sources[a].column = name
+		m.sources[a] = source{column: name, expected: expected}
 	}
 	return m
 }
@@ -136,9 +138,38 @@ func (m Mapping) Column(attribute string) string {
 	return m.sources[a].column
 }
 
+// MappedColumn is a column that makes a part of events.
+type MappedColumn struct {
+	Name string
+	// Attribute that it makes.
+	Attribute string
+	// Expected says that no event can be made without it.
+	Expected bool
+}
+
+// Columns returns the columns that make events.
+func (m Mapping) Columns() []MappedColumn {
+	var columns []MappedColumn
+	for a, s := range m.sources {
+		a := attribute(a)
+		switch {
+		case s.template != nil:
+			for _, part := range s.template.parts {
+				if part.column != "" {
+					columns = append(columns, MappedColumn{part.column, a.String(), true})
+				}
+			}
+		case s.column != "":
+			columns = append(columns, MappedColumn{s.column, a.String(), s.expected || a.required()})
+		}
+	}
+	return columns
+}
+
 // With returns a copy in which some attributes come from other columns, or
 // from texts in which {column} is a column's value. An empty column name takes
-// the attribute away. Columns that are named here must exist in the table.
+// the attribute away. Columns that are named here must exist in the table, and those of presets of
+// others.
 // All faults are returned at once, a line for each.
 func (m Mapping) With(columns, values map[string]string) (Mapping, error) {
 	var errs []error
@@ -153,7 +184,7 @@ func (m Mapping) With(columns, values map[string]string) (Mapping, error) {
 		case column != "" && replaced:
 			errs = append(errs, fmt.Errorf("the attribute %s comes from the column %s and from a text; keep one of them", name, column))
 		default:
-			m.sources[a] = source{column: column, explicit: column != ""}
+			m.sources[a] = source{column: column, expected: column != ""}
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(values)) {

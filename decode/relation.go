@@ -13,6 +13,8 @@ type relation struct {
 	// index is the place of each attribute's column, -1 without one.
 	index     [attributes]int
 	templates [attributes]*template
+	// renamed are attributes whose columns have got other names.
+	renamed [attributes]bool
 	// emitted is set for walrelay.emitted alone.
 	emitted *emittedColumns
 }
@@ -54,11 +56,52 @@ func (rel *relation) compile(m *Mapping) {
 			rel.templates[a] = compiled
 		case src.column != "":
 			rel.index[a] = rel.find(src.column)
-			if rel.index[a] < 0 && (src.explicit || a.required()) {
+			if rel.index[a] < 0 && (src.expected || a.required()) {
 				rel.missing(src.column, a)
 			}
 		case a.required():
 			rel.missing(a.String(), a)
+		}
+	}
+	rel.keep()
+}
+
+// replace compares a table with its description before. Where an optional column was
+// renamed, what it made would be left out of events silently. (A column that was dropped
+// is left out on purpose.)
+func (rel *relation) replace(before *relation) {
+	if before == nil || before.mapping != rel.mapping || rel.mapping == nil {
+		return
+	}
+	for a := range attributes {
+		if rel.index[a] < 0 && (before.renamed[a] || rel.renames(before, before.index[a])) {
+			rel.renamed[a] = true
+			rel.missing(rel.mapping.sources[a].column, a)
+		}
+	}
+	rel.keep()
+}
+
+// renames reports whether the i-th column has got another name: columns stand in the
+// order of their numbers, which a new name leaves as it is.
+func (rel *relation) renames(before *relation, i int) bool {
+	if i < 0 || len(rel.columns) < len(before.columns) || rel.columns[i].oid != before.columns[i].oid {
+		return false
+	}
+	for _, c := range before.columns {
+		if c.name == rel.columns[i].name {
+			return false
+		}
+	}
+	return true
+}
+
+// keep has the decoder read the whole row where the table is at fault.
+func (rel *relation) keep() {
+	if rel.fault != nil {
+		// Whatever the mapping is to be, a failed event has all of the row.
+		for i := range rel.columns {
+			rel.columns[i].needed = true
 		}
 	}
 }

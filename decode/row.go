@@ -31,6 +31,9 @@ func (rel *relation) event(columns []column, v *validator, s *slab) (*event.Even
 	r := row{rel: rel, columns: columns}
 	r.ev, r.buf = s.take(r.size())
 	r.ev.Schema, r.ev.Table, r.ev.MaxRetries = rel.schema, rel.name, -1
+	if fault, ok := errors.AsType[*TableError](rel.fault); ok {
+		return r.ev, r.unmapped(fault)
+	}
 	if a, err := r.fill(v); err != nil {
 		return r.ev, &RowError{
 			Schema: rel.schema, Table: rel.name,
@@ -40,6 +43,23 @@ func (rel *relation) event(columns []column, v *validator, s *slab) (*event.Even
 		}
 	}
 	return r.ev, nil
+}
+
+// unmapped is the error of a row whose table lacks a column. The event gets what people
+// know it by.
+func (r *row) unmapped(fault *TableError) *RowError {
+	for _, text := range [...]struct {
+		a  attribute
+		to *string
+	}{{attrID, &r.ev.ID}, {attrType, &r.ev.Type}, {attrSource, &r.ev.Source}} {
+		if value := r.value(text.a); checkText(view(value)) == nil {
+			*text.to = string(value)
+		}
+	}
+	return &RowError{
+		Schema: r.rel.schema, Table: r.rel.name, ID: strings.Clone(r.ev.ID), Column: fault.Column,
+		Err: fmt.Errorf("the table does not have it, or does not send it, and it makes the event's %s; add it, or map %[1]s in outbox.mappings", fault.Attribute),
+	}
 }
 
 // fill sets the parts of the event one by one. With an error comes the
@@ -108,6 +128,9 @@ func (r *row) value(a attribute) []byte {
 func (r *row) size() int {
 	n := 0
 	for a, t := range r.rel.templates {
+		if r.rel.fault != nil {
+			return 0
+		}
 		if t != nil {
 			for i := range t.parts {
 				n += len(t.parts[i].text)
@@ -256,6 +279,8 @@ func (r *row) schedule() error {
 	switch {
 	case errors.Is(err, errTooEarly):
 		return nil
+	case err == nil && !hasOffset(value):
+		return fmt.Errorf("%s has no time zone, so that nobody knows when it is; make the column a timestamptz", clip(value))
 	case errors.Is(err, errTooLate):
 		return fmt.Errorf("%s never comes; write a time before the year 10000", clip(value))
 	case err != nil:

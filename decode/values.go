@@ -92,6 +92,12 @@ func parseTimestamp(b []byte) (time.Time, error) {
 	return t, nil
 }
 
+// hasOffset reports whether a timestamp that parseTimestamp reads says its offset.
+func hasOffset(b []byte) bool {
+	const date = len("2006-01-02")
+	return b[len(b)-1] == 'Z' || bytes.ContainsAny(b[min(date, len(b)):], "+-")
+}
+
 // scanner reads the parts of a timestamp. After the first that is missing it
 // has failed, and what it returns means nothing.
 type scanner struct {

@@ -94,13 +94,6 @@ func (e *Event) Origin() Position {
 	return e.Position
 }
 
-// Attribute is a CloudEvents extension attribute in its canonical string form
-// (spec 1.0.2, "Type System").
-type Attribute struct {
-	Name  string
-	Value string
-}
-
 // Size is the number of bytes that the event keeps alive, near enough to bound
 // memory by it.
 func (e *Event) Size() int {

@@ -24,12 +24,9 @@ func IsJSON(contentType string) bool {
 // Format", 1.0.2). A payload that is JSON stands in it byte for byte, any other
 // one in base64, so that reading it gives the same event.
 func (e *Event) AppendJSON(b []byte) []byte {
-	b = append(b, '{')
-	for _, attribute := range [...]Attribute{
-		{"specversion", SpecVersion}, {"id", e.ID}, {"source", e.Source}, {"type", e.Type}, {"subject", e.Subject}, {"time", e.Time},
-		{"datacontenttype", e.DataContentType}, {"dataschema", e.DataSchema}, {"partitionkey", e.PartitionKey},
-	} {
-		b = attribute.appendJSON(b)
+	b = append(b, `{"specversion":"`+SpecVersion+`",`...)
+	for i := range contextAttributes {
+		b = Attribute{Name: contextAttributes[i].Name, Value: *contextAttributes[i].Of(e)}.appendJSON(b)
 	}
 	for _, extension := range e.Extensions {
 		b = extension.appendJSON(b)
@@ -57,6 +54,10 @@ func (a Attribute) appendJSON(b []byte) []byte {
 	}
 	b = gjson.AppendJSONString(b, a.Name)
 	b = append(b, ':')
-	b = gjson.AppendJSONString(b, a.Value)
+	if a.Bare {
+		b = append(b, a.Value...)
+	} else {
+		b = gjson.AppendJSONString(b, a.Value)
+	}
 	return append(b, ',')
 }

@@ -1,12 +1,8 @@
 package router
 
 import (
-	"encoding/json"
-	"fmt"
 	"strings"
-	"time"
 
-	ce "github.com/cloudevents/sdk-go/v2/event"
 	"github.com/nats-io/nats.go"
 
 	"github.com/walrelay/walrelay/event"
@@ -26,28 +22,24 @@ type Encoder struct {
 
 // Encode fills in the header and the data of msg, which must be the same one
 // every time.
-func (e *Encoder) Encode(msg *nats.Msg, ev *event.Event, mode Mode) error {
+func (e *Encoder) Encode(msg *nats.Msg, ev *event.Event, mode Mode) {
 	if msg.Header == nil {
 		msg.Header = make(nats.Header)
 	}
 	e.used = 0
 	if mode == Structured {
-		return e.structured(msg, ev)
+		e.structured(msg, ev)
+		return
 	}
 	e.Set(msg, "ce-specversion", event.SpecVersion)
-	e.attribute(msg, "ce-id", ev.ID)
-	e.attribute(msg, "ce-source", ev.Source)
-	e.attribute(msg, "ce-type", ev.Type)
-	e.attribute(msg, "ce-subject", ev.Subject)
-	e.attribute(msg, "ce-time", ev.Time)
-	e.attribute(msg, "ce-datacontenttype", ev.DataContentType)
-	e.attribute(msg, "ce-dataschema", ev.DataSchema)
-	e.attribute(msg, "ce-partitionkey", ev.PartitionKey)
+	attributes := event.ContextAttributes()
+	for i := range attributes {
+		e.attribute(msg, attributes[i].Header, *attributes[i].Of(ev))
+	}
 	for i := range ev.Extensions {
 		e.attribute(msg, e.extensionHeader(ev.Extensions[i].Name), ev.Extensions[i].Value)
 	}
 	msg.Data = ev.Data
-	return nil
 }
 
 // Set adds a header to the message.
@@ -157,48 +149,8 @@ func appendMessageID(b []byte, ev *event.Event) []byte {
 	return appendEscaped(b, ev.ID)
 }
 
-// structured writes the event as JSON, by the CloudEvents SDK.
-func (e *Encoder) structured(msg *nats.Msg, ev *event.Event) error {
-	out := ce.New()
-	out.SetID(ev.ID)
-	out.SetType(ev.Type)
-	out.SetSource(ev.Source)
-	if ev.Subject != "" {
-		out.SetSubject(ev.Subject)
-	}
-	if ev.Time != "" {
-		at, err := time.Parse(time.RFC3339Nano, ev.Time)
-		if err != nil {
-			return fmt.Errorf("writing the event as JSON: time: %w", err)
-		}
-		out.SetTime(at)
-	}
-	if ev.DataSchema != "" {
-		out.SetDataSchema(ev.DataSchema)
-	}
-	if ev.PartitionKey != "" {
-		out.SetExtension("partitionkey", ev.PartitionKey)
-	}
-	for i := range ev.Extensions {
-		out.SetExtension(ev.Extensions[i].Name, ev.Extensions[i].Value)
-	}
-	if ev.DataContentType != "" {
-		out.SetDataContentType(ev.DataContentType)
-	}
-	if ev.Data != nil {
-		var data any = ev.Data
-		if event.IsJSON(ev.DataContentType) {
-			data = json.RawMessage(ev.Data)
-		}
-		if err := out.SetData(ev.DataContentType, data); err != nil {
-			return fmt.Errorf("writing the event as JSON: data: %w", err)
-		}
-	}
-	body, err := out.MarshalJSON()
-	if err != nil {
-		return fmt.Errorf("writing the event as JSON: %w", err)
-	}
-	msg.Data = body
-	e.Set(msg, "Content-Type", ce.ApplicationCloudEventsJSON)
-	return nil
+// structured writes the event as JSON.
+func (e *Encoder) structured(msg *nats.Msg, ev *event.Event) {
+	msg.Data = ev.AppendJSON(nil)
+	e.Set(msg, "Content-Type", "application/cloudevents+json")
 }

@@ -3,6 +3,7 @@ package router
 import (
 	"encoding/json"
 	"fmt"
+	"net/url"
 	"strconv"
 	"strings"
 	"testing"
@@ -19,9 +20,7 @@ func encodeEvent(t testing.TB, ev *event.Event, mode Mode) *nats.Msg {
 	t.Helper()
 	var e Encoder
 	msg := &nats.Msg{}
-	if err := e.Encode(msg, ev, mode); err != nil {
-		t.Fatal(err)
-	}
+	e.Encode(msg, ev, mode)
 	e.Finish(msg)
 	return msg
 }
@@ -102,6 +101,9 @@ func TestStructuredModeIsReadByTheSDK(t *testing.T) {
 			Time: "2026-11-23T14:30:18.5Z", PartitionKey: "k", Extensions: []event.Attribute{{Name: "x", Value: `q " \ ü`}}},
 		"bytes":   {ID: "1", Type: "t", Source: "/s", DataContentType: "application/octet-stream", Data: []byte{0, 255, 10}},
 		"nothing": {ID: "1", Type: "t", Source: "/s"},
+		"typed extensions": {ID: "1", Type: "t", Source: "/s", Extensions: []event.Attribute{
+			{Name: "flag", Value: "true", Bare: true}, {Name: "n", Value: "-3", Bare: true}, {Name: "text", Value: "3"},
+		}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -120,6 +122,9 @@ func TestStructuredModeIsReadByTheSDK(t *testing.T) {
 				t.Errorf("the event reads as %v", got)
 			}
 			for _, x := range ev.Extensions {
+				if _, isText := got.Extensions()[x.Name].(string); isText == x.Bare {
+					t.Errorf("extension %s is a %T in %s", x.Name, got.Extensions()[x.Name], msg.Data)
+				}
 				if fmt.Sprint(got.Extensions()[x.Name]) != x.Value {
 					t.Errorf("extension %s is %v, want %q", x.Name, got.Extensions()[x.Name], x.Value)
 				}
@@ -151,9 +156,7 @@ func TestMessagesLeaveNothingBehind(t *testing.T) {
 	for round := range 40 {
 		ev := shapes[(round*round+round/3)%len(shapes)]
 		mode := Mode(round / 7 % 2)
-		if err := e.Encode(msg, ev, mode); err != nil {
-			t.Fatal(err)
-		}
+		e.Encode(msg, ev, mode)
 		e.Set(msg, nats.MsgIdHdr, ev.ID)
 		if round%3 == 0 {
 			e.Set(msg, "Sometimes", strconv.Itoa(round))
@@ -185,9 +188,94 @@ func BenchmarkEncodeBinary(b *testing.B) {
 	msg := &nats.Msg{}
 	b.ReportAllocs()
 	for b.Loop() {
-		if err := e.Encode(msg, ev, Binary); err != nil {
-			b.Fatal(err)
-		}
+		e.Encode(msg, ev, Binary)
 		e.Finish(msg)
 	}
+}
+
+// What counts as JSON stands in the event as JSON ("JSON Event Format" 1.0.2, section
+// 3.1). (The SDK reads it for application/json in just these letters, and expects a
+// string otherwise.)
+func TestStructuredModeWritesEveryKindOfJSON(t *testing.T) {
+	t.Parallel()
+	for _, contentType := range []string{"application/json", "Application/JSON", "image/json", "application/vnd.x+json; charset=utf-8", "a/B+JSON"} {
+		msg := encodeEvent(t, &event.Event{ID: "1", Type: "t", Source: "/s", DataContentType: contentType, Data: []byte(`{"a":  1.0}`)}, Structured)
+		want := `{"specversion":"1.0","id":"1","source":"/s","type":"t","datacontenttype":"` + contentType + `","data":{"a":  1.0}}`
+		if string(msg.Data) != want {
+			t.Errorf("%s: got %s, want %s", contentType, msg.Data, want)
+		}
+	}
+}
+
+// JSON that the SDK cannot read is no reason to fail: it is in base64 then.
+func TestStructuredModeTakesAnyDepth(t *testing.T) {
+	t.Parallel()
+	deep := strings.Repeat("[", 20_000) + strings.Repeat("]", 20_000)
+	msg := encodeEvent(t, &event.Event{ID: "1", Type: "t", Source: "/s", DataContentType: "application/json", Data: []byte(deep)}, Structured)
+	got := ce.New()
+	if err := json.Unmarshal(msg.Data, &got); err != nil {
+		t.Fatalf("the SDK does not read it: %v", err)
+	}
+	if string(got.Data()) != deep {
+		t.Errorf("the payload reads as %.100s…", got.Data())
+	}
+}
+
+// What the SDK reads is the event, whatever is in it.
+func FuzzStructured(f *testing.F) {
+	f.Add("1", "order.created", "/orders", "subject", "application/json", "key", "x", "value", []byte(`{"a": 1}`))
+	f.Add("1", "t", "/s", "", "text/plain", "", "n", "3", []byte("text"))
+	f.Add("\u2028", "t", "/s", "<&>", "Application/JSON", "\\", "q", `"`, []byte("\xff"))
+	f.Fuzz(func(t *testing.T, id, typ, source, subject, contentType, key, name, value string, data []byte) {
+		want := &event.Event{ID: id, Type: typ, Source: source, Subject: subject, DataContentType: contentType, PartitionKey: key, Data: data}
+		if name != "" && value != "" {
+			want.Extensions = []event.Attribute{{Name: name, Value: value}}
+		}
+		reference := ce.New()
+		reference.SetID(id)
+		reference.SetType(typ)
+		reference.SetSource(source)
+		if subject != "" {
+			reference.SetSubject(subject)
+		}
+		if contentType != "" {
+			reference.SetDataContentType(contentType)
+		}
+		if key != "" {
+			reference.SetExtension("partitionkey", key)
+		}
+		for _, x := range want.Extensions {
+			reference.SetExtension(x.Name, x.Value)
+		}
+		for _, text := range []string{id, typ, source, subject, contentType, key, value} {
+			if !utf8.ValidString(text) {
+				t.Skip("the decoder refuses it")
+			}
+		}
+		if uri, err := url.Parse(source); err != nil || uri.String() != source {
+			t.Skip("the SDK writes it otherwise")
+		}
+		if reference.Validate() != nil || reference.Extensions()[name] != nil && reference.Extensions()[name] != value {
+			t.Skip("the decoder refuses it")
+		}
+		if event.IsJSON(contentType) && contentType != "application/json" {
+			contentType, want.DataContentType = "application/json", "application/json"
+		}
+		var msg nats.Msg
+		var encoder Encoder
+		encoder.Encode(&msg, want, Structured)
+		got := ce.New()
+		if err := json.Unmarshal(msg.Data, &got); err != nil {
+			t.Fatalf("the SDK does not read %q: %v", msg.Data, err)
+		}
+		if got.ID() != id || got.Type() != typ || got.Source() != source || got.Subject() != subject || got.DataContentType() != contentType {
+			t.Errorf("the event reads as %v, want %v", got, want)
+		}
+		if text, _ := got.Extensions()["partitionkey"].(string); text != key && name != "partitionkey" {
+			t.Errorf("the key reads as %q, want %q", text, key)
+		}
+		if len(data) > 0 && !event.IsJSON(contentType) && string(got.Data()) != string(data) {
+			t.Errorf("the payload reads as %q, want %q", got.Data(), data)
+		}
+	})
 }

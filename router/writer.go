@@ -290,9 +290,7 @@ func (w *writer) encode(f *flight, n uint64, in place) (err error) {
 	if w.subject, err = f.target.Subject.Append(w.subject[:0], f.ev); err != nil {
 		return err
 	}
-	if err := w.enc.Encode(&w.msg, f.ev, f.target.Mode); err != nil {
-		return err
-	}
+	w.enc.Encode(&w.msg, f.ev, f.target.Mode)
 	w.enc.Set(&w.msg, nats.ExpectedStreamHdr, w.cfg.stream)
 	b := appendMessageID(w.scratch[:0], f.ev)
 	endID := len(b)

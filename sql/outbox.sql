@@ -6,18 +6,26 @@ CREATE TABLE IF NOT EXISTS {{.Ident}} (
     id            uuid        PRIMARY KEY DEFAULT gen_random_uuid(),
     event_type    text        NOT NULL CHECK (event_type <> ''),
     source        text        NOT NULL CHECK (source <> ''),
-    subject       text,
-    data          jsonb,
-    data_bytes    bytea,
-    content_type  text,
-    data_schema   text,
-    extensions    jsonb,
-    partition_key text,
-    scheduled_at  timestamptz,
-    max_retries   integer,
-    created_at    timestamptz NOT NULL DEFAULT now(),
+{{- range optional}}
+    {{printf "%-13s" .Name}} {{.Definition}},
+{{- end}}
     CHECK (data IS NULL OR data_bytes IS NULL)
 );
+
+-- Columns that a table of an earlier version, or of somebody else's making, lacks.
+DO $walrelay$
+BEGIN
+{{- $ident := .Ident}}
+{{- range optional}}
+    IF NOT EXISTS (
+        SELECT FROM pg_catalog.pg_attribute
+        WHERE attrelid = {{literal $ident}}::regclass AND attname = {{literal .Name}} AND NOT attisdropped
+    ) THEN
+        ALTER TABLE {{$ident}} ADD COLUMN {{.Name}} {{.Definition}};
+    END IF;
+{{- end}}
+END
+$walrelay$;
 
 COMMENT ON TABLE {{.Ident}} IS
     'Events to publish: insert in the same transaction as the business writes. Read by walrelay.';

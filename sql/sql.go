@@ -70,8 +70,34 @@ func (t Table) Ident() string { return Ident(t.Schema) + "." + Ident(t.Name) }
 // String returns the name as people write it.
 func (t Table) String() string { return t.Schema + "." + t.Name }
 
-// Outbox returns the statements that create an outbox table, if it is not there.
-func Outbox(table Table) (string, error) { return render("outbox.sql", table) }
+// OutboxColumn is a column of an outbox table of walrelay's own form.
+type OutboxColumn struct{ Name, Definition string }
+
+// OptionalColumns returns the columns besides id, event_type and source, without which
+// a table makes no events.
+func OptionalColumns() []OutboxColumn {
+	return []OutboxColumn{
+		{"subject", "text"},
+		{"data", "jsonb"},
+		{"data_bytes", "bytea"},
+		{"content_type", "text"},
+		{"data_schema", "text"},
+		{"extensions", "jsonb"},
+		{"partition_key", "text"},
+		{"scheduled_at", "timestamptz"},
+		{"max_retries", "integer"},
+		{"created_at", "timestamptz NOT NULL DEFAULT now()"},
+	}
+}
+
+// Outbox returns the statements that create an outbox table, if it is not there, and
+// add the optional columns that it lacks.
+func Outbox(table Table) (string, error) {
+	if strings.Contains(table.Ident(), "$walrelay$") { // the quote of the DO block
+		return "", fmt.Errorf("name %q: must not contain $walrelay$", table.String())
+	}
+	return render("outbox.sql", table)
+}
 
 // Mark returns the statements that prepare an outbox table whose published rows
 // are marked.
@@ -180,7 +206,7 @@ var (
 // render fills a file in.
 func render(name string, data any) (string, error) {
 	parsed, err := template.New(path.Base(name)).
-		Funcs(template.FuncMap{"ident": Ident, "literal": Literal}).
+		Funcs(template.FuncMap{"ident": Ident, "literal": Literal, "optional": OptionalColumns}).
 		ParseFS(files, name)
 	if err != nil {
 		return "", fmt.Errorf("parsing %s: %w", name, err)

@@ -80,6 +80,37 @@ type Table struct {
 	// that an index begins with the column of the id.
 	Children bool `db:"children"`
 	HasID    bool `db:"has_id"`
+	// Columns are all of its columns; empty if that was not read.
+	Columns []Column `db:"columns"`
+}
+
+// Column is a column of a table.
+type Column struct {
+	Name string `json:"name"`
+	Type string `json:"type"` // as format_type says it, without a modifier
+	// Generated says that it is computed, and that the publication does not send it.
+	Generated bool `json:"generated"`
+}
+
+// Lacks returns those of the optional columns of walrelay's own form that the table
+// does not have.
+func (t *Table) Lacks() []string {
+	var names []string
+	for _, c := range sql.OptionalColumns() {
+		if len(t.Columns) > 0 && t.column(c.Name) == nil {
+			names = append(names, c.Name)
+		}
+	}
+	return names
+}
+
+func (t *Table) column(name string) *Column {
+	for i := range t.Columns {
+		if t.Columns[i].Name == name {
+			return &t.Columns[i]
+		}
+	}
+	return nil
 }
 
 // Publication is the publication of the configuration.

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/walrelay/walrelay/decode"
+
 	"github.com/walrelay/walrelay/config"
 	"github.com/walrelay/walrelay/sql"
 )
@@ -176,6 +178,7 @@ func (j *judge) table(name string, t *Table, p *Publication) {
 	if j.cfg.Outbox.AfterPublish != "keep" && !t.HasID {
 		j.warn("outbox_id_index", name, "no index of %s begins with the column of the id, so each clean-up reads the whole table; create one", what)
 	}
+	j.columns(name, t)
 	if p == nil || p.AllTables {
 		return
 	}
@@ -192,6 +195,45 @@ func (j *judge) table(name string, t *Table, p *Publication) {
 		ID: "outbox_column_list", Subject: name, What: fmt.Sprintf("publication %q has a column list on %s", j.cfg.Publication, name),
 		Why: "columns it leaves out would be missing from events", Fix: alter,
 	}, what+" is published with all its columns")
+}
+
+// columns judges the columns that make events: what is mapped and not sent would be
+// left out of every event.
+func (j *judge) columns(name string, t *Table) {
+	if len(t.Columns) == 0 {
+		return
+	}
+	mapping, err := j.cfg.Mapping(name)
+	if err != nil {
+		return // the configuration is not valid, and that is said elsewhere
+	}
+	for _, mapped := range mapping.Columns() {
+		what := fmt.Sprintf("column %q of outbox table %s, which makes the %s of events,", mapped.Name, name, mapped.Attribute)
+		column := t.column(mapped.Name)
+		switch {
+		case column == nil && mapped.Expected:
+			j.fail(Result{
+				ID: "outbox_column_missing", Subject: name, What: what + " does not exist",
+				Fix: fmt.Sprintf("correct outbox.mappings, or map %s to \"\" if the table has none", mapped.Attribute),
+			})
+		case column == nil:
+		case column.Generated:
+			j.fail(Result{
+				ID: "outbox_column_generated", Subject: name, What: what + " is generated, and not sent",
+				Why: "before Postgres 18, logical replication leaves generated columns out, and later unless the publication has publish_generated_columns = stored",
+				Fix: "make it an ordinary column that the application or a trigger fills in, or map " + mapped.Attribute + " to another one",
+			})
+		case mapped.Attribute == decode.AttributeScheduledAt && (column.Type == "timestamp without time zone" || column.Type == "date"):
+			j.fail(Result{
+				ID: "outbox_scheduled_at", Subject: name, What: fmt.Sprintf("%s has type %s", what, column.Type),
+				Why: "nobody knows in which time zone it is, so events would be published hours too early or too late",
+				Fix: "ALTER TABLE … ALTER COLUMN … TYPE timestamptz",
+			})
+		}
+	}
+	if lacks := t.Lacks(); len(lacks) > 0 && j.cfg.OwnForm(name) {
+		j.warn("outbox_columns", name, "outbox table %s has no column %s; \"walrelay init\" adds what is missing", name, strings.Join(lacks, ", "))
+	}
 }
 
 func (j *judge) publication(p *Publication) {

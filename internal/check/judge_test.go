@@ -87,6 +87,19 @@ func TestJudge_FindsWhatIsWrong(t *testing.T) {
 		"partition":   {func(f *Facts, _ *config.Config) { f.Tables[0].Partition = true }, "outbox_partition", Fail, "is a partition", false},
 		"unlogged":    {func(f *Facts, _ *config.Config) { f.Tables[0].Permanent = false }, "outbox_unlogged", Fail, "is unlogged", false},
 		"unpublished": {func(f *Facts, _ *config.Config) { f.Tables[0].Published, f.Tables[0].Listed = false, false }, "outbox_unpublished", Fail, "does not have outbox table", true},
+		"mapped column missing": {func(f *Facts, c *config.Config) {
+			c.Outbox.Mappings = []config.Mapping{{Table: "public.outbox", Preset: "debezium"}}
+			f.Tables[0].Columns = []Column{{Name: "id", Type: "uuid"}, {Name: "type", Type: "text"}, {Name: "aggregatetype", Type: "text"}, {Name: "aggregateid", Type: "text"}}
+		}, "outbox_column_missing", Fail, `column "payload" of outbox table public.outbox, which makes the data of events, does not exist`, false},
+		"generated key": {func(f *Facts, _ *config.Config) {
+			f.Tables[0].Columns = []Column{{Name: "id", Type: "uuid"}, {Name: "event_type", Type: "text"}, {Name: "source", Type: "text"}, {Name: "partition_key", Type: "text", Generated: true}}
+		}, "outbox_column_generated", Fail, `column "partition_key" of outbox table public.outbox, which makes the partition_key of events, is generated, and not sent`, false},
+		"schedule without a zone": {func(f *Facts, _ *config.Config) {
+			f.Tables[0].Columns = []Column{{Name: "id", Type: "uuid"}, {Name: "event_type", Type: "text"}, {Name: "source", Type: "text"}, {Name: "scheduled_at", Type: "timestamp without time zone"}}
+		}, "outbox_scheduled_at", Fail, "has type timestamp without time zone", false},
+		"own table without a column": {func(f *Facts, _ *config.Config) {
+			f.Tables[0].Columns = []Column{{Name: "id", Type: "uuid"}, {Name: "event_type", Type: "text"}, {Name: "source", Type: "text"}, {Name: "data", Type: "jsonb"}}
+		}, "outbox_columns", Warn, "has no column subject, data_bytes,", false},
 		"row filter":  {func(f *Facts, _ *config.Config) { f.Tables[0].Filtered = true }, "outbox_row_filter", Fail, "has a row filter on public.outbox", false},
 		"column list": {func(f *Facts, _ *config.Config) { f.Tables[0].ColumnList = true }, "outbox_column_list", Fail, "has a column list on public.outbox", false},
 

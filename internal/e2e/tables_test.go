@@ -332,3 +332,43 @@ func TestSameIDTwiceIsStoredOnce(t *testing.T) {
 		return nil
 	})
 }
+
+// A column that Postgres does not send would be missing from every event, silently.
+func TestTables_GeneratedKeyIsRefused(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t, shared)
+	execScript(t, e.postgresURL, `CREATE TABLE shop_events (
+		id uuid PRIMARY KEY DEFAULT gen_random_uuid(), kind text NOT NULL, body jsonb, customer text,
+		key text GENERATED ALWAYS AS ('customer-' || customer) STORED)`)
+	e.writeConfig(`outbox:
+  tables: [public.shop_events]
+  mappings:
+    - table: public.shop_events
+      columns: {type: kind, data: body, partition_key: key}
+      values: {source: /shop}
+`)
+	if out, code := e.walrelay("init"); code != 1 || !strings.Contains(out, `column "key" of outbox table public.shop_events`) || !strings.Contains(out, "is generated, and not sent") {
+		t.Errorf("init ends with %d and says %s", code, out)
+	}
+}
+
+// Whatever happens to a table while the relay runs, no event goes without what it had:
+// it fails, with the whole row, and others flow on.
+func TestTables_RenamedColumnFailsTheEvents(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t, shared)
+	e.init()
+	e.run()
+	insert := "INSERT INTO outbox (event_type, source, %s) VALUES ('a', '/a', 'k')"
+	execSQL(t, e.postgresURL, fmt.Sprintf(insert, "partition_key"))
+	e.awaitMessages("EVENTS", 1)
+	execSQL(t, e.postgresURL, "ALTER TABLE outbox RENAME partition_key TO pkey")
+	execSQL(t, e.postgresURL, fmt.Sprintf(insert, "pkey"))
+	e.awaitDelayed(map[string]int{"failed": 1})
+	if got := queryString(t, e.postgresURL, "SELECT last_error FROM walrelay.delayed"); !strings.Contains(got, "column partition_key: the table does not have it") {
+		t.Errorf("the event failed because %s", got)
+	}
+	execSQL(t, e.postgresURL, "ALTER TABLE outbox RENAME pkey TO partition_key")
+	execSQL(t, e.postgresURL, fmt.Sprintf(insert, "partition_key"))
+	e.awaitMessages("EVENTS", 2)
+}

@@ -170,7 +170,8 @@ func (m *maker) createTables(ctx context.Context, tx pgx.Tx, states []check.Tabl
 // walrelay's own.
 func (m *maker) adaptTable(ctx context.Context, tx pgx.Tx, text string, state check.Table) error {
 	mark := m.cfg.Outbox.AfterPublish == "mark"
-	if !m.cfg.OwnForm(text) || !state.HasXact && (!mark || state.HasMark) {
+	lacks := state.Lacks()
+	if !m.cfg.OwnForm(text) || !state.HasXact && (!mark || state.HasMark) && len(lacks) == 0 {
 		m.report.add("table", text, AlreadyThere, "")
 		return nil
 	}
@@ -179,6 +180,16 @@ func (m *maker) adaptTable(ctx context.Context, tx pgx.Tx, text string, state ch
 		return err
 	}
 	var did []string
+	if len(lacks) > 0 {
+		statements, err := sql.Outbox(table)
+		if err != nil {
+			return err
+		}
+		if _, err := tx.Exec(ctx, statements); err != nil {
+			return fmt.Errorf("adding columns to outbox table %s: %w", text, err)
+		}
+		did = append(did, "added "+strings.Join(lacks, ", "))
+	}
 	if state.HasXact {
 		statements, err := sql.Slim(table)
 		if err != nil {

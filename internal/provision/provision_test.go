@@ -223,6 +223,21 @@ func TestSetup(t *testing.T) {
 		}
 	})
 
+	t.Run("a table gets the columns that it lacks", func(t *testing.T) {
+		s := b.system(t)
+		s.exec(t, "CREATE TABLE public.outbox (id uuid PRIMARY KEY DEFAULT gen_random_uuid(), event_type text NOT NULL, source text NOT NULL, data json, created_at timestamptz)")
+		s.exec(t, "INSERT INTO public.outbox (event_type, source) VALUES ('a', '/a')")
+		report := s.setup(t)
+		if got, want := actions(report), "schema created; table changed; publication created"; !strings.HasPrefix(got, want) {
+			t.Errorf("want %s; got %s", want, got)
+		}
+		const added = "added subject, data_bytes, content_type, data_schema, extensions, partition_key, scheduled_at, max_retries"
+		if got := report.Items[1].Detail; got != added {
+			t.Errorf("want %s; got %s", added, got)
+		}
+		s.exec(t, "INSERT INTO public.outbox (event_type, source, subject, data_bytes, content_type, data_schema, extensions, partition_key, scheduled_at, max_retries) VALUES ('a', '/a', 's', '', 't/t', 'a:b', '{}', 'k', now(), 1)")
+	})
+
 	t.Run("migrations may run again", func(t *testing.T) {
 		s := b.system(t)
 		s.setup(t)

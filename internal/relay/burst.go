@@ -95,11 +95,11 @@ func (b *burst) end(log zerolog.Logger) {
 		if count.left == 0 {
 			continue
 		}
-		line := log.Warn()
+		level := zerolog.WarnLevel
 		if kind.state == retry.Failed {
-			line = log.Error()
+			level = zerolog.ErrorLevel
 		}
-		line.Int64("events", count.left).Str("type", kind.typ).Str("table", kind.table).Str("state", string(kind.state)).
+		log.WithLevel(level).Int64("events", count.left).Str("type", kind.typ).Str("table", kind.table).Str("state", string(kind.state)).
 			Str("last_reason", count.last).Msg(`more events failed in the same way; see "walrelay delayed list"`)
 	}
 }

@@ -25,6 +25,15 @@ SELECT
         SELECT FROM pg_catalog.pg_attribute AS a
         WHERE a.attrelid = class.oid AND a.attname = 'published_at' AND NOT a.attisdropped
     ) AS has_mark,
+    (
+        SELECT coalesce(jsonb_agg(jsonb_build_object(
+            'name', a.attname,
+            'type', pg_catalog.format_type(a.atttypid, NULL),
+            'generated', a.attgenerated <> '' AND NOT (a.attgenerated = 's' AND coalesce(to_jsonb(publication) ->> 'pubgencols', '') = 's')
+        ) ORDER BY a.attnum), '[]')
+        FROM pg_catalog.pg_attribute AS a
+        WHERE a.attrelid = class.oid AND a.attnum > 0 AND NOT a.attisdropped
+    ) AS columns,
     EXISTS (
         SELECT FROM pg_catalog.pg_inherits AS child WHERE child.inhparent = class.oid
     ) AS children,
