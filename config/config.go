@@ -62,6 +62,9 @@ type NATS struct {
 	TLS      NATSTLS `koanf:"tls"`
 	// Domain is the JetStream domain, if not the server's own.
 	Domain string `koanf:"domain"`
+	// InboxPrefix begins the subjects on which answers come; default _INBOX. A user
+	// who may subscribe to subjects of its own only needs one.
+	InboxPrefix string `koanf:"inbox_prefix"`
 }
 
 // NATSTLS has the files of a TLS connection to NATS, in PEM.
@@ -69,6 +72,9 @@ type NATSTLS struct {
 	CAFile   string `koanf:"ca_file"`
 	CertFile string `koanf:"cert_file"`
 	KeyFile  string `koanf:"key_file"`
+	// HandshakeFirst begins with the TLS handshake, before the server says anything:
+	// for servers that are configured so (handshake_first).
+	HandshakeFirst bool `koanf:"handshake_first"`
 }
 
 // Outbox says which tables are outboxes and how their columns map.

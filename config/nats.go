@@ -43,6 +43,27 @@ func (c NATS) CheckURLs() error {
 	return nil
 }
 
+// SecretsInPlain reports whether credentials go over a connection that others can read:
+// not TLS, and not on this machine alone. (A server may ask for TLS by itself; the
+// client then uses it whatever the URL says, but nobody has to.)
+func (c NATS) SecretsInPlain() bool {
+	if c.TLS != (NATSTLS{}) {
+		return false
+	}
+	for text := range strings.SplitSeq(c.URL, ",") {
+		u, err := parseNATSURL(text)
+		if err != nil || u.Scheme == "tls" || u.Scheme == "wss" {
+			continue
+		}
+		address := net.ParseIP(u.Hostname())
+		local := u.Hostname() == "localhost" || address != nil && address.IsLoopback()
+		if !local && (c.Password != "" || c.Token != "" || u.User != nil) {
+			return true
+		}
+	}
+	return false
+}
+
 func parseNATSURL(text string) (*url.URL, error) {
 	text = strings.TrimSpace(text)
 	if !strings.Contains(text, "://") {

@@ -20,12 +20,18 @@ type ack struct {
 // ackReader reads the acknowledgements of one stream.
 type ackReader struct {
 	stream string
+	// domain is the JetStream domain of the stream; empty for none.
+	domain string
 	// plain is how nearly every acknowledgement begins.
 	plain []byte
 }
 
-func newAckReader(stream string) ackReader {
-	return ackReader{stream: stream, plain: []byte(`{"stream":` + strconv.Quote(stream) + `,"seq":`)}
+func newAckReader(stream, domain string) ackReader {
+	plain := `{"stream":` + strconv.Quote(stream)
+	if domain != "" {
+		plain += `,"domain":` + strconv.Quote(domain)
+	}
+	return ackReader{stream: stream, domain: domain, plain: []byte(plain + `,"seq":`)}
 }
 
 // read returns what the server answered: an acknowledgement, or why there is
@@ -42,6 +48,7 @@ func (r *ackReader) read(msg *nats.Msg) (ack, error) {
 	var answer struct {
 		Stream    string         `json:"stream"`
 		Sequence  uint64         `json:"seq"`
+		Domain    string         `json:"domain"`
 		Duplicate bool           `json:"duplicate"`
 		Error     *nats.APIError `json:"error"`
 	}
@@ -59,6 +66,10 @@ func (r *ackReader) read(msg *nats.Msg) (ack, error) {
 			What: fmt.Sprintf("stream %q answered for a subject that belongs to stream %q", answer.Stream, r.stream),
 			Fix:  "correct the subjects of the two streams, or the routes",
 		}
+	case answer.Domain != r.domain:
+		// A leaf node may have a stream of the same name: what that has stored, the
+		// stream has not.
+		return ack{}, fmt.Errorf("stream %q of JetStream domain %q acknowledged in place of that of domain %q", r.stream, answer.Domain, r.domain)
 	case answer.Sequence == 0:
 		return ack{}, fmt.Errorf("reading the acknowledgement %.100q: it has no sequence", msg.Data)
 	}

@@ -9,14 +9,14 @@ import (
 
 func TestAnswersOfTheServer(t *testing.T) {
 	t.Parallel()
-	reader := newAckReader("EVENTS")
+	reader := newAckReader("EVENTS", "")
 	for name, tc := range map[string]struct {
 		msg   nats.Msg
 		want  ack
 		check func(error) bool
 	}{
 		"plain":           {nats.Msg{Data: []byte(`{"stream":"EVENTS","seq":123}`)}, ack{sequence: 123}, nil},
-		"with a domain":   {nats.Msg{Data: []byte(`{"stream":"EVENTS","domain":"hub","seq":7}`)}, ack{sequence: 7}, nil},
+		"another domain":  {nats.Msg{Data: []byte(`{"stream":"EVENTS","domain":"leaf","seq":7}`)}, ack{}, func(err error) bool { return classify(err) == Outage }},
 		"a duplicate":     {nats.Msg{Data: []byte(`{"stream":"EVENTS","seq":5,"duplicate": true}`)}, ack{sequence: 5, duplicate: true}, nil},
 		"spread out":      {nats.Msg{Data: []byte(`{ "seq": 9, "stream": "EVENTS" }`)}, ack{sequence: 9}, nil},
 		"another stream":  {nats.Msg{Data: []byte(`{"stream":"OTHER","seq":1}`)}, ack{}, func(err error) bool { return classify(err) == Configuration }},
@@ -40,12 +40,27 @@ func TestAnswersOfTheServer(t *testing.T) {
 	}
 }
 
+func TestAnswersOfADomain(t *testing.T) {
+	t.Parallel()
+	reader := newAckReader("EVENTS", "hub")
+	for data, want := range map[string]ack{
+		`{"stream":"EVENTS","domain":"hub","seq":7}`:                   {sequence: 7},
+		`{"stream":"EVENTS","domain":"hub","seq":7,"duplicate": true}`: {sequence: 7, duplicate: true},
+		`{"stream":"EVENTS","domain":"leaf","seq":7}`:                  {},
+		`{"stream":"EVENTS","seq":7}`:                                  {},
+	} {
+		if got, err := reader.read(&nats.Msg{Data: []byte(data)}); got != want || (err == nil) != (want.sequence > 0) {
+			t.Errorf("%s reads as %+v (%v), want %+v", data, got, err, want)
+		}
+	}
+}
+
 func FuzzAnswers(f *testing.F) {
 	f.Add([]byte(`{"stream":"EVENTS","seq":123}`))
 	f.Add([]byte(`{"stream":"EVENTS","seq":18446744073709551615}`))
 	f.Add([]byte(`{"stream":"EVENTS","seq":99999999999999999999}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		reader := newAckReader("EVENTS")
+		reader := newAckReader("EVENTS", "")
 		got, err := reader.read(&nats.Msg{Data: data})
 		// The slow way must say the same as the fast one.
 		slow := ackReader{stream: "EVENTS", plain: []byte("\x00")}

@@ -93,6 +93,9 @@ func classify(err error) Class {
 	if _, ok := errors.AsType[*SubjectError](err); ok {
 		return Poison
 	}
+	if _, ok := errors.AsType[*deniedError](err); ok {
+		return Poison
+	}
 	if errors.Is(err, nats.ErrMaxPayload) || errors.Is(err, nats.ErrBadSubject) || errors.Is(err, errNoStreamForSubject) || errors.Is(err, errOtherStream) {
 		return Poison
 	}

@@ -2,6 +2,7 @@ package router
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"math"
@@ -133,6 +134,7 @@ type ledger struct {
 	nc     *nats.Conn
 	js     nats.JetStreamContext
 	stream string
+	domain string // by which the stream is asked for; empty for the server's own
 	origin Origin
 	// signer compares digests; nil believes every position. known says that the
 	// stream's state was recorded before.
@@ -194,6 +196,28 @@ func (l *ledger) info(ctx context.Context) (*nats.StreamInfo, error) {
 		return nil, fmt.Errorf("asking stream %q for its state: %w", l.stream, err)
 	}
 	return info, nil
+}
+
+// home asks for the JetStream domain of the stream; empty for none.
+func (l *ledger) home(ctx context.Context) (domain string, err error) {
+	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
+	defer cancel()
+	prefix := "$JS.API."
+	if l.domain != "" {
+		prefix = "$JS." + l.domain + ".API."
+	}
+	msg, err := l.nc.RequestWithContext(ctx, prefix+"STREAM.INFO."+l.stream, nil)
+	if err != nil {
+		return "", fmt.Errorf("asking stream %q for its domain: %w", l.stream, err)
+	}
+	// The client's type for the answer leaves the domain out.
+	var answer struct {
+		Domain string `json:"domain"`
+	}
+	if err := json.Unmarshal(msg.Data, &answer); err != nil {
+		return "", fmt.Errorf("asking stream %q for its domain: %w", l.stream, err)
+	}
+	return answer.Domain, nil
 }
 
 var errForeign = errors.New("the message has no position of this relay")

@@ -95,7 +95,11 @@ func (w *writer) repair(ctx context.Context) error {
 			continue
 		}
 		doubted = false
-		switch classify(err) {
+		class := classify(err)
+		if w.deniedToAll(err) {
+			class = Outage
+		}
+		switch class {
 		case Configuration:
 			return w.mustChange(err)
 		case Poison:
@@ -366,6 +370,7 @@ func (w *writer) ask(ctx context.Context, first, end uint64) (uint64, ack, error
 		return first, ack{}, fmt.Errorf("subscribing to the answers of stream %q: %w", w.cfg.stream, err)
 	}
 	defer func() { _ = sub.Unsubscribe() }() // fails only with the connection
+	w.forgetDenials()
 	n, err := w.sendAsking(first, end, inbox)
 	if err != nil {
 		return n, ack{}, fmt.Errorf("publishing to stream %q: %w", w.cfg.stream, err)
@@ -374,6 +379,14 @@ func (w *writer) ask(ctx context.Context, first, end uint64) (uint64, ack, error
 		var answer *nats.Msg
 		select {
 		case answer = <-answers:
+		case subject := <-w.denials:
+			w.mu.Lock()
+			n, ok := w.denies(subject, first, end)
+			w.mu.Unlock()
+			if ok {
+				return n, ack{}, fmt.Errorf("publishing to stream %q: %w", w.cfg.stream, &deniedError{subject})
+			}
+			continue
 		case <-ctx.Done():
 			return end - 1, ack{}, fmt.Errorf("publishing to stream %q: %w", w.cfg.stream, context.Cause(ctx))
 		}
@@ -388,6 +401,17 @@ func (w *writer) ask(ctx context.Context, first, end uint64) (uint64, ack, error
 			err = fmt.Errorf("publishing to stream %q: %w", w.cfg.stream, w.explainNoResponders(ctx, n))
 		}
 		return n, got, err
+	}
+}
+
+// forgetDenials forgets what was refused before.
+func (w *writer) forgetDenials() {
+	for {
+		select {
+		case <-w.denials:
+		default:
+			return
+		}
 	}
 }
 

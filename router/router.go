@@ -147,6 +147,7 @@ func New(nc *nats.Conn, cfg Config) (*Router, error) {
 	for _, stream := range cfg.Streams {
 		w := newWriter(nc, js, writerConfig{
 			stream:           stream.Name,
+			domain:           cfg.Domain,
 			shared:           stream.Shared,
 			origin:           cfg.Origin,
 			maxInFlight:      cfg.MaxInFlight,
@@ -197,6 +198,7 @@ func (r *Router) Run(ctx context.Context) error {
 	}
 	changes := r.nc.StatusChanged(nats.DISCONNECTED, nats.RECONNECTING, nats.CLOSED)
 	defer r.nc.RemoveStatusListener(changes)
+	defer r.hearDenials()()
 	group.Go(func() error {
 		for {
 			select {

@@ -56,6 +56,9 @@ type writer struct {
 	// the window moved or flows again; drained tells a repair that the last
 	// answer came in. Each has capacity 1 and is never closed.
 	broken, space, drained chan struct{}
+	// denials are subjects that the server has just refused; it is never closed, and
+	// one that finds it full is left out.
+	denials chan string
 
 	mu       sync.Mutex      // guards everything below
 	ring     []flight        // flight n is at n % len(ring)
@@ -76,6 +79,7 @@ type writer struct {
 	flows    bool            // false while the window is under repair
 	cause    error           // why it is
 	held     error           // what was last said about that
+	denied   map[string]bool // subjects that were refused since something was stored
 	created  time.Time       // the stream's creation
 	reached  reached         // everything before base
 	skip     skip            // what a replay brings although the stream has it
@@ -105,6 +109,7 @@ type reached struct {
 
 type writerConfig struct {
 	stream           string
+	domain           string
 	shared           bool
 	origin           Origin
 	maxInFlight      int
@@ -127,12 +132,13 @@ func newWriter(nc *nats.Conn, js nats.JetStreamContext, cfg writerConfig) *write
 	}
 	return &writer{
 		cfg:     cfg,
-		ledger:  ledger{nc: nc, js: js, stream: cfg.stream, origin: cfg.origin, signer: newSigner(cfg.stream, cfg.origin.Key), lookBack: back},
+		ledger:  ledger{nc: nc, js: js, stream: cfg.stream, domain: cfg.domain, origin: cfg.origin, signer: newSigner(cfg.stream, cfg.origin.Key), lookBack: back},
 		signer:  newSigner(cfg.stream, cfg.origin.Key),
-		acks:    newAckReader(cfg.stream),
+		acks:    newAckReader(cfg.stream, ""),
 		broken:  make(chan struct{}, 1),
 		space:   make(chan struct{}, 1),
 		drained: make(chan struct{}, 1),
+		denials: make(chan string, 16),
 		ring:    make([]flight, cfg.maxInFlight),
 	}
 }
@@ -414,6 +420,7 @@ func (w *writer) done(f *flight, sequence uint64) {
 	} else {
 		w.journal.Add(f.ev)
 	}
+	w.denied = nil
 	w.cfg.observer.Settled(f.ticket, outcome, f.ev, time.Since(f.sent))
 	*f = flight{}
 }

@@ -386,6 +386,18 @@ func (d *delays) failures() string {
 	return strings.Join(d.failed, "\n")
 }
 
+// The stream's own domain acknowledges, and no stream of that name elsewhere.
+func TestEventsOfADomainAreStored(t *testing.T) {
+	r := newRig(t, nats.StreamConfig{}, func(o *server.Options) { o.JetStreamDomain = "hub" })
+	r.start(nil)
+	r.publish(at(100, 0), at(100, 1))
+	r.awaitOutcomes(2)
+	r.wantIDs("id-100-0", "id-100-1")
+	if got := r.router.ordered[0].acks.domain; got != "hub" {
+		t.Errorf("the stream's domain is %q", got)
+	}
+}
+
 // What the servers refuse goes to the delay table with the later events of its
 // key, and the rest flows on in order.
 func TestPoisonLeavesTheStreamWithItsKey(t *testing.T) {
@@ -404,6 +416,11 @@ func TestPoisonLeavesTheStreamWithItsKey(t *testing.T) {
 			stream: nats.StreamConfig{MaxMsgsPerSubject: 2, Discard: nats.DiscardNew, DiscardNewPerSubject: true},
 			spoil:  func(ev *event.Event) { ev.Type = "order.first" },
 			says:   "maximum messages per subject exceeded",
+		},
+		"on a subject that the user may not publish to": {
+			server: mayPublish(nil, []string{"events.order.secret"}),
+			spoil:  func(ev *event.Event) { ev.Type = "order.secret" },
+			says:   `permits this user no message on subject "events.order.secret"`,
 		},
 		"more headers than a message may have": {
 			server: func(o *server.Options) { o.MaxPayload = 8 << 20 },
@@ -445,6 +462,38 @@ func TestPoisonLeavesTheStreamWithItsKey(t *testing.T) {
 			}
 			t.Error("nothing was behind it in ten rounds, want id-100-6, which has its key")
 		})
+	}
+}
+
+// mayPublish has the server let everybody publish on these subjects only.
+func mayPublish(allow, deny []string) func(*server.Options) {
+	return func(o *server.Options) {
+		o.Users = []*server.User{{Username: "u", Password: "p", Permissions: &server.Permissions{
+			Publish: &server.SubjectPermission{Allow: allow, Deny: deny},
+		}}}
+		o.NoAuthUser = "u"
+	}
+}
+
+// A permission that lacks for every subject is everybody's: the stream is paused, and
+// the events do not go to the delay table one by one.
+func TestPermissionThatLacksForAllPausesTheStream(t *testing.T) {
+	r := newRig(t, nats.StreamConfig{}, mayPublish([]string{"$JS.>", "_INBOX.>"}, nil))
+	r.start(nil)
+	for i := range 10 {
+		ev := at(100, uint32(i))
+		ev.Type = fmt.Sprintf("order.n%d", i)
+		r.publish(ev)
+	}
+	r.await("the stream is paused for the permission", func() bool {
+		r.outcomes.mu.Lock()
+		defer r.outcomes.mu.Unlock()
+		return strings.Contains(strings.Join(r.outcomes.held, "\n"), "permits this user no message")
+	})
+	r.delays.mu.Lock()
+	defer r.delays.mu.Unlock()
+	if failed := len(r.delays.failed); failed >= maxDenied {
+		t.Errorf("%d events have failed before the stream was paused, want fewer than %d", failed, maxDenied)
 	}
 }
 

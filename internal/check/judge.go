@@ -29,6 +29,9 @@ func Judge(facts *Facts, cfg config.Config, schemaVersion int) Results {
 		j.slots(facts)
 	}
 	if facts.Scope.has(ScopeNATS) {
+		if j.cfg.NATS.SecretsInPlain() {
+			j.warn("nats_plain", "", "credentials go to NATS over a connection without TLS; use tls:// in nats.url")
+		}
 		j.streams(facts.Streams)
 	}
 	return j.results

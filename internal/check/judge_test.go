@@ -73,6 +73,9 @@ func TestJudge_FindsWhatIsWrong(t *testing.T) {
 		"without failover": {func(_ *Facts, c *config.Config) { c.Failover = true }, "slot_failover", Warn, "without failover", false},
 		"no WAL limit":     {func(f *Facts, _ *config.Config) { f.Server.KeepSize = -1 }, "slot_wal_limit", Warn, "max_slot_wal_keep_size is not set", false},
 
+		"NATS password in plain": {func(_ *Facts, c *config.Config) {
+			c.NATS.URL, c.NATS.User, c.NATS.Password = "nats://127.0.0.1,nats://nats.example.org:4222", "u", "p"
+		}, "nats_plain", Warn, "credentials go to NATS over a connection without TLS", false},
 		"no schema":    {func(f *Facts, _ *config.Config) { f.Schema = Schema{} }, "schema_missing", Fail, "the schema walrelay does not exist", true},
 		"no rights":    {func(f *Facts, _ *config.Config) { f.Schema.Writable = false }, "schema_rights", Fail, `role "relay" may not use the tables`, false},
 		"old schema":   {func(f *Facts, _ *config.Config) { f.Schema.Version = 3 }, "schema_old", Fail, "is at version 3, and this walrelay needs 7", true},

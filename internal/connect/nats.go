@@ -88,6 +88,12 @@ func options(c config.NATS) ([]nats.Option, error) {
 		}
 		options = append(options, nkey)
 	}
+	if c.InboxPrefix != "" {
+		options = append(options, nats.CustomInboxPrefix(c.InboxPrefix))
+	}
+	if c.TLS.HandshakeFirst {
+		options = append(options, nats.TLSHandshakeFirst())
+	}
 	if c.TLS.CAFile != "" {
 		options = append(options, nats.RootCAs(c.TLS.CAFile))
 	}

@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats-server/v2/server"
+
 	"github.com/jackc/pgx/v5"
 	"github.com/nats-io/nats.go"
 )
@@ -283,5 +285,44 @@ func TestRun_BlockedStandardError(t *testing.T) {
 		t.Error("the relay does not end")
 		_ = cmd.Process.Kill()
 		<-ended
+	}
+}
+
+// A relay needs these permissions of NATS, and no others.
+func TestIsolation_PermissionsOfNATS(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t, shared)
+	user := func(name string, publish *server.SubjectPermission) *server.User {
+		return &server.User{Username: name, Password: "secret", Permissions: &server.Permissions{
+			Publish: publish, Subscribe: &server.SubjectPermission{Allow: []string{"_INBOX.>"}},
+		}}
+	}
+	run := []string{"events.>", "$JS.API.STREAM.INFO.EVENTS", "$JS.API.STREAM.MSG.GET.EVENTS", "$JS.API.STREAM.NAMES"}
+	init := append([]string{"$JS.API.STREAM.CREATE.EVENTS"}, run...)
+	e.server.Configure(func(o *server.Options) {
+		o.Users = []*server.User{
+			{Username: "admin", Password: "secret"},
+			user("init", &server.SubjectPermission{Allow: init}),
+			user("relay", &server.SubjectPermission{Allow: run, Deny: []string{"events.secret"}}),
+		}
+		o.NoAuthUser = "admin"
+	})
+	e.server.Stop()
+	if err := e.server.Restart(); err != nil {
+		t.Fatal(err)
+	}
+	e.environ = []string{"WALRELAY_NATS_USER=init", "WALRELAY_NATS_PASSWORD=secret"}
+	e.init()
+	e.environ = []string{"WALRELAY_NATS_USER=relay", "WALRELAY_NATS_PASSWORD=secret"}
+	r := e.run()
+	e.insert(3)
+	execSQL(t, e.postgresURL, "INSERT INTO outbox (id, event_type, source) VALUES ('00000000-0000-0000-0000-00000000beef', 'secret', '/e2e')")
+	e.insert(3)
+	e.awaitMessages("EVENTS", 6)
+	e.awaitError("00000000-0000-0000-0000-00000000beef", "retrying", `permits this user no message on subject "events.secret"`)
+	r.awaitReady()
+	r.kill()
+	if out := e.repair(0); !strings.Contains(out, "nothing is missing") {
+		t.Errorf("repair says %s", out)
 	}
 }
