@@ -11,6 +11,7 @@ import (
 	"github.com/walrelay/walrelay/internal/check"
 	"github.com/walrelay/walrelay/internal/problem"
 	"github.com/walrelay/walrelay/internal/provision"
+	"github.com/walrelay/walrelay/internal/recovery"
 	"github.com/walrelay/walrelay/internal/relay"
 	"github.com/walrelay/walrelay/internal/restore"
 	"github.com/walrelay/walrelay/internal/web"
@@ -39,6 +40,10 @@ type (
 	StreamRepair = restore.StreamRepair
 	// MissingEvent is an event that a stream has lost.
 	MissingEvent = restore.MissingEvent
+	// RecoverOptions say what [Recover] does, and RecoverReport what it has found.
+	RecoverOptions = recovery.Options
+	// RecoverReport is described with [RecoverOptions].
+	RecoverReport = recovery.Report
 	// IncompleteError says that a repair would not bring everything back.
 	IncompleteError = restore.IncompleteError
 )
@@ -104,6 +109,15 @@ func (r *Relay) Handler() http.Handler {
 // unless that is accepted, and others, as that of [Setup].
 func Repair(ctx context.Context, cfg Config, options RepairOptions) (RepairReport, error) {
 	return restore.Repair(ctx, cfg, options)
+}
+
+// Recover re-emits the rows of the outbox tables that have no outcome and that the
+// slot does not read, such as those from before the first [Setup] or from while there
+// was no slot. A relay publishes them, in the order in which they were created. It
+// blocks until the relay has settled what is in the WAL, unless in a dry run, may be
+// interrupted at any time and called again. The error is that of [Setup].
+func Recover(ctx context.Context, cfg Config, options RecoverOptions) (RecoverReport, error) {
+	return recovery.Recover(ctx, cfg, options)
 }
 
 // Setup makes what a relay needs and does not exist: the schema walrelay, the

@@ -406,7 +406,9 @@ func (d *Decoder) rawRow(position event.Position, h *head, content []byte) (Chan
 		rowErr.Position = position
 		return Change{Kind: Insert, Event: ev, Raw: &Raw{Kind: RawRow, Content: bytes.Clone(content)}}, rowErr
 	}
-	// Its time has come, or it would not have been re-emitted.
-	ev.ScheduledAt = time.Time{}
+	if h.origin != "" {
+		// Its time has come, or it would not have left the delay table.
+		ev.ScheduledAt = time.Time{}
+	}
 	return Change{Kind: Insert, Event: ev}, nil
 }

@@ -12,7 +12,7 @@ import (
 )
 
 func newInitCommand() *cobra.Command {
-	var printSQL bool
+	var printSQL, withExisting bool
 	cmd := &cobra.Command{
 		Use:   "init",
 		Short: "Create what walrelay needs in Postgres and NATS",
@@ -22,8 +22,12 @@ NATS. What exists is checked and left as it is, so init may be run again.`,
 		Args: cobra.NoArgs,
 	}
 	cmd.Flags().BoolVar(&printSQL, "print-sql", false, "print the SQL for Postgres instead, for somebody else to run in psql")
+	cmd.Flags().BoolVar(&withExisting, "with-existing", false, "then publish the rows that the outbox tables have already, as \"walrelay recover --yes\" does")
 	source := addConfigFlags(cmd)
 	cmd.RunE = source.command(func(ctx context.Context, cfg walrelay.Config) error {
+		if printSQL && withExisting {
+			return &usageError{"--print-sql and --with-existing cannot be used together: the printed SQL publishes nothing"}
+		}
 		if printSQL {
 			script, err := walrelay.PrintSQL(cfg)
 			if err != nil {
@@ -34,7 +38,17 @@ NATS. What exists is checked and left as it is, so init may be run again.`,
 		}
 		report, err := walrelay.Setup(ctx, cfg)
 		printReport(cmd, report)
-		return err
+		if err != nil || !withExisting {
+			return err
+		}
+		found, err := walrelay.Recover(ctx, cfg, walrelay.RecoverOptions{
+			Waiting: func(running bool) { fmt.Fprintln(cmd.ErrOrStderr(), waitingText(running)) },
+		})
+		if err != nil {
+			return err
+		}
+		printRecovery(cmd, found, true)
+		return nil
 	})
 	return cmd
 }

@@ -56,7 +56,7 @@ func newRootCommand() *cobra.Command {
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
-	root.AddCommand(newInitCommand(), newRunCommand(), newDelayedCommand(), newRepairCommand(), newDemoCommand(),
+	root.AddCommand(newInitCommand(), newRunCommand(), newDelayedCommand(), newRepairCommand(), newRecoverCommand(), newDemoCommand(),
 		newBenchCommand(), newBenchServerCommand(), newVersionCommand())
 	return root
 }
