@@ -199,7 +199,7 @@ func (h *head) schedule(ev *event.Event) error {
 	}
 	if h.maxRetries != nil {
 		if *h.maxRetries < 0 || *h.maxRetries > math.MaxInt32 {
-			return fmt.Errorf("max_retries: %d is no number of retries; write an integer from 0 to 2147483647, or null for the default", *h.maxRetries)
+			return fmt.Errorf("max_retries: %d is not a number of retries; write an integer from 0 to 2147483647, or null for the default", *h.maxRetries)
 		}
 		ev.MaxRetries = int(*h.maxRetries)
 	}
@@ -247,7 +247,7 @@ func (d *Decoder) parse(ev *event.Event, content []byte) error {
 	if ev.Time != "" {
 		at, err := time.Parse(time.RFC3339Nano, ev.Time)
 		if err != nil {
-			return fmt.Errorf("time: %q is no time as RFC 3339 writes it", clip(ev.Time))
+			return fmt.Errorf("time: %q is not an RFC 3339 time", clip(ev.Time))
 		}
 		ev.Time = at.UTC().Format(time.RFC3339Nano)
 	}
@@ -263,7 +263,7 @@ func (d *Decoder) parse(ev *event.Event, content []byte) error {
 func parseData(ev *event.Event, data, encoded gjson.Result) error {
 	if encoded.Exists() {
 		if encoded.Type != gjson.String || data.Exists() {
-			return errors.New("data_base64: it is no JSON string, or set together with data")
+			return errors.New("data_base64: it is not a JSON string, or set together with data")
 		}
 		var err error
 		if ev.Data, err = base64.StdEncoding.DecodeString(encoded.Str); err != nil {
@@ -283,7 +283,7 @@ func parseData(ev *event.Event, data, encoded gjson.Result) error {
 	case data.Type == gjson.String:
 		ev.Data = []byte(data.Str)
 	default:
-		return fmt.Errorf("data: it is no JSON string, but the content type is %s", clip(ev.DataContentType))
+		return fmt.Errorf("data: it is not a JSON string, but the content type is %s", clip(ev.DataContentType))
 	}
 	return nil
 }
@@ -302,7 +302,7 @@ func attributeOf(ev *event.Event, name string) *string {
 // takeText takes the value of a member that is a text.
 func takeText(to *string, name string, value gjson.Result) error {
 	if value.Type != gjson.String {
-		return fmt.Errorf("%s: it is no JSON string", name)
+		return fmt.Errorf("%s: it is not a JSON string", name)
 	}
 	*to = value.Str
 	return nil
@@ -337,7 +337,7 @@ func valid(content []byte) bool {
 	return gjson.ValidBytes(content)
 }
 
-var errNoObject = errors.New("it is no JSON object")
+var errNoObject = errors.New("it is not a JSON object")
 
 // rawColumn is a column of a row that was kept as it was.
 type rawColumn struct {
@@ -377,7 +377,7 @@ func (d *Decoder) raw(rel *relation) *Raw {
 func (d *Decoder) rawRow(position event.Position, h *head, content []byte) (Change, error) {
 	mapping, ok := d.tables[tableName{h.schema, h.table}]
 	if !ok {
-		return d.undecodable(position, h, RawRow, content, fmt.Errorf("table %s.%s is no outbox table any more", h.schema, h.table))
+		return d.undecodable(position, h, RawRow, content, fmt.Errorf("table %s.%s is not an outbox table any more", h.schema, h.table))
 	}
 	var columns []rawColumn
 	if err := json.Unmarshal(content, &columns); err != nil {

@@ -217,9 +217,9 @@ func TestDecode_EmittedBytes(t *testing.T) {
 func TestDecode_EmittedRowThatIsNoEventIsKept(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct{ head, content, want string }{
-		{`{}`, "hello", "no JSON object"},
-		{`{}`, "[]", "no JSON object"},
-		{`{}`, "", "no JSON object"},
+		{`{}`, "hello", "not a JSON object"},
+		{`{}`, "[]", "not a JSON object"},
+		{`{}`, "", "not a JSON object"},
 		{`{}`, `{"id":"1","source":"/s"}`, "type"},
 		{`{}`, `{"id":"","type":"t","source":"/s"}`, "id"},
 		{`{}`, `{"id":5,"type":"t","source":"/s"}`, "id"},
@@ -234,7 +234,7 @@ func TestDecode_EmittedRowThatIsNoEventIsKept(t *testing.T) {
 		{`{"failures":"x"}`, `{"id":"1","type":"t","source":"/s"}`, "failures"},
 		{`{"scheduled_at":"never"}`, `{"id":"1","type":"t","source":"/s"}`, "scheduled_at"},
 		{`{"content_bytes":"x"}`, `{"id":"1","type":"t","source":"/s"}`, "bytea"},
-		{`{"kind":"row","table_schema":"public","table_name":"gone"}`, "[]", "no outbox table"},
+		{`{"kind":"row","table_schema":"public","table_name":"gone"}`, "[]", "not an outbox table"},
 		{`{"kind":"row","table_schema":"public","table_name":"outbox"}`, "{", "cannot be read"},
 	} {
 		d := newEmittedDecoder(t)

@@ -23,9 +23,9 @@ func (r *row) extensions() error {
 	var object map[string]json.RawMessage
 	if err := json.Unmarshal(value, &object); err != nil {
 		if fault, ok := errors.AsType[*json.SyntaxError](err); ok {
-			return fmt.Errorf("it is no JSON object: %w", fault)
+			return fmt.Errorf("it is not a JSON object: %w", fault)
 		}
-		return errors.New(`it is no JSON object; write one, such as {"traceparent": "00-…"}`)
+		return errors.New(`it is not a JSON object; write one, such as {"traceparent": "00-…"}`)
 	}
 	return appendExtensions(r.ev, object)
 }
@@ -73,7 +73,7 @@ func extensionValue(value json.RawMessage) (text string, bare bool, err error) {
 		return string(value), true, nil
 	case '"':
 		if err := json.Unmarshal(value, &text); err != nil {
-			return "", false, fmt.Errorf("it is no JSON string: %w", err)
+			return "", false, fmt.Errorf("it is not a JSON string: %w", err)
 		}
 		return text, false, nil
 	case '{', '[':
@@ -81,7 +81,7 @@ func extensionValue(value json.RawMessage) (text string, bare bool, err error) {
 	}
 	n, err := strconv.ParseInt(string(value), 10, 32)
 	if err != nil {
-		return "", false, fmt.Errorf("%s is no 32-bit integer; write it as a string", clip(value))
+		return "", false, fmt.Errorf("%s is not a 32-bit integer; write it as a string", clip(value))
 	}
 	return strconv.FormatInt(n, 10), true, nil
 }

@@ -297,7 +297,7 @@ func (r *row) retries() error {
 	}
 	n, err := strconv.ParseInt(string(value), 10, 32)
 	if err != nil || n < 0 {
-		return fmt.Errorf("%s is no number of retries; write an integer from 0 to 2147483647, or null for the default", clip(value))
+		return fmt.Errorf("%s is not a number of retries; write an integer from 0 to 2147483647, or null for the default", clip(value))
 	}
 	r.ev.MaxRetries = int(n)
 	return nil

@@ -27,7 +27,7 @@ type Rows struct {
 func (d *Decoder) Rows(schema, table string, columns []Column) (*Rows, error) {
 	mapping, ok := d.tables[tableName{schema, table}]
 	if !ok {
-		return nil, fmt.Errorf("table %s.%s is no outbox table", schema, table)
+		return nil, fmt.Errorf("table %s.%s is not an outbox table", schema, table)
 	}
 	rel := &relation{schema: schema, name: table}
 	for _, c := range columns {

@@ -1,6 +1,7 @@
 package router
 
 import (
+	"bytes"
 	"errors"
 	"testing"
 
@@ -64,6 +65,9 @@ func FuzzAnswers(f *testing.F) {
 		got, err := reader.read(&nats.Msg{Data: data})
 		// The slow way must say the same as the fast one.
 		slow := ackReader{stream: "EVENTS", plain: []byte("\x00")}
+		if bytes.HasPrefix(data, slow.plain) {
+			t.Skip("it is the fast way here, too")
+		}
 		want, wantErr := slow.read(&nats.Msg{Data: data})
 		if got != want || (err == nil) != (wantErr == nil) {
 			t.Fatalf("%q reads as %+v (%v), and as JSON as %+v (%v)", data, got, err, want, wantErr)

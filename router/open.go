@@ -44,7 +44,7 @@ func (w *writer) open(ctx context.Context, recorded *StreamState) error {
 	if err != nil {
 		return err
 	}
-	w.hold(nil)
+	w.pause(nil)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.acks = newAckReader(w.cfg.stream, domain)
@@ -126,7 +126,7 @@ func (w *writer) readLedger(ctx context.Context, sequence uint64) (reading, erro
 		default:
 			err = doubt
 		}
-		w.hold(err)
+		w.pause(err)
 		if err := backoff.Wait(ctx); err != nil {
 			return reading{}, fmt.Errorf("reading stream %q: %w", w.cfg.stream, err)
 		}

@@ -174,7 +174,7 @@ func New(nc *nats.Conn, cfg Config) (*Router, error) {
 }
 
 // Open finds out what every stream has. It blocks until all have answered;
-// those that do not are held. recorded is what is known of the streams from
+// those that do not are paused. recorded is what is known of the streams from
 // runs before. A *[problem.Problem] says that retrying is of no use.
 func (r *Router) Open(ctx context.Context, recorded map[string]StreamState) error {
 	group, ctx := errgroup.WithContext(ctx)
@@ -219,7 +219,7 @@ func (r *Router) Run(ctx context.Context) error {
 
 // Publish takes an event. It returns when the event is sent or has its
 // outcome, and blocks while the window of its stream is full or the stream is
-// held, until the context ends. It does not take the event when it has to wait
+// paused, until the context ends. It does not take the event when it has to wait
 // behind another ([ErrBlocked]), or cannot be published for a reason of its own
 // (*[EventError] of class [Poison]): nothing that comes after it may be
 // published then before it has another outcome. Not safe for concurrent use

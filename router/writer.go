@@ -52,8 +52,8 @@ type writer struct {
 	sub    *nats.Subscription
 	prefix string // of the reply subjects; the epoch follows and, in a shared stream, the number
 
-	// broken tells run that the window needs repair; space tells Publish that
-	// the window moved or flows again; drained tells a repair that the last
+	// broken tells run that the window needs a resync; space tells Publish that
+	// the window moved or flows again; drained tells a resync that the last
 	// answer came in. Each has capacity 1 and is never closed.
 	broken, space, drained chan struct{}
 	// denials are subjects that the server has just refused; it is never closed, and
@@ -76,9 +76,9 @@ type writer struct {
 	underWay int             // how many batches have flights without an outcome
 	ended    uint64          // the number of the last batch of which one had its outcome
 	batchID  uint64          // the number of the last batch that was sent
-	flows    bool            // false while the window is under repair
+	flows    bool            // false during a resync
 	cause    error           // why it is
-	held     error           // what was last said about that
+	paused   error           // what was last said about that
 	denied   map[string]bool // subjects that were refused since something was stored
 	created  time.Time       // the stream's creation
 	reached  reached         // everything before base
@@ -144,7 +144,7 @@ func newWriter(nc *nats.Conn, js nats.JetStreamContext, cfg writerConfig) *write
 }
 
 // publish takes an event and sends it. It blocks while the window is full or
-// under repair, until the context ends. Not safe for concurrent use with
+// during a resync, until the context ends. Not safe for concurrent use with
 // itself.
 func (w *writer) publish(ctx context.Context, taken Flight, target *Target) error {
 	ev := taken.Event
@@ -435,7 +435,7 @@ func (w *writer) settleStored() {
 	w.settle(end)
 }
 
-// fail stops the flow and asks for a repair. The first cause is kept: what
+// fail stops the flow and asks for a resync. The first cause is kept: what
 // follows it is its consequence.
 func (w *writer) fail(err error) {
 	if !w.flows {
@@ -455,15 +455,15 @@ func (w *writer) interrupted() {
 	}
 }
 
-// hold says that the stream is held, and why, once for each reason.
-func (w *writer) hold(err error) {
-	if w.held != nil && err != nil && w.held.Error() == err.Error() {
+// pause says that the stream is paused, and why, once for each reason.
+func (w *writer) pause(err error) {
+	if w.paused != nil && err != nil && w.paused.Error() == err.Error() {
 		return
 	}
-	if w.held == nil && err == nil {
+	if w.paused == nil && err == nil {
 		return
 	}
-	w.held = err
+	w.paused = err
 	w.cfg.observer.Paused(w.cfg.stream, err)
 }
 

@@ -57,7 +57,7 @@ func checkState(state retry.State) error {
 	case "", retry.Scheduled, retry.Retrying, retry.Held, retry.Failed, retry.Discarded:
 		return nil
 	}
-	return &usageError{fmt.Sprintf("--state: %q is no state; there are scheduled, retrying, held, failed and discarded", state)}
+	return &usageError{fmt.Sprintf("--state: %q is not a state; there are scheduled, retrying, held, failed and discarded", state)}
 }
 
 // withDelayed runs do on a connection to the database.

@@ -19,7 +19,7 @@ func newLogger(cfg walrelay.Config, w io.Writer) (zerolog.Logger, error) {
 	cfg = cfg.WithDefaults()
 	level, err := zerolog.ParseLevel(cfg.Log.Level)
 	if err != nil {
-		return zerolog.Nop(), &walrelay.ConfigError{Key: "log.level", Problem: fmt.Sprintf("%q is no level", cfg.Log.Level)}
+		return zerolog.Nop(), &walrelay.ConfigError{Key: "log.level", Problem: fmt.Sprintf("%q is not a level", cfg.Log.Level)}
 	}
 	file, ok := w.(*os.File)
 	terminal := ok && isatty.IsTerminal(file.Fd())

@@ -363,9 +363,9 @@ func TestBadInputHasAnOutcome(t *testing.T) {
 		{"event_type, source, scheduled_at", "'a', '/e2e', now() + interval '1000 years'", "scheduled", ""},
 		{"event_type, source, scheduled_at", "'a', '/e2e', 'infinity'", "failed", "infinity never comes"},
 		{"event_type, source, scheduled_at", "'a', '/e2e', '-infinity'", "published", ""},
-		{"event_type, source, max_retries", "'a', '/e2e', -1", "failed", "-1 is no number of retries"},
+		{"event_type, source, max_retries", "'a', '/e2e', -1", "failed", "-1 is not a number of retries"},
 		{"event_type, source, max_retries", "'a', '/e2e', 2147483647", "published", ""},
-		{"event_type, source, extensions", "'a', '/e2e', '[1]'", "failed", "it is no JSON object"},
+		{"event_type, source, extensions", "'a', '/e2e', '[1]'", "failed", "it is not a JSON object"},
 		{"event_type, source, extensions", `'a', '/e2e', '{"Bad-Name": 1}'`, "failed", "lower-case letters and digits only"},
 		{"event_type, source, data", "'a', '/e2e', to_jsonb(repeat('x', 3000000))", "retrying", "maximum payload exceeded"},
 		{"event_type, source", "'', '/e2e'", "failed", "null or empty"},
@@ -708,13 +708,13 @@ func TestDelayedCommands(t *testing.T) {
 			}
 		}
 	}
-	check(0, []string{"000000000001  a.later  scheduled  2100-01-02T03:04:05Z  0         k", "000000000002  a.bad", "-2 is no number of retries"}, "list")
+	check(0, []string{"000000000001  a.later  scheduled  2100-01-02T03:04:05Z  0         k", "000000000002  a.bad", "-2 is not a number of retries"}, "list")
 	check(0, []string{"000000000003", "there are more; see them with --page 2"}, "list", "--state", "failed", "--limit", "1")
 	check(0, []string{"000000000002"}, "list", "--state", "failed", "--limit", "1", "--page", "2")
 	check(2, []string{"pages count from 1"}, "list", "--page", "0")
 	check(0, []string{`"state":"failed"`, `"type":"b.bad"`}, "list", "--json", "--type", "b.bad")
-	check(2, []string{`"lost" is no state`}, "list", "--state", "lost")
-	check(0, []string{"attempts  1", "failed    20", "column max_retries: -1 is no number of retries", `["event_type",25,"a.bad"]`}, "show", "00000000-0000-0000-0000-000000000002")
+	check(2, []string{`"lost" is not a state`}, "list", "--state", "lost")
+	check(0, []string{"attempts  1", "failed    20", "column max_retries: -1 is not a number of retries", `["event_type",25,"a.bad"]`}, "show", "00000000-0000-0000-0000-000000000002")
 	check(0, []string{`"content": [`}, "show", "--json", "00000000-0000-0000-0000-000000000002")
 	check(1, []string{"no delayed event has the id"}, "show", "nothing")
 	check(2, []string{"name an event by its id"}, "redrive")

@@ -166,7 +166,7 @@ func (o *outboxRows) table(ctx context.Context, entry journalled) (*outboxTable,
 	case name.Schema == "pg_catalog":
 		t.fault = "it was emitted without a row (pg_logical_emit_message)"
 	default:
-		t.fault = fmt.Sprintf("table %s is no outbox table any more", name)
+		t.fault = fmt.Sprintf("table %s is not an outbox table any more", name)
 	}
 	if err != nil {
 		return nil, err

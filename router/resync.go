@@ -20,7 +20,7 @@ func (w *writer) run(ctx context.Context) error {
 	ticker, idle := time.NewTicker(w.cfg.ackTimeout/4), time.NewTicker(lookInterval)
 	defer ticker.Stop()
 	defer idle.Stop()
-	looked := uint64(0)
+	probed := uint64(0)
 	for {
 		select {
 		case <-ctx.Done():
@@ -28,9 +28,9 @@ func (w *writer) run(ctx context.Context) error {
 		case <-ticker.C:
 			w.expire()
 		case <-idle.C:
-			looked = w.look(looked)
+			probed = w.probeIdle(probed)
 		case <-w.broken:
-			if err := w.repair(ctx); err != nil {
+			if err := w.resync(ctx); err != nil {
 				if isDone(ctx) {
 					return nil
 				}
@@ -52,25 +52,25 @@ func (w *writer) expire() {
 // lookInterval is how often a stream to which nothing is published is read.
 const lookInterval = 10 * time.Second
 
-var errLook = errors.New("nothing was published for a while")
+var errIdle = errors.New("nothing was published for a while")
 
-// look asks for a repair of a window that is empty and has been so since the
+// probeIdle asks for a resync of a window that is empty and has been so since the
 // last look, which returned the number of the next flight then. There is nothing
-// to repair, but it reads the stream: whoever waits for the next event to find
+// to resync, but it reads the stream: whoever waits for the next event to find
 // out that the stream is gone would find out when it hurts.
-func (w *writer) look(last uint64) uint64 {
+func (w *writer) probeIdle(last uint64) uint64 {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if !w.cfg.shared && w.base == w.next && w.next == last {
-		w.fail(errLook)
+		w.fail(errIdle)
 	}
 	return w.next
 }
 
-// repair brings the window back in order: it waits for the answers under way,
+// resync brings the window back in order: it waits for the answers under way,
 // reads what the stream has, sends the first event that is missing alone until
 // it is stored, and then the rest.
-func (w *writer) repair(ctx context.Context) error {
+func (w *writer) resync(ctx context.Context) error {
 	w.awaitAnswers(ctx)
 	w.mu.Lock()
 	cause := w.cause
@@ -79,7 +79,7 @@ func (w *writer) repair(ctx context.Context) error {
 	backoff := retry.NewBackoff(50*time.Millisecond, 5*time.Second)
 	doubted := false
 	for {
-		if err := w.resync(ctx); err != nil {
+		if err := w.reconcile(ctx); err != nil {
 			return err
 		}
 		err := w.probe(ctx)
@@ -101,9 +101,9 @@ func (w *writer) repair(ctx context.Context) error {
 		}
 		switch class {
 		case Configuration:
-			return w.mustChange(err)
+			return w.asProblem(err)
 		case Poison:
-			if err := w.expel(ctx, err); err != nil {
+			if err := w.evict(ctx, err); err != nil {
 				return err
 			}
 			backoff.Reset()
@@ -111,19 +111,19 @@ func (w *writer) repair(ctx context.Context) error {
 		case Outage:
 		}
 		if !errors.Is(err, errWrongLastSequence) {
-			w.hold(err)
+			w.pause(err)
 		}
 		if err := backoff.Wait(ctx); err != nil {
 			return err
 		}
 	}
-	w.hold(nil)
+	w.pause(nil)
 	w.resume()
 	return nil
 }
 
-// mustChange says that somebody has to change something, if err does not.
-func (w *writer) mustChange(err error) error {
+// asProblem says that somebody has to change something, if err does not.
+func (w *writer) asProblem(err error) error {
 	if _, ok := problem.Find(err); ok {
 		return err
 	}
@@ -134,11 +134,11 @@ func (w *writer) mustChange(err error) error {
 	}
 }
 
-// expel gives the first flight, which cannot be published, to the delay, and
+// evict gives the first flight, which cannot be published, to the delay, and
 // with it the later ones of its key. A batch goes as a whole, or is split. One
 // with an id that the stream remembers is split in any case: it may be all
 // stored, with its acknowledgement lost, and sent alone its events find out.
-func (w *writer) expel(ctx context.Context, reason error) error {
+func (w *writer) evict(ctx context.Context, reason error) error {
 	w.mu.Lock()
 	first := w.base
 	refused := w.batchEnd(first)
@@ -200,9 +200,9 @@ func (w *writer) unanswered() bool {
 	return w.heard < w.sent
 }
 
-// resync voids every answer under way, reads what the stream has, and gives
+// reconcile voids every answer under way, reads what the stream has, and gives
 // the outcome to the flights that it has. The others close ranks.
-func (w *writer) resync(ctx context.Context) error {
+func (w *writer) reconcile(ctx context.Context) error {
 	w.mu.Lock()
 	known, refused := w.reached.sequence, w.refused
 	w.begin()
@@ -301,7 +301,7 @@ func (w *writer) confirm(ctx context.Context, r reading) (foreign uint64, err er
 		}
 	}
 	w.mu.Unlock()
-	// Nobody else changes the flights while the window is under repair.
+	// Nobody else changes the flights during a resync.
 	for _, s := range suspects {
 		position, err := w.ledger.position(ctx, s.sequence)
 		switch {
