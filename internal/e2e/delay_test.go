@@ -721,7 +721,7 @@ func TestDelayedCommands(t *testing.T) {
 	check(2, []string{"not both"}, "redrive", "--all", "--type", "a.bad")
 	check(1, []string{"redrive: 2 events? [y/N]", "nothing was changed"}, "redrive", "--all")
 	check(0, []string{"1 event discarded"}, "discard", "--yes", "00000000-0000-0000-0000-000000000002")
-	check(0, []string{"1 event tried again"}, "redrive", "--yes", "--error", "NO NUMBER")
+	check(0, []string{"1 event tried again"}, "redrive", "--yes", "--error", "NOT A NUMBER")
 	check(1, []string{"no delayed event that this takes can be cancelled"}, "cancel", "--yes", "--state", "failed")
 	check(2, []string{"--at"}, "reschedule", "--all")
 	check(0, []string{"1 event moved"}, "reschedule", "--yes", "--key", "k", "--at", "0s")
