@@ -53,8 +53,9 @@ func newPatientLogger(cfg walrelay.Config, w io.Writer) (log zerolog.Logger, flu
 
 // A lineQueue writes lines from a goroutine of its own, so that whoever logs never
 // waits. Write copies the line; lines that find the queue full are left out, and the
-// next line says how many. Safe for concurrent use. (zerolog's diode can lose the lines
-// that precede its Close, and those are the ones that say why a process ends.)
+// next line says how many. Safe for concurrent use. (zerolog's diode
+// closes what it writes to, and the last line, which says why a process ends, is written
+// to standard error after the log has ended.)
 type lineQueue struct {
 	w     io.Writer
 	lines chan []byte
