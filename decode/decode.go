@@ -3,6 +3,7 @@ package decode
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/walrelay/walrelay/event"
@@ -50,6 +51,8 @@ type Config struct {
 	// MessagesUntil is the LSN before which logical messages with the prefix
 	// walrelay.<slot> are read as well: those of versions with schema 3 and older.
 	MessagesUntil uint64
+	// Encoding is that of the text in the stream; "" is UTF8. See [Converts].
+	Encoding string
 }
 
 // Table is an outbox table, and how its columns make an event. The name is
@@ -65,6 +68,7 @@ type Decoder struct {
 	relations map[uint32]*relation
 	validator *validator
 	slot      string
+	converter *converter
 
 	prefix        string // of logical messages
 	messagesUntil uint64
@@ -75,17 +79,22 @@ type Decoder struct {
 	index       uint32 // of the next insert in the transaction
 
 	columns []column // scratch: the columns of one row
+	garbled garbled  // scratch: what of it does not convert to UTF-8
 	slab    slab
 }
 
 type tableName struct{ schema, name string }
 
-// New returns a decoder. A table without a name and two configurations of one
-// table are errors; all of them are returned at once.
+// New returns a decoder. A table without a name, two configurations of one table and
+// an encoding that is not converted are errors; all of them are returned at once.
 func New(cfg Config) (*Decoder, error) {
 	d := &Decoder{tables: make(map[tableName]*Mapping, len(cfg.Tables)), validator: newValidator(),
 		relations: make(map[uint32]*relation), slot: cfg.Slot, prefix: "walrelay." + cfg.Slot, messagesUntil: cfg.MessagesUntil}
 	var errs []error
+	var err error
+	if d.converter, err = newConverter(cfg.Encoding); err != nil {
+		errs = append(errs, err)
+	}
 	for _, table := range cfg.Tables {
 		name := tableName{table.Schema, table.Name}
 		if table.Schema == "" || table.Name == "" {
@@ -186,7 +195,7 @@ func (d *Decoder) commit(r *reader) (Change, error) {
 func (d *Decoder) relation(r *reader) error {
 	rel := &relation{}
 	oid := r.uint32()
-	rel.schema, rel.name = r.string(), r.string()
+	rel.schema, rel.name = d.converter.name(r.string()), d.converter.name(r.string())
 	r.byte() // replica identity
 	count := int(r.uint16())
 	for range count {
@@ -194,7 +203,7 @@ func (d *Decoder) relation(r *reader) error {
 			break
 		}
 		r.byte() // flags: part of the key
-		name, typ := r.string(), r.uint32()
+		name, typ := d.converter.name(r.string()), r.uint32()
 		r.uint32() // type modifier
 		rel.columns = append(rel.columns, columnType{name: name, oid: typ})
 	}
@@ -248,9 +257,20 @@ func (d *Decoder) insert(r *reader) (Change, error) {
 	if rel.emitted != nil {
 		return d.emitted(position, rel)
 	}
+	return d.row(position, rel)
+}
+
+// row makes an event of the row of an outbox table in the scratch.
+func (d *Decoder) row(position event.Position, rel *relation) (Change, error) {
 	ev, rowErr := rel.event(d.columns, d.validator, &d.slab)
 	ev.Position = position
 	ev.CommittedAt = d.committedAt
+	if d.garbled.err != nil {
+		rowErr = &RowError{
+			Schema: rel.schema, Table: rel.name, ID: strings.Clone(ev.ID),
+			Column: rel.columns[d.garbled.column].name, Err: d.garbled.err,
+		}
+	}
 	if rowErr != nil {
 		rowErr.Position = position
 		return Change{Kind: Insert, Event: ev, Raw: d.raw(rel)}, rowErr
@@ -271,7 +291,7 @@ func (d *Decoder) tuple(r *reader, rel *relation) error {
 		return &ProtocolError{Message: fmt.Sprintf("a row of %s.%s with %d columns, but the table was described with %d",
 			rel.schema, rel.name, count, len(rel.columns))}
 	}
-	d.columns = d.columns[:0]
+	d.columns, d.garbled = d.columns[:0], garbled{}
 	for i := range rel.columns {
 		kind := r.byte()
 		var value column
@@ -294,6 +314,12 @@ func (d *Decoder) tuple(r *reader, rel *relation) error {
 			// better.
 			return &ProtocolError{Message: fmt.Sprintf("a row of %s.%s whose column %s is of kind %q, where the value as text was asked for",
 				rel.schema, rel.name, rel.columns[i].name, kind)}
+		}
+		if d.converter != nil && value != nil {
+			var err error
+			if value, err = d.converter.text(value); err != nil && d.garbled.err == nil {
+				d.garbled = garbled{column: i, err: err}
+			}
 		}
 		d.columns = append(d.columns, value)
 	}

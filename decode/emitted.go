@@ -21,7 +21,8 @@ type RawKind string
 
 // What can be kept of an event that cannot be decoded.
 const (
-	// RawRow is a row: a JSON array of [column, type OID, value as text].
+	// RawRow is a row: a JSON array of [column, type OID, value as text], and for a
+	// value that does not convert to UTF-8 the reason.
 	RawRow RawKind = "row"
 	// RawMessage is what a row of walrelay.emitted had in place of an event.
 	RawMessage RawKind = "message"
@@ -121,6 +122,13 @@ func (d *Decoder) emitted(position event.Position, rel *relation) (Change, error
 		h.schema, h.table = emittedSchema, "emit_event"
 	}
 	switch {
+	case d.garbled.err != nil:
+		change, err := d.undecodable(position, &h, RawMessage, content, d.garbled.err)
+		// A JSON text is no event: re-emitted, it fails again.
+		if text, err := json.Marshal(string(change.Raw.Content)); err == nil {
+			change.Raw.Content = text
+		}
+		return change, err
 	case err != nil:
 		return d.undecodable(position, &h, RawMessage, content, err)
 	case h.kind == "marker":
@@ -344,12 +352,20 @@ type rawColumn struct {
 	name  string
 	oid   uint32
 	value *string
+	// fault says why the value is not what the row has.
+	fault string
 }
 
-func (c rawColumn) MarshalJSON() ([]byte, error) { return json.Marshal([]any{c.name, c.oid, c.value}) }
+func (c rawColumn) MarshalJSON() ([]byte, error) {
+	members := []any{c.name, c.oid, c.value}
+	if c.fault != "" {
+		members = append(members, c.fault)
+	}
+	return json.Marshal(members)
+}
 
 func (c *rawColumn) UnmarshalJSON(b []byte) error {
-	return json.Unmarshal(b, &[]any{&c.name, &c.oid, &c.value})
+	return json.Unmarshal(b, &[]any{&c.name, &c.oid, &c.value, &c.fault})
 }
 
 // raw is the row in the scratch, as far as it makes a part of events.
@@ -363,6 +379,9 @@ func (d *Decoder) raw(rel *relation) *Raw {
 		if value != nil {
 			text := string(value)
 			c.value = &text
+		}
+		if d.garbled.err != nil && d.garbled.column == i {
+			c.fault = d.garbled.err.Error()
 		}
 		columns = append(columns, c)
 	}
@@ -384,8 +403,8 @@ func (d *Decoder) rawRow(position event.Position, h *head, content []byte) (Chan
 		return d.undecodable(position, h, RawRow, content, errors.New("the row that was kept cannot be read"))
 	}
 	rel := &relation{schema: h.schema, name: h.table}
-	d.columns = d.columns[:0]
-	for _, c := range columns {
+	d.columns, d.garbled = d.columns[:0], garbled{}
+	for i, c := range columns {
 		rel.columns = append(rel.columns, columnType{name: c.name, oid: c.oid})
 		var value column
 		if c.value != nil {
@@ -395,6 +414,9 @@ func (d *Decoder) rawRow(position event.Position, h *head, content []byte) (Chan
 			}
 		}
 		d.columns = append(d.columns, value)
+		if c.fault != "" {
+			d.garbled = garbled{column: i, err: errors.New(c.fault)}
+		}
 	}
 	rel.compile(mapping)
 	if rel.fault != nil {
@@ -402,6 +424,9 @@ func (d *Decoder) rawRow(position event.Position, h *head, content []byte) (Chan
 	}
 	ev, rowErr := rel.event(d.columns, d.validator, &d.slab)
 	d.applyEnvelope(ev, position, h)
+	if d.garbled.err != nil {
+		rowErr = &RowError{Schema: ev.Schema, Table: ev.Table, ID: ev.ID, Column: columns[d.garbled.column].name, Err: d.garbled.err}
+	}
 	if rowErr != nil {
 		rowErr.Position = position
 		return Change{Kind: Insert, Event: ev, Raw: &Raw{Kind: RawRow, Content: bytes.Clone(content)}}, rowErr

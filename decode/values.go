@@ -16,7 +16,7 @@ const (
 var (
 	errTooEarly    = errors.New("it is before the year 1, which RFC 3339 cannot say; write a later time, or null")
 	errTooLate     = errors.New("it is after the year 9999, which RFC 3339 cannot say; write an earlier time, or null")
-	errNoTimestamp = errors.New("it is not a timestamp in ISO style; the column must be a timestamptz or a timestamp")
+	errNoTimestamp = errors.New("it is not a timestamp in ISO style; the column must be a timestamptz")
 )
 
 // appendUTC appends RFC 3339 of a timestamptz as a session in UTC writes it,

@@ -61,6 +61,10 @@ type Config struct {
 	// Messages asks for logical messages too, of every prefix (Postgres manual,
 	// "Logical Streaming Replication Parameters").
 	Messages bool
+	// Unconverted, if set, reports whether text may arrive in a server encoding of
+	// that name, as it is. Otherwise the server converts it to UTF-8, and a byte
+	// without an equivalent ends the stream at every start (SQLSTATE 22021, 22P05).
+	Unconverted func(serverEncoding string) bool
 	// Window is how many events may be without an outcome; default 65536.
 	Window int
 	// OnBusy, if set, is called from Open when the slot is held by another
@@ -76,6 +80,8 @@ type System struct {
 	Ended map[int32]LSN
 	// ConfirmedFlush is what the slot had confirmed when it was opened.
 	ConfirmedFlush LSN
+	// Encoding is that of the text in the stream, by Postgres's name.
+	Encoding string
 }
 
 // Message is one message of the stream.
@@ -241,6 +247,9 @@ func (s *Stream) start(ctx context.Context, conn *pgconn.PgConn) error {
 		return fmt.Errorf("reading wal_sender_timeout: %w", err)
 	}
 	s.interval = statusInterval(timeout)
+	if s.system.Encoding, err = s.setEncoding(ctx, conn); err != nil {
+		return err
+	}
 
 	args := []string{"proto_version '1'", "publication_names '" + quotePublication(s.cfg.Publication) + "'"}
 	if s.cfg.Messages {
@@ -279,6 +288,19 @@ func (s *Stream) start(ctx context.Context, conn *pgconn.PgConn) error {
 		}
 	}
 	return nil
+}
+
+// setEncoding decides in which encoding text arrives.
+func (s *Stream) setEncoding(ctx context.Context, conn *pgconn.PgConn) (string, error) {
+	const utf8 = "UTF8"
+	encoding := conn.ParameterStatus("server_encoding")
+	if encoding == utf8 || encoding == "" || s.cfg.Unconverted == nil || !s.cfg.Unconverted(encoding) {
+		return utf8, nil
+	}
+	if _, err := conn.Exec(ctx, "SET client_encoding TO '"+encoding+"'").ReadAll(); err != nil {
+		return "", fmt.Errorf("asking for text in the encoding %s: %w", encoding, err)
+	}
+	return encoding, nil
 }
 
 // Buffered reports whether something of the next message was read already, so

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/nats-io/nats.go"
@@ -82,6 +83,8 @@ type Table struct {
 	HasID    bool `db:"has_id"`
 	// Columns are all of its columns; empty if that was not read.
 	Columns []Column `db:"columns"`
+	// Renamed has, by the name that a column had when init ran, the one that it has now.
+	Renamed map[string]string `db:"-"`
 }
 
 // Column is a column of a table.
@@ -269,9 +272,39 @@ func (f *Facts) readPostgres(ctx context.Context, conn *pgx.Conn, cfg config.Con
 		}
 		f.Tables = append(f.Tables, *read)
 	}
+	if err := f.readRenamed(ctx, conn, cfg.Slot, outboxes.Tables); err != nil {
+		return err
+	}
 	f.Publication, err = readOne[Publication](ctx, conn, sql.PublicationState, cfg.Publication)
 	if err != nil {
 		return fmt.Errorf("looking for publication %q: %w", cfg.Publication, err)
+	}
+	return nil
+}
+
+// columnsVersion is the schema version from which on init notes the columns of tables.
+const columnsVersion = 9
+
+func (f *Facts) readRenamed(ctx context.Context, conn *pgx.Conn, slot string, tables []sql.Table) error {
+	if !f.Schema.Writable || f.Schema.Version < columnsVersion {
+		return nil
+	}
+	rows, err := conn.Query(ctx, sql.Renamed, slot)
+	if err != nil {
+		return fmt.Errorf("looking for renamed columns: %w", err)
+	}
+	var table sql.Table
+	var was, now string
+	if _, err := pgx.ForEachRow(rows, []any{&table.Schema, &table.Name, &was, &now}, func() error {
+		if i := slices.Index(tables, table); i >= 0 {
+			if f.Tables[i].Renamed == nil {
+				f.Tables[i].Renamed = make(map[string]string)
+			}
+			f.Tables[i].Renamed[was] = now
+		}
+		return nil
+	}); err != nil {
+		return fmt.Errorf("looking for renamed columns: %w", err)
 	}
 	return nil
 }

@@ -213,7 +213,14 @@ func (j *judge) columns(name string, t *Table) {
 	for _, mapped := range mapping.Columns() {
 		what := fmt.Sprintf("column %q of outbox table %s, which makes the %s of events,", mapped.Name, name, mapped.Attribute)
 		column := t.column(mapped.Name)
+		now, renamed := t.Renamed[mapped.Name]
 		switch {
+		case column == nil && renamed:
+			j.fail(Result{
+				ID: "outbox_column_renamed", Subject: name, What: fmt.Sprintf("%s is called %q now", what, now),
+				Why: "events would go without it",
+				Fix: fmt.Sprintf("map %s to the new name in outbox.mappings, or to \"\" if it is something else now; or rename it back", mapped.Attribute),
+			})
 		case column == nil && mapped.Expected:
 			j.fail(Result{
 				ID: "outbox_column_missing", Subject: name, What: what + " does not exist",

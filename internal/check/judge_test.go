@@ -94,6 +94,10 @@ func TestJudge_FindsWhatIsWrong(t *testing.T) {
 			c.Outbox.Mappings = []config.Mapping{{Table: "public.outbox", Preset: "debezium"}}
 			f.Tables[0].Columns = []Column{{Name: "id", Type: "uuid"}, {Name: "type", Type: "text"}, {Name: "aggregatetype", Type: "text"}, {Name: "aggregateid", Type: "text"}}
 		}, "outbox_column_missing", Fail, `column "payload" of outbox table public.outbox, which makes the data of events, does not exist`, false},
+		"renamed key": {func(f *Facts, _ *config.Config) {
+			f.Tables[0].Columns = []Column{{Name: "id", Type: "uuid"}, {Name: "event_type", Type: "text"}, {Name: "source", Type: "text"}, {Name: "pkey", Type: "text"}}
+			f.Tables[0].Renamed = map[string]string{"partition_key": "pkey"}
+		}, "outbox_column_renamed", Fail, `which makes the partition_key of events, is called "pkey" now`, false},
 		"generated key": {func(f *Facts, _ *config.Config) {
 			f.Tables[0].Columns = []Column{{Name: "id", Type: "uuid"}, {Name: "event_type", Type: "text"}, {Name: "source", Type: "text"}, {Name: "partition_key", Type: "text", Generated: true}}
 		}, "outbox_column_generated", Fail, `column "partition_key" of outbox table public.outbox, which makes the partition_key of events, is generated, and not sent`, false},

@@ -3,6 +3,7 @@ package e2e_test
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -11,6 +12,8 @@ import (
 
 	cebinding "github.com/cloudevents/sdk-go/v2/event"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/walrelay/walrelay/internal/localpg/pgtest"
 )
 
 // subjectsOf lists the ce-subject of every message, in order.
@@ -371,4 +374,101 @@ func TestTables_RenamedColumnFailsTheEvents(t *testing.T) {
 	execSQL(t, e.postgresURL, "ALTER TABLE outbox RENAME pkey TO partition_key")
 	execSQL(t, e.postgresURL, fmt.Sprintf(insert, "partition_key"))
 	e.awaitMessages("EVENTS", 2)
+}
+
+// What init saw counts, also for a column that need not be there.
+func TestTables_ColumnRenamedWhileNoRelayRuns(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t, shared)
+	e.init()
+	e.run().stop()
+	execSQL(t, e.postgresURL, "ALTER TABLE outbox RENAME partition_key TO pkey; ALTER TABLE outbox DROP COLUMN max_retries")
+	execSQL(t, e.postgresURL, "INSERT INTO outbox (event_type, source, pkey) VALUES ('a', '/a', 'k')")
+	for _, command := range []string{"run", "init"} {
+		if out, code := e.walrelay(command); code != 1 || !strings.Contains(out, `which makes the partition_key of events, is called \"pkey\" now`) &&
+			!strings.Contains(out, `which makes the partition_key of events, is called "pkey" now`) {
+			t.Errorf("%s ends with %d and says:\n%s", command, code, out)
+		}
+	}
+	e.writeConfig("outbox: {mappings: [{table: public.outbox, columns: {partition_key: pkey}}]}\n")
+	e.run() // without max_retries, which was dropped
+	e.awaitMessages("EVENTS", 1)
+	if got := readStream(t, e.nats(), "EVENTS")[0].header.Get("ce-partitionkey"); got != "k" {
+		t.Errorf("the event has the key %q, want k", got)
+	}
+}
+
+func TestTables_ScheduleWithoutZoneIsRefusedBehindADomain(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t, shared)
+	execSQL(t, e.postgresURL, "CREATE DOMAIN moment AS timestamp; CREATE DOMAIN later AS moment;"+
+		"CREATE TABLE outbox (id uuid PRIMARY KEY, event_type text, source text, scheduled_at later)")
+	if out, code := e.walrelay("init"); code != 1 || !strings.Contains(out, "has type timestamp without time zone") {
+		t.Errorf("init ends with %d and says:\n%s", code, out)
+	}
+}
+
+// Text is published in UTF-8, whatever the database has, and a byte that has no
+// equivalent is the fault of its row.
+func TestDatabasesInOtherEncodings(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct{ encoding, good, bad string }{
+		{"WIN1252", `\xe9`, `\x81`},
+		{"LATIN1", `\xe9`, ""},
+		{"SQL_ASCII", `\xc3a9`, `\xe9`},
+		{"EUC_JP", `\xc6fc`, ""},
+	} {
+		t.Run(test.encoding, func(t *testing.T) {
+			t.Parallel()
+			e := newEnv(t, shared)
+			e.postgresURL = pgtest.NewDatabase(t, e.cluster, "ENCODING '"+test.encoding+"' TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C'")
+			e.writeConfig("retry: {initial: 50ms, max_retries: 1}\n")
+			e.init()
+			e.run()
+			const id = "00000000-0000-0000-0000-00000000beef"
+			insert := func(id, bytes string) {
+				execSQL(t, e.postgresURL, fmt.Sprintf(
+					"INSERT INTO outbox (id, event_type, source, subject, data) VALUES ('%s', 'order.created', '/e2e', convert_from('%s', '%s'), '{}')", id, bytes, test.encoding))
+			}
+			insert("00000000-0000-0000-0000-000000000001", test.good)
+			if test.bad != "" {
+				// Every text of the event in turn.
+				insert(id, test.bad)
+				for _, column := range []string{"event_type", "source", "partition_key", "content_type"} {
+					columns := map[string]string{"event_type": "'t'", "source": "'/e2e'"}
+					columns[column] = fmt.Sprintf("convert_from('%s', '%s')", test.bad, test.encoding)
+					names := slices.Sorted(maps.Keys(columns))
+					values := make([]string, len(names))
+					for i, name := range names {
+						values[i] = columns[name]
+					}
+					execSQL(t, e.postgresURL, fmt.Sprintf("INSERT INTO outbox (%s) VALUES (%s)", strings.Join(names, ", "), strings.Join(values, ", ")))
+				}
+			}
+			execSQL(t, e.postgresURL, fmt.Sprintf(
+				"INSERT INTO outbox (event_type, source, subject, data, scheduled_at) VALUES ('order.created', '/e2e', convert_from('%s', '%s'), '{}', now() + interval '200 ms')", test.good, test.encoding))
+			e.awaitMessages("EVENTS", 2)
+			e.awaitCaughtUp()
+			want := map[string]string{"WIN1252": "%C3%A9", "LATIN1": "%C3%A9", "SQL_ASCII": "%C3%A9", "EUC_JP": "%E6%97%A5"}[test.encoding]
+			for _, subject := range subjectsOf(readStream(t, e.nats(), "EVENTS")) {
+				if subject != want {
+					t.Errorf("a message has the subject %q, want %q", subject, want)
+				}
+			}
+			if test.bad == "" {
+				return
+			}
+			e.awaitDelayed(map[string]int{"failed": 5})
+			e.awaitError(id, "failed", "does not convert to UTF-8")
+			if n := queryString(t, e.postgresURL, "SELECT walrelay.redrive($1)::text", id); n != "1" {
+				t.Errorf("redrive changed %s events, want 1", n)
+			}
+			e.awaitStatus(id, "failed")
+			e.insert(1)
+			e.awaitMessages("EVENTS", 3)
+			if out, code := e.walrelay("delayed", "show", id); code != 0 || !strings.Contains(out, "column subject: it has a byte") {
+				t.Errorf("delayed show ends with %d: %s", code, out)
+			}
+		})
+	}
 }

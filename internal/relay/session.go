@@ -110,6 +110,7 @@ func (r *Relay) session(ctx context.Context, nc *nats.Conn) (err error) {
 		Slot:        r.cfg.Slot,
 		Publication: r.cfg.Publication,
 		Messages:    legacy,
+		Unconverted: decode.Converts,
 		OnBusy: func(pid string) {
 			r.health.setPhase("standby: another session holds the slot")
 			r.log.Info().Str("slot", r.cfg.Slot).Str("pid", pid).
@@ -185,7 +186,7 @@ func (s *session) openRouter(ctx context.Context, nc *nats.Conn) error {
 	})
 	state := s.checkpoint.State()
 	decoding := r.plan.Decode
-	decoding.MessagesUntil = uint64(state.MessagesUntil)
+	decoding.MessagesUntil, decoding.Encoding = uint64(state.MessagesUntil), system.Encoding
 	if s.decoder, err = decode.New(decoding); err != nil {
 		return fmt.Errorf("preparing the decoder: %w", err)
 	}

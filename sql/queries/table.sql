@@ -28,7 +28,19 @@ SELECT
     (
         SELECT coalesce(jsonb_agg(jsonb_build_object(
             'name', a.attname,
-            'type', pg_catalog.format_type(a.atttypid, NULL),
+            'type', (
+                -- Of a domain, the type below all domains.
+                WITH RECURSIVE base AS (
+                    SELECT a.atttypid AS oid
+                    UNION ALL
+                    SELECT domain.typbasetype
+                    FROM base
+                    JOIN pg_catalog.pg_type AS domain ON domain.oid = base.oid AND domain.typtype = 'd'
+                )
+                SELECT pg_catalog.format_type(base.oid, NULL)
+                FROM base
+                JOIN pg_catalog.pg_type AS t ON t.oid = base.oid AND t.typtype <> 'd'
+            ),
             'generated', a.attgenerated <> '' AND NOT (a.attgenerated = 's' AND coalesce(to_jsonb(publication) ->> 'pubgencols', '') = 's')
         ) ORDER BY a.attnum), '[]')
         FROM pg_catalog.pg_attribute AS a

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -52,7 +53,7 @@ func StartShared() (*localpg.Cluster, error) {
 var databases atomic.Int64 // names must differ between tests
 
 // NewDatabase makes an empty database and returns its URL.
-func NewDatabase(t testing.TB, c *localpg.Cluster) string {
+func NewDatabase(t testing.TB, c *localpg.Cluster, options ...string) string {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
@@ -62,7 +63,7 @@ func NewDatabase(t testing.TB, c *localpg.Cluster) string {
 	}
 	defer func() { _ = conn.Close(ctx) }()
 	name := fmt.Sprintf("test_%d", databases.Add(1))
-	if _, err := conn.Exec(ctx, "CREATE DATABASE "+name); err != nil {
+	if _, err := conn.Exec(ctx, "CREATE DATABASE "+name+" "+strings.Join(options, " ")); err != nil {
 		t.Fatal(err)
 	}
 	return c.URL(name)
