@@ -155,6 +155,10 @@ type Publish struct {
 	// MaxInFlightBytes bounds their bytes; default 16 MiB. One event larger
 	// than this passes alone.
 	MaxInFlightBytes int `koanf:"max_in_flight_bytes"`
+	// MaxEventSize is how many bytes an event may have; default the server's
+	// max_payload, but at least 1 MiB. A larger one fails at once, and its content
+	// stays in its row.
+	MaxEventSize int `koanf:"max_event_size"`
 	// AckTimeout is how long an acknowledgement may take before the stream is
 	// asked what it has; default 5s.
 	AckTimeout time.Duration `koanf:"ack_timeout"`

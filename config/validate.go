@@ -324,6 +324,9 @@ func (v *validator) publish(c Publish, streams []Stream) {
 	}
 	v.positive("publish.max_in_flight", int64(c.MaxInFlight))
 	v.positive("publish.max_in_flight_bytes", int64(c.MaxInFlightBytes))
+	if c.MaxEventSize < 0 {
+		v.problem("publish.max_event_size", "%d is not a size; leave it out for max_payload of the server", c.MaxEventSize)
+	}
 	v.positive("publish.ack_timeout", int64(c.AckTimeout))
 	if c.AtomicMaxEvents < 1 || c.AtomicMaxEvents > longestBatch {
 		v.problem("publish.atomic_max_events", "%d is not between 1 and %d", c.AtomicMaxEvents, longestBatch)

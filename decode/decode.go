@@ -24,6 +24,9 @@ const (
 	Insert
 	// Marker is a row of the relay to itself.
 	Marker
+	// Reference is an event whose content is to be read from its row, found by the
+	// table and the id of Event; see [Resolve].
+	Reference
 )
 
 // Change is what one message means.
@@ -53,6 +56,9 @@ type Config struct {
 	MessagesUntil uint64
 	// Encoding is that of the text in the stream; "" is UTF8. See [Converts].
 	Encoding string
+	// MaxEventSize, if set, returns how many bytes an event may have. Of a larger one
+	// nothing is copied: it is a *RowError with [ErrTooLarge], and Raw is a reference.
+	MaxEventSize func() int64
 }
 
 // Table is an outbox table, and how its columns make an event. The name is
@@ -69,6 +75,7 @@ type Decoder struct {
 	validator *validator
 	slot      string
 	converter *converter
+	limit     func() int64
 
 	prefix        string // of logical messages
 	messagesUntil uint64
@@ -89,7 +96,7 @@ type tableName struct{ schema, name string }
 // an encoding that is not converted are errors; all of them are returned at once.
 func New(cfg Config) (*Decoder, error) {
 	d := &Decoder{tables: make(map[tableName]*Mapping, len(cfg.Tables)), validator: newValidator(),
-		relations: make(map[uint32]*relation), slot: cfg.Slot, prefix: "walrelay." + cfg.Slot, messagesUntil: cfg.MessagesUntil}
+		relations: make(map[uint32]*relation), slot: cfg.Slot, prefix: "walrelay." + cfg.Slot, limit: cfg.MaxEventSize, messagesUntil: cfg.MessagesUntil}
 	var errs []error
 	var err error
 	if d.converter, err = newConverter(cfg.Encoding); err != nil {
@@ -262,6 +269,10 @@ func (d *Decoder) insert(r *reader) (Change, error) {
 
 // row makes an event of the row of an outbox table in the scratch.
 func (d *Decoder) row(position event.Position, rel *relation) (Change, error) {
+	if ev, raw, rowErr := rel.tooLarge(d.columns, d.limit); rowErr != nil {
+		ev.Position, ev.CommittedAt, rowErr.Position = position, d.committedAt, position
+		return Change{Kind: Insert, Event: ev, Raw: raw}, rowErr
+	}
 	ev, rowErr := rel.event(d.columns, d.validator, &d.slab)
 	ev.Position = position
 	ev.CommittedAt = d.committedAt

@@ -26,6 +26,8 @@ const (
 	RawRow RawKind = "row"
 	// RawMessage is what a row of walrelay.emitted had in place of an event.
 	RawMessage RawKind = "message"
+	// RawReference stands for a row that is still in its outbox table.
+	RawReference RawKind = "reference"
 )
 
 // Raw is what an event that cannot be decoded was made of. Re-emitted, it is
@@ -135,6 +137,8 @@ func (d *Decoder) emitted(position event.Position, rel *relation) (Change, error
 		return Change{Kind: Marker, Marker: h.id}, nil
 	case h.kind == string(RawRow):
 		return d.rawRow(position, &h, content)
+	case h.kind == string(RawReference):
+		return d.reference(position, &h, content)
 	}
 	return d.emittedEvent(position, &h, content)
 }
@@ -149,6 +153,31 @@ func (d *Decoder) emittedEvent(position event.Position, h *head, content []byte)
 	}
 	d.applyEnvelope(ev, position, h)
 	return Change{Kind: Insert, Event: ev}, nil
+}
+
+// reference is an event whose content is still in its row.
+func (d *Decoder) reference(position event.Position, h *head, content []byte) (Change, error) {
+	if _, ok := d.tables[tableName{h.schema, h.table}]; !ok {
+		return d.undecodable(position, h, RawReference, content, fmt.Errorf("table %s.%s is not an outbox table any more", h.schema, h.table))
+	}
+	ev := &event.Event{ID: h.id, MaxRetries: -1}
+	d.applyEnvelope(ev, position, h)
+	return Change{Kind: Reference, Event: ev, Raw: &Raw{Kind: RawReference, Content: bytes.Clone(content)}}, nil
+}
+
+// Resolve makes of a Reference the Insert that it stands for. The event and the error
+// are what [Rows.Event] made of the row, nil if there is none.
+func Resolve(reference Change, ev *event.Event, rowErr *RowError) Change {
+	change := Change{Kind: Insert, Event: reference.Event}
+	if ev != nil {
+		envelope := reference.Event
+		ev.Position, ev.CommittedAt, ev.Delay, ev.ScheduledAt = envelope.Position, envelope.CommittedAt, envelope.Delay, time.Time{}
+		change.Event = ev
+	}
+	if rowErr != nil {
+		change.Raw = reference.Raw
+	}
+	return change
 }
 
 // position counts an event of the transaction.

@@ -18,6 +18,7 @@ type Column struct {
 type Rows struct {
 	rel       *relation
 	validator *validator
+	limit     func() int64
 	columns   []column // scratch
 	slab      slab
 }
@@ -37,7 +38,7 @@ func (d *Decoder) Rows(schema, table string, columns []Column) (*Rows, error) {
 	if rel.fault != nil {
 		return nil, rel.fault
 	}
-	return &Rows{rel: rel, validator: d.validator}, nil
+	return &Rows{rel: rel, validator: d.validator, limit: d.limit}, nil
 }
 
 // Event makes the event of a row whose insert stands at the position. The values
@@ -53,6 +54,10 @@ func (r *Rows) Event(position event.Position, values [][]byte) (*event.Event, er
 			value = nil
 		}
 		r.columns = append(r.columns, value)
+	}
+	if ev, _, rowErr := r.rel.tooLarge(r.columns, r.limit); rowErr != nil {
+		ev.Position, rowErr.Position = position, position
+		return ev, rowErr
 	}
 	ev, rowErr := r.rel.event(r.columns, r.validator, &r.slab)
 	ev.Position = position

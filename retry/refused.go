@@ -16,9 +16,7 @@ import (
 // constraint or a limit (SQLSTATE classes 22, 23 and 54). Trying again does not help.
 func refuses(err error) bool {
 	pgErr, ok := errors.AsType[*pgconn.PgError](err)
-	return ok && (strings.HasPrefix(pgErr.Code, sqlstate.ClassDataException) ||
-		strings.HasPrefix(pgErr.Code, sqlstate.ClassIntegrityViolation) ||
-		strings.HasPrefix(pgErr.Code, sqlstate.ClassProgramLimitExceeded))
+	return ok && sqlstate.OfData(pgErr.Code)
 }
 
 // plainForms are the forms in which an entry is tried that the table refuses, in this

@@ -298,11 +298,14 @@ func TestPoisonEventStopsNobody(t *testing.T) {
 	e.awaitCaughtUp()
 	checkMissing(t, e, 200, id)
 	e.awaitStatus(id, "failed")
-	if got := queryString(t, e.postgresURL, "SELECT attempts || ' ' || last_error FROM walrelay.event_status($1)", id); !strings.HasPrefix(got, "3 nats: maximum payload exceeded: the event has 3000") {
+	if got := queryString(t, e.postgresURL, "SELECT attempts || ' ' || last_error FROM walrelay.event_status($1)", id); !strings.HasPrefix(got, "1 column data: the event is too large: it has 3000") {
 		t.Errorf("the status says %q", got)
 	}
-	if got := queryString(t, e.postgresURL, "SELECT jsonb_array_length(failures)::text FROM walrelay.delayed"); got != "3" {
-		t.Errorf("%s failures are remembered, want 3", got)
+	if got := queryString(t, e.postgresURL, "SELECT jsonb_array_length(failures)::text FROM walrelay.delayed"); got != "1" {
+		t.Errorf("%s failures are remembered, want 1", got)
+	}
+	if got := queryString(t, e.postgresURL, "SELECT kind || ' ' || (length(content) < 100)::text FROM walrelay.delayed"); got != "reference true" {
+		t.Errorf("what is kept of the event is %q, want a short reference", got)
 	}
 	r.awaitLog("event failed")
 	if status, body := r.get("/readyz"); status != 200 {
@@ -313,11 +316,64 @@ func TestPoisonEventStopsNobody(t *testing.T) {
 	e.server.Configure(func(o *server.Options) { o.MaxPayload = 8 << 20 })
 	e.restartNATS()
 	r.awaitReady()
-	if n := queryString(t, e.postgresURL, "SELECT walrelay.redrive(error => 'maximum payload')::text"); n != "1" {
+	if n := queryString(t, e.postgresURL, "SELECT walrelay.redrive(error => 'too large')::text"); n != "1" {
 		t.Errorf("redrive changed %s events, want 1", n)
 	}
 	e.awaitStatus(id, "published")
 	checkOnce(t, e, 201)
+}
+
+// What is larger than an event may be costs its own size once, and nobody else anything.
+func TestLargeRowsAreBoundedInMemory(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t, own)
+	e.plain = true
+	e.init()
+	r := e.run()
+	e.insert(100)
+	for range 3 {
+		execSQL(t, e.postgresURL, "INSERT INTO outbox (event_type, source, data) VALUES ('big', '/e2e', to_jsonb(repeat('x', 200000000)))")
+	}
+	execSQL(t, e.postgresURL, "INSERT INTO outbox (event_type, source, data_bytes) VALUES ('big', '/e2e', convert_to(repeat('x', 60000000), 'UTF8'))")
+	e.insert(100)
+	e.awaitMessages("EVENTS", 200)
+	e.awaitDelayed(map[string]int{"failed": 4})
+	if peak := r.peakMemory(); peak > 512<<20 {
+		t.Errorf("the relay took %d MB, want at most 512", peak>>20)
+	} else {
+		t.Logf("the relay took %d MB", peak>>20)
+	}
+}
+
+// The content of an event that is too large is that of its row, when it is redriven.
+func TestRedrivenReferenceReadsItsRow(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t, shared)
+	e.writeConfig("publish: {max_event_size: 100000}\n")
+	e.init()
+	e.run()
+	const kept, gone = "00000000-0000-0000-0000-00000000beef", "00000000-0000-0000-0000-00000000dead"
+	for _, id := range []string{kept, gone} {
+		execSQL(t, e.postgresURL, "INSERT INTO outbox (id, event_type, source, partition_key, data) VALUES ('"+id+"', 'big', '/e2e', 'k', to_jsonb(repeat('x', 200000)))")
+	}
+	e.awaitDelayed(map[string]int{"failed": 2})
+	if got := queryString(t, e.postgresURL, "SELECT string_agg(partition_key, ',') FROM walrelay.delayed"); got != "k,k" {
+		t.Errorf("the keys are %q, want k,k", got)
+	}
+	execSQL(t, e.postgresURL, "DELETE FROM outbox WHERE id = '"+gone+"'")
+	execSQL(t, e.postgresURL, "SELECT walrelay.redrive(everything => true)")
+	e.awaitError(gone, "failed", "its row is gone; insert the event again")
+	e.awaitError(kept, "failed", "too large")
+	execSQL(t, e.postgresURL, "UPDATE outbox SET data = '{\"n\": 1}'")
+	execSQL(t, e.postgresURL, "SELECT walrelay.redrive('"+kept+"')")
+	e.awaitMessages("EVENTS", 1)
+	if got := readStream(t, e.nats(), "EVENTS")[0]; got.id != kept || string(got.data) != `{"n": 1}` || got.header.Get("ce-partitionkey") != "k" {
+		t.Errorf("the stream has %s with %s", got.id, got.data)
+	}
+	e.awaitStatus(kept, "published")
+	if out, code := e.walrelay("delayed", "show", gone); code != 0 || !strings.Contains(out, "row_of") {
+		t.Errorf("delayed show ends with %d and says:\n%s", code, out)
+	}
 }
 
 // checkMissing checks that the stream has all rows of the outbox but one.

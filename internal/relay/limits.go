@@ -9,6 +9,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/walrelay/walrelay/config"
+	"github.com/walrelay/walrelay/decode"
 	"github.com/walrelay/walrelay/internal/connect"
 	"github.com/walrelay/walrelay/internal/wait"
 )
@@ -27,7 +28,7 @@ func newLimits() limits { return limits{recheck: wait.NewSignal()} }
 
 // refused looks again, soon, if that was the reason. It does not block.
 func (l limits) refused(reason error) {
-	if errors.Is(reason, nats.ErrMaxPayload) {
+	if errors.Is(reason, nats.ErrMaxPayload) || errors.Is(reason, decode.ErrTooLarge) {
 		l.recheck.Send()
 	}
 }

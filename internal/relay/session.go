@@ -59,6 +59,7 @@ type session struct {
 	settler    *settler
 	table      *retry.Table
 	dispatcher *dispatcher
+	decoding   decode.Config
 	// reportNow asks the reporter not to wait for its next turn, and saveWanted
 	// says that somebody waits for the frontier to be saved.
 	reportNow  wait.Signal
@@ -187,6 +188,8 @@ func (s *session) openRouter(ctx context.Context, nc *nats.Conn) error {
 	state := s.checkpoint.State()
 	decoding := r.plan.Decode
 	decoding.MessagesUntil, decoding.Encoding = uint64(state.MessagesUntil), system.Encoding
+	decoding.MaxEventSize = maxEventSize(r.cfg.Publish, nc)
+	s.decoding = decoding
 	if s.decoder, err = decode.New(decoding); err != nil {
 		return fmt.Errorf("preparing the decoder: %w", err)
 	}
@@ -395,12 +398,8 @@ func (s *session) read(ctx context.Context) error {
 			if change.Marker == retry.Marker(s.checkpoint.State().Session) {
 				s.table.Keys().ReplayedThrough(commitLSN)
 			}
-		case decode.Insert:
-			ticket, err := s.ticket(ctx)
-			if err != nil {
-				return err
-			}
-			if err := s.dispatcher.insert(ctx, change, uint64(ticket), rowErr); err != nil {
+		case decode.Insert, decode.Reference:
+			if err := s.insert(ctx, change, rowErr); err != nil {
 				return err
 			}
 		case decode.Commit:
@@ -414,6 +413,20 @@ func (s *session) read(ctx context.Context) error {
 		case decode.Other:
 		}
 	}
+}
+
+// insert takes an event on its way.
+func (s *session) insert(ctx context.Context, change decode.Change, rowErr *decode.RowError) (err error) {
+	if change.Kind == decode.Reference {
+		if change, rowErr, err = s.resolve(ctx, change); err != nil {
+			return err
+		}
+	}
+	ticket, err := s.ticket(ctx)
+	if err != nil {
+		return err
+	}
+	return s.dispatcher.insert(ctx, change, uint64(ticket), rowErr)
 }
 
 // keepalive takes what the server says between the changes.

@@ -8,6 +8,7 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"github.com/walrelay/walrelay/decode"
 	"github.com/walrelay/walrelay/event"
 	"github.com/walrelay/walrelay/internal/telemetry"
 	"github.com/walrelay/walrelay/replication"
@@ -86,7 +87,7 @@ func (s *settler) Split(string) { s.metrics.Apart.WithLabelValues(router.SplitRe
 // failed says that an event could not be published.
 func (s *settler) failed(entry *retry.Entry, reason error) {
 	class := telemetry.FailureRefused
-	if entry.Kind != "" {
+	if entry.Kind != "" && !errors.Is(reason, decode.ErrTooLarge) {
 		class = telemetry.FailureMalformed
 	}
 	s.metrics.Failures.WithLabelValues(class).Inc()

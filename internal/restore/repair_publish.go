@@ -8,9 +8,12 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/walrelay/walrelay/decode"
 	"github.com/walrelay/walrelay/event"
 	"github.com/walrelay/walrelay/internal/connect"
+	"github.com/walrelay/walrelay/internal/outboxrows"
 	"github.com/walrelay/walrelay/internal/wait"
+	"github.com/walrelay/walrelay/journal"
 	"github.com/walrelay/walrelay/router"
 )
 
@@ -130,11 +133,11 @@ func (p *restorer) round(ctx context.Context) (err error) {
 // each goes through what is missing, in batches. Without a router it only finds
 // out what can be brought back.
 func (p *restorer) each(ctx context.Context, rt *router.Router) error {
-	rows, err := newOutboxRows(p.repair.cfg, p.repair.plan.Decode)
+	rows, err := outboxrows.New(p.repair.cfg, p.repair.plan.Decode)
 	if err != nil {
 		return err
 	}
-	defer rows.close(ctx)
+	defer rows.Close(ctx)
 	journal := p.repair.journal(p.stream, p.last)
 	ahead, more, err := journal.next(ctx)
 	if err != nil {
@@ -167,14 +170,24 @@ func (p *restorer) each(ctx context.Context, rt *router.Router) error {
 }
 
 // batch publishes the events of a batch, and returns how many there are.
-func (p *restorer) batch(ctx context.Context, rt *router.Router, rows *outboxRows, batch []journalled) (restored int, err error) {
-	if err := rows.batch(ctx, batch); err != nil {
+func (p *restorer) batch(ctx context.Context, rt *router.Router, rows *outboxrows.Reader, batch []journalled) (restored int, err error) {
+	entries := make([]journal.Entry, len(batch))
+	for i := range batch {
+		entries[i] = batch[i].Entry
+	}
+	if err := rows.Ask(ctx, entries); err != nil {
 		return 0, err
 	}
 	for _, entry := range batch {
-		ev, why, err := rows.event(entry)
+		ev, fault, err := rows.Event(entry.Entry)
 		if err != nil {
 			return 0, err
+		}
+		why := ""
+		if rowErr, ok := errors.AsType[*decode.RowError](fault); ok {
+			why = fmt.Sprintf("column %s: %v", rowErr.Column, rowErr.Err)
+		} else if fault != nil {
+			why = fault.Error()
 		}
 		if target := p.repair.plan.Rules.Match(ev); why == "" && (target.Drop || target.Stream != p.stream) {
 			why = "a route sends it elsewhere now"
@@ -194,7 +207,7 @@ func (p *restorer) batch(ctx context.Context, rt *router.Router, rows *outboxRow
 			return 0, err
 		}
 	}
-	return restored, rows.end()
+	return restored, rows.End()
 }
 
 // restoreOne publishes one event; without a router, it says that it would.

@@ -1,7 +1,9 @@
 // Package sqlstate has the SQLSTATEs that walrelay tells apart (Postgres manual,
 // appendix "PostgreSQL Error Codes"). Codes are compared, never words: these
-// depend on lc_messages. The package imports nothing.
+// depend on lc_messages. The package must not import others of walrelay.
 package sqlstate
+
+import "strings"
 
 // Codes.
 const (
@@ -27,6 +29,7 @@ const (
 	UndefinedFile             = "58P01"
 	DuplicateObject           = "42710"
 	UniqueViolation           = "23505"
+	InternalError             = "XX000"
 )
 
 // Classes: the first two characters of a code.
@@ -37,3 +40,10 @@ const (
 	ClassProgramLimitExceeded = "54"
 	ClassPLpgSQL              = "P0"
 )
+
+// OfData reports whether a statement was refused for the values in it, so that it would
+// be refused again.
+func OfData(code string) bool {
+	return strings.HasPrefix(code, ClassDataException) || strings.HasPrefix(code, ClassIntegrityViolation) ||
+		strings.HasPrefix(code, ClassProgramLimitExceeded)
+}

@@ -1,4 +1,10 @@
-package restore
+// Package outboxrows reads rows of outbox tables again, by the ids of their events.
+//
+// Input: table and id of each event. Output: the events that the inserts of these rows
+// made. Promises: values are written as replication writes them; no more than one row
+// of each table is in memory; what a row lacks is said of that row. The package must not
+// import what publishes events.
+package outboxrows
 
 import (
 	"context"
@@ -14,30 +20,32 @@ import (
 	"github.com/walrelay/walrelay/decode"
 	"github.com/walrelay/walrelay/event"
 	"github.com/walrelay/walrelay/internal/connect"
+	"github.com/walrelay/walrelay/journal"
 	"github.com/walrelay/walrelay/replication"
 	"github.com/walrelay/walrelay/sql"
 )
 
-// outboxRows finds the rows of events again. Each table has a connection of its
+// Reader finds the rows of events again. Each table has a connection of its
 // own, from which the rows of a batch come in the order of their events: so no
 // more than one row of each table is in memory.
-type outboxRows struct {
+type Reader struct {
 	cfg      config.Config
 	decoding decode.Config
 	decoder  *decode.Decoder
-	tables   map[sql.Table]*outboxTable
+	tables   map[sql.Table]*rowsOf
 }
 
-func newOutboxRows(cfg config.Config, decoding decode.Config) (*outboxRows, error) {
+// New returns a reader. It connects when it is first asked for rows of a table.
+func New(cfg config.Config, decoding decode.Config) (*Reader, error) {
 	decoder, err := decode.New(decoding)
 	if err != nil {
 		return nil, fmt.Errorf("preparing the decoder: %w", err)
 	}
-	return &outboxRows{cfg: cfg, decoding: decoding, decoder: decoder, tables: make(map[sql.Table]*outboxTable)}, nil
+	return &Reader{cfg: cfg, decoding: decoding, decoder: decoder, tables: make(map[sql.Table]*rowsOf)}, nil
 }
 
-// outboxTable reads the rows of one table.
-type outboxTable struct {
+// rowsOf reads the rows of one table.
+type rowsOf struct {
 	conn  *pgconn.PgConn
 	rows  *decode.Rows
 	query string
@@ -50,14 +58,14 @@ type outboxTable struct {
 	at     int // which of them the row at hand is for; past the last at the end
 }
 
-// batch finds the rows of these events: then event is called for each of them,
-// in order.
-func (o *outboxRows) batch(ctx context.Context, entries []journalled) error {
-	for _, t := range o.tables {
+// Ask finds the rows of these events: then Event is called for each of them, in
+// order, and End.
+func (r *Reader) Ask(ctx context.Context, entries []journal.Entry) error {
+	for _, t := range r.tables {
 		t.ids, t.asked = t.ids[:0], 0
 	}
 	for _, e := range entries {
-		t, err := o.table(ctx, e)
+		t, err := r.table(ctx, e)
 		if err != nil {
 			return err
 		}
@@ -65,7 +73,7 @@ func (o *outboxRows) batch(ctx context.Context, entries []journalled) error {
 			t.ids = append(t.ids, e.ID)
 		}
 	}
-	for _, t := range o.tables {
+	for _, t := range r.tables {
 		if len(t.ids) == 0 {
 			continue
 		}
@@ -78,10 +86,10 @@ func (o *outboxRows) batch(ctx context.Context, entries []journalled) error {
 	return nil
 }
 
-// end ends a batch, all of whose events were asked for or not.
-func (o *outboxRows) end() error {
+// End ends what was asked for, all of whose events were asked for or not.
+func (r *Reader) End() error {
 	var errs []error
-	for _, t := range o.tables {
+	for _, t := range r.tables {
 		if t.result != nil {
 			_, err := t.result.Close()
 			errs = append(errs, err)
@@ -94,49 +102,49 @@ func (o *outboxRows) end() error {
 	return nil
 }
 
-func (o *outboxRows) close(ctx context.Context) {
-	for _, t := range o.tables {
+// Close closes the connections.
+func (r *Reader) Close(ctx context.Context) {
+	for _, t := range r.tables {
 		if t.conn != nil {
 			_ = t.conn.Close(context.WithoutCancel(ctx)) // nothing is under way
 		}
 	}
 }
 
-// event returns the event of an entry, or why there is none; then with what is
-// known of it.
-func (o *outboxRows) event(entry journalled) (ev *event.Event, why string, err error) {
+// Event returns the event of an entry. A fault says why there is none, then with what
+// is known of it: a *[decode.RowError], or an error that says what became of the row.
+func (r *Reader) Event(entry journal.Entry) (ev *event.Event, fault, err error) {
 	unknown := &event.Event{ID: entry.ID, Position: entry.Position, Schema: entry.Schema, Table: entry.Table}
-	t := o.tables[sql.Table{Schema: entry.Schema, Name: entry.Table}]
+	t := r.tables[sql.Table{Schema: entry.Schema, Name: entry.Table}]
 	if t.fault != "" {
-		return unknown, t.fault, nil
+		return unknown, errors.New(t.fault), nil
 	}
 	t.asked++
 	if t.at != t.asked {
-		return unknown, "", fmt.Errorf("reading rows of %s.%s: row %d came for event %d", entry.Schema, entry.Table, t.at, t.asked)
+		return unknown, nil, fmt.Errorf("reading rows of %s.%s: row %d came for event %d", entry.Schema, entry.Table, t.at, t.asked)
 	}
 	values := t.result.Values()[1:]
 	if values[0] == nil {
-		unknown.Type = ""
-		return unknown, "its row is gone", t.nextRow()
+		return unknown, errors.New("its row is gone"), t.nextRow()
 	}
 	ev, err = t.rows.Event(entry.Position, values[1:])
-	if fault, ok := errors.AsType[*decode.RowError](err); ok {
-		why, err = fmt.Sprintf("column %s: %v", fault.Column, fault.Err), nil
+	if rowErr, ok := errors.AsType[*decode.RowError](err); ok {
+		fault, err = rowErr, nil
 	}
 	if err == nil {
 		err = t.nextRow()
 	}
 	for err == nil && t.at == t.asked {
-		why = "several rows have its id"
+		fault = errors.New("several rows have its id")
 		err = t.nextRow()
 	}
 	if ev != nil && ev.ID == "" {
 		ev.ID = entry.ID
 	}
-	return ev, why, err
+	return ev, fault, err
 }
 
-func (t *outboxTable) nextRow() error {
+func (t *rowsOf) nextRow() error {
 	if !t.result.NextRow() {
 		t.at = len(t.ids) + 1
 		if _, err := t.result.Close(); err != nil {
@@ -150,17 +158,17 @@ func (t *outboxTable) nextRow() error {
 }
 
 // table returns what reads the rows of an entry's table.
-func (o *outboxRows) table(ctx context.Context, entry journalled) (*outboxTable, error) {
+func (r *Reader) table(ctx context.Context, entry journal.Entry) (*rowsOf, error) {
 	name := sql.Table{Schema: entry.Schema, Name: entry.Table}
-	if t, ok := o.tables[name]; ok {
+	if t, ok := r.tables[name]; ok {
 		return t, nil
 	}
-	t := &outboxTable{}
+	t := &rowsOf{}
 	var err error
-	mapped, ok := o.mapped(name)
+	mapped, ok := r.mapped(name)
 	switch {
 	case ok:
-		t, err = o.open(ctx, name, mapped.Mapping.Column(decode.AttributeID))
+		t, err = r.open(ctx, name, mapped.Mapping.Column(decode.AttributeID))
 	case name.Schema == sql.OwnSchema:
 		t.fault = "it was emitted without a row (walrelay.emit_event)"
 	case name.Schema == "pg_catalog":
@@ -171,12 +179,12 @@ func (o *outboxRows) table(ctx context.Context, entry journalled) (*outboxTable,
 	if err != nil {
 		return nil, err
 	}
-	o.tables[name] = t
+	r.tables[name] = t
 	return t, nil
 }
 
-func (o *outboxRows) mapped(name sql.Table) (decode.Table, bool) {
-	for _, t := range o.decoding.Tables {
+func (r *Reader) mapped(name sql.Table) (decode.Table, bool) {
+	for _, t := range r.decoding.Tables {
 		if t.Schema == name.Schema && t.Name == name.Name {
 			return t, true
 		}
@@ -186,16 +194,16 @@ func (o *outboxRows) mapped(name sql.Table) (decode.Table, bool) {
 
 // open connects with the settings that replication has, so that values are
 // written in the same way.
-func (o *outboxRows) open(ctx context.Context, name sql.Table, id string) (*outboxTable, error) {
-	conn, err := connect.PostgresWith(ctx, o.cfg.Postgres, replication.Settings())
+func (r *Reader) open(ctx context.Context, name sql.Table, id string) (*rowsOf, error) {
+	conn, err := connect.PostgresWith(ctx, r.cfg.Postgres, replication.Settings())
 	if err != nil {
 		return nil, err
 	}
-	t := &outboxTable{}
-	if t.query, t.rows, err = o.prepare(ctx, conn, name, id); err != nil {
+	t := &rowsOf{}
+	if t.query, t.rows, err = r.prepare(ctx, conn, name, id); err != nil {
 		connect.ClosePostgres(conn)
 		if fault, ok := errors.AsType[*decode.TableError](err); ok {
-			return &outboxTable{fault: fault.Error()}, nil
+			return &rowsOf{fault: fault.Error()}, nil
 		}
 		return nil, err
 	}
@@ -208,8 +216,8 @@ func (o *outboxRows) open(ctx context.Context, name sql.Table, id string) (*outb
 
 // prepare returns the query for a table's rows: the number of the event, its id,
 // null without a row, and the columns. There are no rows if there is no table.
-func (o *outboxRows) prepare(ctx context.Context, conn *pgx.Conn, name sql.Table, id string) (string, *decode.Rows, error) {
-	rows, err := conn.Query(ctx, sql.JournalColumns, name.Schema, name.Name, o.cfg.Publication)
+func (r *Reader) prepare(ctx context.Context, conn *pgx.Conn, name sql.Table, id string) (string, *decode.Rows, error) {
+	rows, err := conn.Query(ctx, sql.JournalColumns, name.Schema, name.Name, r.cfg.Publication)
 	if err != nil {
 		return "", nil, fmt.Errorf("reading the columns of table %s: %w", name, err)
 	}
@@ -230,7 +238,7 @@ func (o *outboxRows) prepare(ctx context.Context, conn *pgx.Conn, name sql.Table
 	if len(columns) == 0 {
 		return "", nil, nil
 	}
-	read, err := o.decoder.Rows(name.Schema, name.Name, columns)
+	read, err := r.decoder.Rows(name.Schema, name.Name, columns)
 	if err != nil {
 		return "", nil, err
 	}
