@@ -136,7 +136,8 @@ type Stream struct {
 	Shared bool `koanf:"shared"`
 	// Replicas that init creates the stream with; default 1.
 	Replicas int `koanf:"replicas"`
-	// DuplicateWindow that init creates the stream with; default 2m.
+	// DuplicateWindow that init creates the stream with; default 10s, or 2m for a
+	// shared stream.
 	DuplicateWindow time.Duration `koanf:"duplicate_window"`
 	// MaxAge and MaxBytes that init creates the stream with; default no limit.
 	MaxAge   time.Duration `koanf:"max_age"`
@@ -155,6 +156,9 @@ type Publish struct {
 	// MaxInFlightBytes bounds their bytes; default 16 MiB. One event larger
 	// than this passes alone.
 	MaxInFlightBytes int `koanf:"max_in_flight_bytes"`
+	// MessageID says whether messages of owned streams have a Nats-Msg-Id; default
+	// true.
+	MessageID *bool `koanf:"message_id"`
 	// MaxEventSize is how many bytes an event may have; default the server's
 	// max_payload, but at least 1 MiB. A larger one fails at once, and its content
 	// stays in its row.

@@ -76,6 +76,7 @@ func (p *Plan) Router(c Config, origin router.Origin) router.Config {
 		MaxInFlight:      c.Publish.MaxInFlight,
 		MaxInFlightBytes: c.Publish.MaxInFlightBytes,
 		AckTimeout:       c.Publish.AckTimeout,
+		OmitMessageID:    c.Publish.MessageID != nil && !*c.Publish.MessageID,
 		Domain:           c.NATS.Domain,
 	}
 }

@@ -52,7 +52,11 @@ func (c Config) WithDefaults() Config {
 			s.Subjects = []string{"events.>"}
 		}
 		defaults(&s.Replicas, 1)
-		defaults(&s.DuplicateWindow, 2*time.Minute)
+		window := 10 * time.Second
+		if s.Shared {
+			window = 2 * time.Minute
+		}
+		defaults(&s.DuplicateWindow, window)
 		// The server refuses a window longer than messages live.
 		if s.MaxAge > 0 {
 			s.DuplicateWindow = min(s.DuplicateWindow, s.MaxAge)
@@ -60,6 +64,9 @@ func (c Config) WithDefaults() Config {
 	}
 	defaults(&c.Publish.Subject, "events.{type}")
 	defaults(&c.Publish.Mode, "binary")
+	if c.Publish.MessageID == nil {
+		c.Publish.MessageID = new(true)
+	}
 	defaults(&c.Publish.MaxInFlight, 8192)
 	defaults(&c.Publish.MaxInFlightBytes, 16<<20)
 	defaults(&c.Publish.AckTimeout, 5*time.Second)

@@ -19,20 +19,23 @@ func TestAConfigurationOfTwoURLsIsValid(t *testing.T) {
 
 func TestDefaultsAreFilledInWithoutTouchingTheOriginal(t *testing.T) {
 	original := minimal()
-	original.Streams = []Stream{{Name: DefaultStream, MaxAge: time.Minute}, {Name: "OTHER"}}
+	original.Streams = []Stream{{Name: DefaultStream, MaxAge: time.Second}, {Name: "OTHER"}, {Name: "SHARED", Shared: true}}
 	got := original.WithDefaults()
 	if original.Streams[0].Replicas != 0 {
 		t.Error("WithDefaults wrote into the streams of the configuration it was called on")
 	}
 	first, second := got.Streams[0], got.Streams[1]
-	if first.DuplicateWindow != time.Minute {
-		t.Errorf("a duplicate window longer than max_age is refused by the server; got %v with max_age 1m", first.DuplicateWindow)
+	if first.DuplicateWindow != time.Second {
+		t.Errorf("a duplicate window longer than max_age is refused by the server; got %v with max_age 1s", first.DuplicateWindow)
 	}
 	if len(first.Subjects) != 1 || first.Subjects[0] != "events.>" {
 		t.Errorf("the default stream takes events.>, got %v", first.Subjects)
 	}
-	if len(second.Subjects) != 0 || second.DuplicateWindow != 2*time.Minute || second.Replicas != 1 {
+	if len(second.Subjects) != 0 || second.DuplicateWindow != 10*time.Second || second.Replicas != 1 {
 		t.Errorf("another stream has no default subjects, but a window and replicas: %+v", second)
+	}
+	if window := got.Streams[2].DuplicateWindow; window != 2*time.Minute {
+		t.Errorf("a shared stream, where nothing else keeps duplicates away, has a window of %v", window)
 	}
 }
 

@@ -3,10 +3,12 @@ package retry
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/walrelay/walrelay/event"
 	"github.com/walrelay/walrelay/sql"
@@ -167,6 +169,18 @@ func Do(ctx context.Context, conn *pgx.Conn, action Action, filter Filter, at ti
 	}
 	if err := conn.QueryRow(ctx, statement, args...).Scan(&n); err != nil {
 		return 0, fmt.Errorf("changing delayed events: %w", err)
+	}
+	return n, nil
+}
+
+// Adopt hands the delayed events of a slot that does not exist any more over to another
+// one, whose relay must not run, and returns how many there are.
+func Adopt(ctx context.Context, conn *pgx.Conn, from, to string) (n int64, err error) {
+	if err := conn.QueryRow(ctx, "SELECT walrelay.adopt($1, $2)", from, to).Scan(&n); err != nil {
+		if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok && pgErr.Hint != "" {
+			return 0, fmt.Errorf("taking over delayed events: %s; %s", pgErr.Message, pgErr.Hint)
+		}
+		return 0, fmt.Errorf("taking over delayed events: %w", err)
 	}
 	return n, nil
 }

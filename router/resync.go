@@ -155,9 +155,11 @@ func (w *writer) evict(ctx context.Context, reason error) error {
 		key := f.ev.PartitionKey
 		switch {
 		case n < refused:
+			w.late.park(f)
 			failed = append(failed, f.taken())
 			keys[key] = key != ""
 		case keys[key]:
+			w.late.park(f)
 			behind = append(behind, f.taken())
 		default:
 			if n != end {
@@ -224,6 +226,9 @@ func (w *writer) reconcile(ctx context.Context) error {
 	if r.foreign > 0 {
 		w.warnForeign(r.foreign)
 	}
+	if err := w.findLate(ctx, known, r); err != nil {
+		return err
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	end := w.base
@@ -279,7 +284,7 @@ func (w *writer) covers(r reading, n uint64) bool {
 // has it, also when the message that asks for it takes long to get there: no
 // longer than half of the duplicate window.
 func (w *writer) isRemembered(f *flight, r reading) bool {
-	return time.Since(f.first)+w.cfg.ackTimeout < r.window/2
+	return !w.cfg.omitMessageID && time.Since(f.first)+w.cfg.ackTimeout < r.window/2
 }
 
 // confirm finds out, after a refusal, about flights that were not acknowledged

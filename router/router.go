@@ -104,9 +104,11 @@ type Config struct {
 	// SplitRefused says what becomes of a transaction that a stream refuses as
 	// one batch: its events are published one by one, or, if false, fail.
 	SplitRefused bool
-	Observer     Observer
-	Parker       Parker
-	Log          zerolog.Logger
+	// OmitMessageID leaves Nats-Msg-Id out of the messages of owned streams.
+	OmitMessageID bool
+	Observer      Observer
+	Parker        Parker
+	Log           zerolog.Logger
 	// Domain is the JetStream domain; empty for the connection's own.
 	Domain string
 	// JournalFilling, if not nil, makes the router keep journals of its
@@ -154,6 +156,7 @@ func New(nc *nats.Conn, cfg Config) (*Router, error) {
 			maxInFlightBytes: cfg.MaxInFlightBytes,
 			ackTimeout:       cfg.AckTimeout,
 			splitRefused:     cfg.SplitRefused,
+			omitMessageID:    cfg.OmitMessageID,
 			observer:         cfg.Observer,
 			parker:           cfg.Parker,
 			log:              cfg.Log,

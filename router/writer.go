@@ -82,6 +82,7 @@ type writer struct {
 	denied   map[string]bool // subjects that were refused since something was stored
 	created  time.Time       // the stream's creation
 	reached  reached         // everything before base
+	late     late            // what may be stored although it is in the delay table
 	skip     skip            // what a replay brings although the stream has it
 	journal  *journal.Buffer // what the stream has got; nil keeps none
 	enc      Encoder
@@ -116,6 +117,7 @@ type writerConfig struct {
 	maxInFlightBytes int
 	ackTimeout       time.Duration
 	splitRefused     bool
+	omitMessageID    bool
 	observer         Observer
 	parker           Parker
 	log              zerolog.Logger
@@ -152,7 +154,7 @@ func (w *writer) publish(ctx context.Context, taken Flight, target *Target) erro
 	if err := w.awaitRoom(ctx, 1, size); err != nil {
 		return err
 	}
-	if w.has(ev) {
+	if w.has(ev) || w.late.takes(ev) {
 		w.mu.Unlock()
 		w.cfg.observer.Settled(taken.Ticket, AlreadyStored, ev, 0)
 		return nil
@@ -298,7 +300,10 @@ func (w *writer) encode(f *flight, n uint64, in place) (err error) {
 	}
 	w.enc.Encode(&w.msg, f.ev, f.target.Mode)
 	w.enc.Set(&w.msg, nats.ExpectedStreamHdr, w.cfg.stream)
-	b := appendMessageID(w.scratch[:0], f.ev)
+	b := w.scratch[:0]
+	if w.cfg.shared || !w.cfg.omitMessageID {
+		b = appendMessageID(b, f.ev)
+	}
 	endID := len(b)
 	b = append(b, w.subject...)
 	if w.cfg.shared {
@@ -318,7 +323,9 @@ func (w *writer) encode(f *flight, n uint64, in place) (err error) {
 			b = w.signer.append(b, b[endSubject:endSequence], b[endSequence:endPosition])
 		}
 		text := w.texts.string(b)
-		w.enc.Set(&w.msg, nats.MsgIdHdr, text[:endID])
+		if endID > 0 {
+			w.enc.Set(&w.msg, nats.MsgIdHdr, text[:endID])
+		}
 		w.msg.Subject, w.msg.Reply = text[endID:endSubject], w.reply
 		if in.isFirst() {
 			w.enc.Set(&w.msg, nats.ExpectedLastSeqHdr, text[endSubject:endSequence])

@@ -73,6 +73,7 @@ type rig struct {
 	origin   Origin
 	stream   Stream
 	split    bool // what a stream refuses as a batch
+	noID     bool // messages have no id
 	outcomes *outcomes
 	delays   *delays
 	router   *Router
@@ -114,7 +115,7 @@ func (r *rig) prepare() {
 	r.delays = &delays{}
 	r.router, err = New(r.nc, Config{
 		Streams: []Stream{r.stream}, Rules: rules, Origin: r.origin, MaxInFlight: 64, MaxInFlightBytes: 1 << 24,
-		SplitRefused: r.split, AckTimeout: 2 * time.Second, Observer: r.outcomes, Parker: r.delays, Log: zerolog.Nop(),
+		SplitRefused: r.split, OmitMessageID: r.noID, AckTimeout: 2 * time.Second, Observer: r.outcomes, Parker: r.delays, Log: zerolog.Nop(),
 	})
 	if err != nil {
 		r.t.Fatal(err)
@@ -583,4 +584,59 @@ func TestEventsOfANewTimelineAreNotTakenForOldOnes(t *testing.T) {
 	r.publish(at(200, 0), renewed)
 	r.awaitOutcomes(2)
 	r.wantIDs("id-100-0", "id-200-0", "id-300-0", "id-280-0")
+}
+
+// An event goes to the delay table since the stream refuses it, and then a copy that was
+// under way is stored: it is not published again, however long ago that was.
+func TestCopyThatIsStoredAfterItsEventWasParkedCounts(t *testing.T) {
+	for _, noID := range []bool{false, true} {
+		t.Run(fmt.Sprintf("without message id %v", noID), func(t *testing.T) {
+			r := newRig(t, nats.StreamConfig{Duplicates: 100 * time.Millisecond, MaxMsgSize: 1000})
+			r.noID = noID
+			copies, err := r.nc.SubscribeSync("events.>")
+			if err != nil {
+				t.Fatal(err)
+			}
+			r.start(nil)
+			large := at(200, 0)
+			large.Data = []byte(`"` + strings.Repeat("x", 2000) + `"`)
+			r.publish(at(100, 0), large)
+			r.await("the large event is parked", func() bool { return r.delays.failures() != "" })
+			if _, err := copies.NextMsg(5 * time.Second); err != nil {
+				t.Fatal(err)
+			}
+			underWay, err := copies.NextMsg(5 * time.Second)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := underWay.Header.Get(nats.MsgIdHdr); (got == "") != noID {
+				t.Errorf("the message has the id %q", got)
+			}
+			info, err := r.js.StreamInfo("EVENTS")
+			if err != nil {
+				t.Fatal(err)
+			}
+			info.Config.MaxMsgSize = -1
+			if _, err := r.js.UpdateStream(&info.Config); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := r.js.PublishMsg(&nats.Msg{Subject: underWay.Subject, Header: underWay.Header, Data: underWay.Data}); err != nil {
+				t.Fatalf("storing the copy: %v", err)
+			}
+			again := at(400, 0)
+			again.ID, again.Data, again.Delay = large.ID, large.Data, &event.Delay{Attempts: 1, Origin: large.Position}
+			for i, ev := range []*event.Event{at(300, 0), again} {
+				if err := r.router.Publish(t.Context(), Flight{Event: ev, Ticket: uint64(2 + i)}); err != nil {
+					t.Fatal(err)
+				}
+				r.awaitOutcomes(2 + i)
+			}
+			if got := r.outcomes.done[3][0]; got != AlreadyStored {
+				t.Errorf("the event that came back is %s, want already_stored", got)
+			}
+			if n := len(r.ids()); n != 3 {
+				t.Errorf("the stream has %d messages, want 3", n)
+			}
+		})
+	}
 }

@@ -189,6 +189,8 @@ var (
 	Schema string
 	//go:embed queries/table.sql
 	TableState string
+	//go:embed queries/orphans.sql
+	Orphans string
 	//go:embed queries/renamed.sql
 	Renamed string
 	//go:embed queries/publication.sql

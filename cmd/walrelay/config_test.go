@@ -61,6 +61,8 @@ streams:
 publish:
   max_in_flight: 100
   max_in_flight_bytes: 4 MiB
+  max_event_size: 2 MiB
+  message_id: false
 routes:
   - {type: "audit.*", stream: AUDIT, subject: "audit.{type}"}
   - {type: noise, drop: true}
@@ -75,18 +77,19 @@ func TestAFileSetsEveryKindOfKey(t *testing.T) {
 	}
 	mapping := cfg.Outbox.Mappings[0]
 	for name, ok := range map[string]bool{
-		"a URL":               cfg.Postgres.URL == "postgres://file/app",
-		"a number as text":    cfg.NATS.Password == "12345",
-		"two levels":          cfg.NATS.TLS.CAFile == "ca.pem",
-		"a truth":             cfg.Failover,
-		"a list":              slices.Equal(cfg.Outbox.Tables, []string{"public.outbox", "app.events"}),
-		"a mapping":           mapping.Columns["subject"] == "topic" && mapping.Values["source"] == "/app",
-		"an empty column":     len(mapping.Columns) == 2 && mapping.Columns["time"] == "",
-		"a list of sections":  len(cfg.Streams) == 2 && cfg.Streams[0].Replicas == 3 && cfg.Streams[1].Shared,
-		"a duration":          cfg.Streams[0].DuplicateWindow == 10*time.Minute && cfg.ShutdownTimeout == 90*time.Second,
-		"a size":              cfg.Streams[0].MaxBytes == 2<<30 && cfg.Publish.MaxInFlightBytes == 4<<20,
-		"a rule":              cfg.Routes[1].Drop && cfg.Routes[0].Stream == "AUDIT",
-		"nothing for a blank": cfg.HTTP.Addr == "",
+		"a URL":                 cfg.Postgres.URL == "postgres://file/app",
+		"a number as text":      cfg.NATS.Password == "12345",
+		"two levels":            cfg.NATS.TLS.CAFile == "ca.pem",
+		"a truth":               cfg.Failover,
+		"a list":                slices.Equal(cfg.Outbox.Tables, []string{"public.outbox", "app.events"}),
+		"a mapping":             mapping.Columns["subject"] == "topic" && mapping.Values["source"] == "/app",
+		"an empty column":       len(mapping.Columns) == 2 && mapping.Columns["time"] == "",
+		"a list of sections":    len(cfg.Streams) == 2 && cfg.Streams[0].Replicas == 3 && cfg.Streams[1].Shared,
+		"a duration":            cfg.Streams[0].DuplicateWindow == 10*time.Minute && cfg.ShutdownTimeout == 90*time.Second,
+		"a size":                cfg.Streams[0].MaxBytes == 2<<30 && cfg.Publish.MaxInFlightBytes == 4<<20 && cfg.Publish.MaxEventSize == 2<<20,
+		"a truth that is false": cfg.Publish.MessageID != nil && !*cfg.Publish.MessageID,
+		"a rule":                cfg.Routes[1].Drop && cfg.Routes[0].Stream == "AUDIT",
+		"nothing for a blank":   cfg.HTTP.Addr == "",
 	} {
 		if !ok {
 			t.Errorf("%s is not what the file says: %+v", name, cfg)

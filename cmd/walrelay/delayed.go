@@ -35,6 +35,7 @@ Needs only the database. The same can be done in SQL: see docs/delay.md.`,
 		newDelayedChangeCommand(retry.Discard, "Give failed, retrying or held events up for good", "discarded"),
 		newDelayedChangeCommand(retry.Cancel, "Take scheduled events back", "cancelled"),
 		newDelayedChangeCommand(retry.Reschedule, "Move scheduled or retrying events to another time", "moved"),
+		newDelayedAdoptCommand(),
 	)
 	return cmd
 }
@@ -292,6 +293,34 @@ Says how many there are and asks, unless --yes is given.`,
 			})
 		})(cmd, args)
 	}
+	return cmd
+}
+
+func newDelayedAdoptCommand() *cobra.Command {
+	var from string
+	cmd := &cobra.Command{
+		Use:   "adopt --from SLOT",
+		Short: "Take over the delayed events of a slot that does not exist any more",
+		Long: `Take over the delayed events of a slot that does not exist any more, as after
+a change of its name: what is scheduled, retrying, held or failed there becomes
+this slot's. The relay of this slot must not run meanwhile.`,
+		Args: cobra.NoArgs,
+	}
+	cmd.Flags().StringVar(&from, "from", "", "the slot that does not exist any more")
+	source := addConfigFlags(cmd)
+	cmd.RunE = source.command(func(ctx context.Context, cfg walrelay.Config) error {
+		if from == "" {
+			return &usageError{"--from: name the slot whose events are to be taken over"}
+		}
+		return withDelayed(ctx, cfg, func(conn *pgx.Conn) error {
+			n, err := retry.Adopt(ctx, conn, from, cfg.Slot)
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "%d %s of slot %q taken over by slot %q\n", n, events(n), from, cfg.Slot)
+			return nil
+		})
+	})
 	return cmd
 }
 

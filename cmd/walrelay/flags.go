@@ -37,6 +37,7 @@ func usages() [][2]string {
 		{"publish.atomic_overflow", "what becomes of a transaction that cannot be one: delay (default) or split"},
 		{"publish.max_in_flight", "events per stream sent and not yet acknowledged (default 8192)"},
 		{"publish.max_in_flight_bytes", "bytes of these events (default 16MiB)"},
+		{"publish.message_id", "messages of owned streams have a Nats-Msg-Id (default true)"},
 		{"publish.max_event_size", "bytes that an event may have (default max_payload of the NATS server, at least 1MiB)"},
 		{"outbox.after_publish", "what becomes of published rows: delete (default), mark or keep"},
 		{"outbox.repair_window", "how long published rows are kept (default 1h)"},

@@ -49,7 +49,11 @@ func fieldsOf(t reflect.Type, prefix string, addressable bool) []node {
 		if addressable {
 			n.path = prefix + n.name
 		}
-		switch field.Type.Kind() {
+		typ := field.Type
+		if typ.Kind() == reflect.Pointer {
+			typ = typ.Elem() // left out is not false
+		}
+		switch typ.Kind() {
 		case reflect.Struct:
 			n.kind, n.fields = section, fieldsOf(field.Type, n.path+".", addressable)
 		case reflect.Slice:
@@ -66,7 +70,7 @@ func fieldsOf(t reflect.Type, prefix string, addressable bool) []node {
 			switch {
 			case field.Type == reflect.TypeFor[time.Duration]():
 				n.kind = duration
-			case strings.HasSuffix(n.name, "_bytes"):
+			case strings.HasSuffix(n.name, "_bytes"), strings.HasSuffix(n.name, "_size"):
 				n.kind = size
 			}
 		default:

@@ -31,6 +31,7 @@ func relayConfig(opts Options, postgres string, nats config.NATS) walrelay.Confi
 			MaxInFlight:      opts.Config.Publish.MaxInFlight,
 			MaxInFlightBytes: opts.Config.Publish.MaxInFlightBytes,
 			AckTimeout:       opts.Config.Publish.AckTimeout,
+			MessageID:        opts.Config.Publish.MessageID,
 			Atomic:           opts.Parameters.Atomic,
 		},
 		HTTP: config.HTTP{Addr: "off"},

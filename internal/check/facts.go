@@ -28,6 +28,8 @@ type Facts struct {
 	Tables      []Table      // as in the configuration
 	Publication *Publication // nil if there is none
 	Slot        *Slot        // nil if there is none
+	// Orphans are slots that have delayed events and do not exist.
+	Orphans []string
 
 	Streams []*jetstream.StreamInfo // as in the configuration; nil if missing
 }
@@ -272,6 +274,15 @@ func (f *Facts) readPostgres(ctx context.Context, conn *pgx.Conn, cfg config.Con
 		}
 		f.Tables = append(f.Tables, *read)
 	}
+	if f.Schema.Writable && f.Schema.Version >= adoptVersion {
+		rows, err := conn.Query(ctx, sql.Orphans, cfg.Slot)
+		if err == nil {
+			f.Orphans, err = pgx.CollectRows(rows, pgx.RowTo[string])
+		}
+		if err != nil {
+			return fmt.Errorf("looking for delayed events of other slots: %w", err)
+		}
+	}
 	if err := f.readRenamed(ctx, conn, cfg.Slot, outboxes.Tables); err != nil {
 		return err
 	}
@@ -282,8 +293,12 @@ func (f *Facts) readPostgres(ctx context.Context, conn *pgx.Conn, cfg config.Con
 	return nil
 }
 
-// columnsVersion is the schema version from which on init notes the columns of tables.
-const columnsVersion = 9
+// Versions of the schema: columnsVersion is the one from which on init notes the columns
+// of tables, and adoptVersion that from which on events can be taken over.
+const (
+	columnsVersion = 9
+	adoptVersion   = 11
+)
 
 func (f *Facts) readRenamed(ctx context.Context, conn *pgx.Conn, slot string, tables []sql.Table) error {
 	if !f.Schema.Writable || f.Schema.Version < columnsVersion {

@@ -24,6 +24,7 @@ func Judge(facts *Facts, cfg config.Config, schemaVersion int) Results {
 			j.table(name, &facts.Tables[i], facts.Publication)
 		}
 		j.publication(facts.Publication)
+		j.orphans(facts)
 	}
 	if facts.Scope.has(ScopeSlot) {
 		j.slots(facts)
@@ -278,6 +279,15 @@ func (j *judge) publication(p *Publication) {
 	if p.Others {
 		j.warn("publication_other_operations", name,
 			"%s publishes more than inserts, which only costs, and makes updates of tables without a replica identity fail: %s(publish = 'insert')", what, set)
+	}
+}
+
+// orphans judges what is left of slots that do not exist any more, as after a change of
+// their names.
+func (j *judge) orphans(facts *Facts) {
+	for _, slot := range facts.Orphans {
+		j.warn("delayed_orphans", slot, "delayed events of slot %q wait for ever, as that slot does not exist: \"walrelay delayed adopt --from %s\" hands them over to slot %q; \"walrelay delayed discard --of-slot %s\" gives them up",
+			slot, slot, j.cfg.Slot, slot)
 	}
 }
 

@@ -131,7 +131,7 @@ routes: [{type: "user.*", stream: OTHER, subject: "other.{type}"}]
 			config: "publish: {atomic: true, atomic_overflow: %s}\nretry: {max_retries: -1}\n",
 			write: transactionOf("bad", 3) + "; " +
 				"INSERT INTO outbox (event_type, source, subject, data) VALUES ('order.created', '/e2e', 'bad', to_jsonb(repeat('x', 2000000)))", events: 4,
-			split: "refused", reason: "nats: maximum payload exceeded",
+			split: "refused", reason: "the event is too large",
 		},
 	} {
 		for _, overflow := range []string{"delay", "split"} {

@@ -376,6 +376,61 @@ func TestRedrivenReferenceReadsItsRow(t *testing.T) {
 	}
 }
 
+// A slot that got another name leaves nothing behind.
+func TestEventsOfASlotThatWasRenamedAreTakenOver(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t, shared)
+	e.writeConfig("retry: {failed_holds_key: true}\n")
+	e.init()
+	r := e.run()
+	const scheduled, failed, held = "00000000-0000-0000-0000-000000000001", "00000000-0000-0000-0000-000000000002", "00000000-0000-0000-0000-000000000003"
+	execSQL(t, e.postgresURL, fmt.Sprintf(`INSERT INTO outbox (id, event_type, source, scheduled_at, max_retries, partition_key) VALUES
+		('%s', 'a', '/e2e', '2100-01-01', NULL, NULL), ('%s', 'a', '/e2e', NULL, -1, 'k')`, scheduled, failed))
+	execSQL(t, e.postgresURL, fmt.Sprintf("INSERT INTO outbox (id, event_type, source, partition_key) VALUES ('%s', 'a', '/e2e', 'k')", held))
+	e.awaitDelayed(map[string]int{"scheduled": 1, "failed": 1, "held": 1})
+	old := e.slot
+	e.slot = old + "_new"
+	adopt := func(want int, says string) {
+		t.Helper()
+		if out, code := e.walrelay("delayed", "adopt", "--from", old); code != want || !strings.Contains(out, says) {
+			t.Errorf("delayed adopt ended with %d and says %q, want %d and %q", code, out, want, says)
+		}
+	}
+	adopt(1, "exists: its relay publishes its events")
+	r.stop()
+	execSQL(t, e.postgresURL, "SELECT pg_drop_replication_slot('"+old+"')")
+	// An event that was emitted and never read.
+	execSQL(t, e.postgresURL, fmt.Sprintf(`WITH gone AS (DELETE FROM walrelay.delayed WHERE id = '%s' RETURNING *)
+		INSERT INTO walrelay.emitted (slot, kind, id, table_schema, table_name, origin, content)
+		SELECT slot, kind, id, table_schema, table_name, origin, convert_from(content, 'UTF8') FROM gone`, scheduled))
+	adopt(1, `replication slot "`+e.slot+`" does not exist in this database; Run "walrelay init" first`)
+	if err := e.jetstream().DeleteStream(t.Context(), "EVENTS"); err != nil { // it belongs to the other slot
+		t.Fatal(err)
+	}
+	if out, code := e.walrelay("init"); code != 0 || !strings.Contains(out, "walrelay delayed adopt --from "+old) {
+		t.Errorf("init ends with %d and says nothing of the other slot:\n%s", code, out)
+	}
+	r = e.run()
+	r.awaitLog("walrelay delayed adopt --from " + old)
+	adopt(1, "a relay is running")
+	r.stop()
+	adopt(0, "3 events of slot")
+	r = e.run()
+	e.awaitMessages("EVENTS", 1)
+	execSQL(t, e.postgresURL, "INSERT INTO outbox (event_type, source, partition_key) VALUES ('a', '/e2e', 'k')")
+	e.awaitDelayed(map[string]int{"failed": 1, "held": 2})
+	execSQL(t, e.postgresURL, "SELECT walrelay.discard('"+failed+"')")
+	e.awaitMessages("EVENTS", 3)
+	e.awaitDelayed(map[string]int{})
+	e.awaitCaughtUp()
+	if out := e.recover(0, "--dry-run"); !strings.Contains(out, "every row has an outcome") {
+		t.Errorf("recover would publish again what was taken over:\n%s", out)
+	}
+	if strings.Contains(r.logs.String(), "delayed adopt") {
+		t.Error("the relay still speaks of the other slot")
+	}
+}
+
 // checkMissing checks that the stream has all rows of the outbox but one.
 func checkMissing(t *testing.T, e *env, want int, but string) {
 	t.Helper()
@@ -423,7 +478,7 @@ func TestBadInputHasAnOutcome(t *testing.T) {
 		{"event_type, source, max_retries", "'a', '/e2e', 2147483647", "published", ""},
 		{"event_type, source, extensions", "'a', '/e2e', '[1]'", "failed", "it is not a JSON object"},
 		{"event_type, source, extensions", `'a', '/e2e', '{"Bad-Name": 1}'`, "failed", "lower-case letters and digits only"},
-		{"event_type, source, data", "'a', '/e2e', to_jsonb(repeat('x', 3000000))", "retrying", "maximum payload exceeded"},
+		{"event_type, source, data", "'a', '/e2e', to_jsonb(repeat('x', 3000000))", "failed", "the event is too large"},
 		{"event_type, source", "'', '/e2e'", "failed", "null or empty"},
 		{"event_type, source, data_bytes", `'a', '/e2e', '\xfffe00'`, "published", ""},
 		{"event_type, source, data_bytes, content_type", `'a', '/e2e', '\xfffe00', 'application/json'`, "failed", "not valid JSON"},

@@ -25,6 +25,8 @@ type batch struct {
 	events, bytes int
 	// reason says why it cannot be one batch; nil while it can.
 	reason *splitReason
+	// spoilt is the reason as long as no other event of the transaction was read.
+	spoilt *splitReason
 	number int // of the last batch at the barrier
 }
 
@@ -72,6 +74,10 @@ func (d *dispatcher) gather(ctx context.Context, f router.Flight) error {
 		return d.dispatch(ctx, f)
 	}
 	t.count(f.Event)
+	if t.spoilt != nil {
+		t.reason, t.spoilt = t.spoilt, nil
+		return d.split(ctx, []router.Flight{f}, *t.reason)
+	}
 	if t.reason != nil {
 		return d.dispatchSplit(ctx, f, *t.reason)
 	}
@@ -84,6 +90,24 @@ func (d *dispatcher) gather(ctx context.Context, f router.Flight) error {
 	return d.split(ctx, flights, *t.reason)
 }
 
+// spoil says that one event of the transaction, which has gone to the delay table, can be
+// in no batch.
+func (d *dispatcher) spoil(ctx context.Context, ev *event.Event, reason error) error {
+	t := d.batch
+	if t == nil || ev.Delay != nil || t.reason != nil || t.spoilt != nil {
+		return nil
+	}
+	t.events++
+	why := &splitReason{router.SplitRefused, fmt.Errorf("event %q: %w", ev.ID, reason)}
+	flights := t.flights
+	if len(flights) == 0 {
+		t.spoilt = why
+		return nil
+	}
+	t.flights, t.reason = nil, why
+	return d.split(ctx, flights, *why)
+}
+
 // commit says that the end of the transaction was read.
 func (d *dispatcher) commit(ctx context.Context) error {
 	t := d.batch
@@ -91,7 +115,7 @@ func (d *dispatcher) commit(ctx context.Context) error {
 		return nil
 	}
 	flights := t.flights
-	t.flights, t.events, t.bytes, t.reason = nil, 0, 0, nil
+	t.flights, t.events, t.bytes, t.reason, t.spoilt = nil, 0, 0, nil, nil
 	return d.dispatchBatch(ctx, flights)
 }
 

@@ -86,7 +86,10 @@ func (d *dispatcher) insert(ctx context.Context, change decode.Change, ticket ui
 		entry := failedForGood(ev, reason)
 		entry.Kind, entry.Content = string(change.Raw.Kind), change.Raw.Content
 		d.fail(waiting{Flight: f, entry: &entry}, reason)
-		return nil //nolint:nilerr // the error has become an entry
+		if errors.Is(rowErr, decode.ErrTooLarge) {
+			return d.spoil(ctx, ev, reason)
+		}
+		return nil
 	case ev.Delay == nil && ev.ScheduledAt.After(ev.CommittedAt):
 		entry := retry.NewEntry(ev, retry.Scheduled)
 		d.wait(waiting{Flight: f, entry: &entry})
