@@ -229,7 +229,7 @@ func FuzzStructured(f *testing.F) {
 	f.Fuzz(func(t *testing.T, id, typ, source, subject, contentType, key, name, value string, data []byte) {
 		want := &event.Event{ID: id, Type: typ, Source: source, Subject: subject, DataContentType: contentType, PartitionKey: key, Data: data}
 		if name != "" && value != "" {
-			want.Extensions = []event.Attribute{{Name: name, Value: value}}
+			want.Extensions = []event.Attribute{{Name: name, Value: value, Bare: value == "true" || value == "3"}}
 		}
 		reference := ce.New()
 		reference.SetID(id)

@@ -91,6 +91,7 @@ func relayEnvironment(environ []string, cfg walrelay.Config) []string {
 		{"PUBLISH_MAX_IN_FLIGHT_BYTES", strconv.Itoa(cfg.Publish.MaxInFlightBytes)},
 		{"PUBLISH_ACK_TIMEOUT", cfg.Publish.AckTimeout.String()},
 		{"PUBLISH_ATOMIC", strconv.FormatBool(cfg.Publish.Atomic)},
+		{"PUBLISH_MESSAGE_ID", strconv.FormatBool(*cfg.Publish.MessageID)},
 		{"HTTP_ADDR", cfg.HTTP.Addr},
 		{"LOG_LEVEL", cfg.Log.Level},
 		{"LOG_FORMAT", cfg.Log.Format},

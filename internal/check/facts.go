@@ -79,6 +79,8 @@ type Table struct {
 	// it has a column published_at.
 	HasXact bool `db:"has_xact"`
 	HasMark bool `db:"has_mark"`
+	// MarkMoves says that it is partitioned by published_at.
+	MarkMoves bool `db:"mark_moves"`
 	// Children says that tables inherit from it, or are its partitions, and HasID
 	// that an index begins with the column of the id.
 	Children bool `db:"children"`

@@ -169,6 +169,13 @@ func (j *judge) table(name string, t *Table, p *Publication) {
 		})
 		return
 	}
+	if j.cfg.Outbox.AfterPublish == "mark" && t.MarkMoves {
+		j.fail(Result{
+			ID: "outbox_mark_partition", Subject: name, What: fmt.Sprintf("outbox table %s is partitioned by published_at, and outbox.after_publish is mark", name),
+			Why: "a row that is marked would move to another partition, which arrives as an insert, and be published again",
+			Fix: "partition it by another column, or set outbox.after_publish to delete",
+		})
+	}
 	if t.Kind == "r" && t.Children {
 		j.warn("outbox_inherited", name, "tables inherit from %s: rows inserted into these are not published", what)
 	}

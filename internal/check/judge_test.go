@@ -95,6 +95,10 @@ func TestJudge_FindsWhatIsWrong(t *testing.T) {
 			f.Tables[0].Columns = []Column{{Name: "id", Type: "uuid"}, {Name: "type", Type: "text"}, {Name: "aggregatetype", Type: "text"}, {Name: "aggregateid", Type: "text"}}
 		}, "outbox_column_missing", Fail, `column "payload" of outbox table public.outbox, which makes the data of events, does not exist`, false},
 		"orphans": {func(f *Facts, _ *config.Config) { f.Orphans = []string{"old"} }, "delayed_orphans", Warn, `walrelay delayed adopt --from old`, false},
+		"partitioned by the mark": {func(f *Facts, c *config.Config) {
+			c.Outbox.AfterPublish = "mark"
+			f.Tables[0].HasMark, f.Tables[0].MarkMoves = true, true
+		}, "outbox_mark_partition", Fail, "is partitioned by published_at", false},
 		"renamed key": {func(f *Facts, _ *config.Config) {
 			f.Tables[0].Columns = []Column{{Name: "id", Type: "uuid"}, {Name: "event_type", Type: "text"}, {Name: "source", Type: "text"}, {Name: "pkey", Type: "text"}}
 			f.Tables[0].Renamed = map[string]string{"partition_key": "pkey"}

@@ -404,17 +404,19 @@ func (c *Cleaner) markDiscarded(ctx context.Context) (more bool, err error) {
 }
 
 // expireDiscarded removes discarded events, and their rows, once the window has
-// passed.
+// passed. Where rows are kept, the events stay too: nothing else says what became of
+// these rows.
 func (c *Cleaner) expireDiscarded(ctx context.Context) (more bool, err error) {
+	if c.cfg.Mode == Keep {
+		return false, nil
+	}
 	events, err := c.listDiscarded(ctx, sql.RetentionDiscardedExpired, c.cfg.Slot, c.hexSaved(), c.cfg.Window.Seconds())
 	if err != nil || len(events) == 0 {
 		return false, err
 	}
-	left := map[string]bool{}
-	if c.cfg.Mode != Keep {
-		if left, err = c.cleanDiscarded(ctx, events, sql.RetentionDelete); err != nil {
-			return false, err
-		}
+	left, err := c.cleanDiscarded(ctx, events, sql.RetentionDelete)
+	if err != nil {
+		return false, err
 	}
 	var gone []string
 	for _, e := range events {

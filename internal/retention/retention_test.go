@@ -243,6 +243,13 @@ func TestCleaner(t *testing.T) {
 					       ('s', '0000000000000010.00000001', '1', 'discarded', '2', 't', '/s', 'public', 'orders', '', now())`)
 			}, retention.Delete, 1, 0, "2 3", "0",
 		},
+		"keeps what is known of discarded events with their rows": {
+			func(d *database) {
+				d.exec("CREATE TABLE public.orders (id integer PRIMARY KEY); INSERT INTO public.orders SELECT generate_series(1, 3)")
+				d.exec(`INSERT INTO walrelay.delayed (slot, position, origin, state, id, event_type, source, table_schema, table_name, content, updated_at)
+					VALUES ('s', '0000000000000010.00000000', '1', 'discarded', '1', 't', '/s', 'public', 'orders', '', now() - interval '1 day')`)
+			}, retention.Keep, 0, 0, "1 2 3", "0",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			d := newDatabase(t, pgtest.NewDatabase(t, cluster))
@@ -256,6 +263,11 @@ func TestCleaner(t *testing.T) {
 			}
 			if got := d.text(pages); got != test.pages {
 				t.Errorf("the journal has %s pages, want %s", got, test.pages)
+			}
+			if test.mode == retention.Keep && strings.Contains(name, "discarded") {
+				if got := d.text("SELECT count(*)::text FROM walrelay.delayed"); got != "1" {
+					t.Errorf("the delay table has %s events, want the discarded one", got)
+				}
 			}
 			if test.mode == retention.Mark {
 				if cleaned, _ := d.clean(test.mode, orders); cleaned != 0 {

@@ -25,6 +25,10 @@ SELECT
         SELECT FROM pg_catalog.pg_attribute AS a
         WHERE a.attrelid = class.oid AND a.attname = 'published_at' AND NOT a.attisdropped
     ) AS has_mark,
+    EXISTS (
+        SELECT FROM pg_catalog.pg_partition_tree(class.oid) AS part
+        WHERE strpos(pg_catalog.pg_get_partkeydef(part.relid), 'published_at') > 0
+    ) AS mark_moves,
     (
         SELECT coalesce(jsonb_agg(jsonb_build_object(
             'name', a.attname,
