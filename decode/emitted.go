@@ -227,7 +227,7 @@ func (h *head) schedule(ev *event.Event) error {
 		switch {
 		case errors.Is(err, errTooEarly):
 		case errors.Is(err, errTooLate):
-			return fmt.Errorf("scheduled_at: %s never comes; write a time before the year 10000", clip(h.scheduledAt))
+			return fmt.Errorf("scheduled_at: %s never comes; write a time before the year 10000", event.Clip(h.scheduledAt))
 		case err != nil:
 			return fmt.Errorf("scheduled_at: %w", err)
 		default:
@@ -252,7 +252,7 @@ func (d *Decoder) parse(ev *event.Event, content []byte) error {
 		switch name {
 		case "specversion":
 			if value.Raw != version {
-				return fmt.Errorf("specversion: it is %s; only %s is known", clip(value.Raw), version)
+				return fmt.Errorf("specversion: it is %s; only %s is known", event.Clip(value.Raw), version)
 			}
 		case "data":
 			data = value
@@ -277,14 +277,14 @@ func (d *Decoder) parse(ev *event.Event, content []byte) error {
 		if text == "" && a.Required {
 			return fmt.Errorf("%s: it is missing or empty; every event needs a value here", a.Name)
 		}
-		if err := checkText(text); err != nil {
+		if err := event.CheckText(text); err != nil {
 			return fmt.Errorf("%s: %w", a.Name, err)
 		}
 	}
 	if ev.Time != "" {
 		at, err := time.Parse(time.RFC3339Nano, ev.Time)
 		if err != nil {
-			return fmt.Errorf("time: %q is not an RFC 3339 time", clip(ev.Time))
+			return fmt.Errorf("time: %q is not an RFC 3339 time", event.Clip(ev.Time))
 		}
 		ev.Time = at.UTC().Format(time.RFC3339Nano)
 	}
@@ -320,7 +320,7 @@ func parseData(ev *event.Event, data, encoded gjson.Result) error {
 	case data.Type == gjson.String:
 		ev.Data = []byte(data.Str)
 	default:
-		return fmt.Errorf("data: it is not a JSON string, but the content type is %s", clip(ev.DataContentType))
+		return fmt.Errorf("data: it is not a JSON string, but the content type is %s", event.Clip(ev.DataContentType))
 	}
 	return nil
 }

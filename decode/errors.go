@@ -2,7 +2,6 @@ package decode
 
 import (
 	"fmt"
-	"unicode/utf8"
 
 	"github.com/walrelay/walrelay/event"
 )
@@ -21,7 +20,7 @@ type RowError struct {
 }
 
 func (e *RowError) Error() string {
-	return fmt.Sprintf("table %s.%s, id %q, column %s: %v", e.Schema, e.Table, clip(e.ID), e.Column, e.Err)
+	return fmt.Sprintf("table %s.%s, id %q, column %s: %v", e.Schema, e.Table, event.Clip(e.ID), e.Column, e.Err)
 }
 
 func (e *RowError) Unwrap() error { return e.Err }
@@ -54,19 +53,4 @@ func wrongLength(what string, r *reader) error {
 		return &ProtocolError{Message: fmt.Sprintf("a message %s that ends after %d bytes, too early", what, len(r.data))}
 	}
 	return &ProtocolError{Message: fmt.Sprintf("a message %s with %d bytes too many", what, len(r.data)-r.at)}
-}
-
-// clipLength is how many bytes of a value an error shows.
-const clipLength = 100
-
-// clip shortens a value for an error: a row may have hundreds of megabytes.
-func clip[T ~string | ~[]byte](value T) string {
-	if len(value) <= clipLength {
-		return string(value)
-	}
-	end := clipLength
-	for end > clipLength-utf8.UTFMax && !utf8.RuneStart(value[end]) {
-		end--
-	}
-	return string(value[:end]) + "…"
 }

@@ -49,7 +49,7 @@ func (rel *relation) tooLarge(columns []column, limit func() int64) (*event.Even
 		to *string
 	}{{attrID, &r.ev.ID}, {attrType, &r.ev.Type}, {attrSource, &r.ev.Source}, {attrPartitionKey, &r.ev.PartitionKey}} {
 		if rel.fault == nil && r.length(text.a) <= shortText {
-			if value := r.text(text.a); checkText(value) == nil {
+			if value := r.text(text.a); event.CheckText(value) == nil {
 				*text.to = strings.Clone(value)
 			}
 		}
@@ -64,7 +64,7 @@ func (rel *relation) tooLarge(columns []column, limit func() int64) (*event.Even
 // reference is what is kept of an event whose content stays in its row. It is for
 // people: the row is found by table and id.
 func reference(schema, table string, size int) *Raw {
-	return &Raw{Kind: RawReference, Content: fmt.Appendf(nil, `{"row_of":%q,"bytes":%d}`, clip(schema+"."+table), size)}
+	return &Raw{Kind: RawReference, Content: fmt.Appendf(nil, `{"row_of":%q,"bytes":%d}`, event.Clip(schema+"."+table), size)}
 }
 
 // length is how long an attribute's text is.

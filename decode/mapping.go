@@ -6,6 +6,8 @@ import (
 	"maps"
 	"slices"
 	"strings"
+
+	"github.com/walrelay/walrelay/event"
 )
 
 // attribute is a part of an event that a column can make.
@@ -254,11 +256,11 @@ func parseTemplate(a attribute, text string) (*template, error) {
 	if strings.TrimSpace(text) == "" {
 		return nil, errors.New("the text is empty")
 	}
-	if err := checkText(text); err != nil {
+	if err := event.CheckText(text); err != nil {
 		return nil, err
 	}
 	if constant {
-		return t, checkBySDK(a, text)
+		return t, event.CheckAttribute(a.String(), text)
 	}
 	return t, nil
 }

@@ -52,7 +52,7 @@ func (r *row) unmapped(fault *TableError) *RowError {
 		a  attribute
 		to *string
 	}{{attrID, &r.ev.ID}, {attrType, &r.ev.Type}, {attrSource, &r.ev.Source}} {
-		if value := r.value(text.a); checkText(view(value)) == nil {
+		if value := r.value(text.a); event.CheckText(view(value)) == nil {
 			*text.to = string(value)
 		}
 	}
@@ -79,7 +79,7 @@ func (r *row) fill(v *validator) (attribute, error) {
 		{attrPartitionKey, &ev.PartitionKey},
 	} {
 		value := r.text(text.a)
-		if err := checkText(value); err != nil {
+		if err := event.CheckText(value); err != nil {
 			return text.a, err
 		}
 		*text.to = value
@@ -244,7 +244,7 @@ func (r *row) payload() (attribute, error) {
 	}
 	if event.IsJSON(r.ev.DataContentType) && !json.Valid(r.ev.Data) {
 		return a, fmt.Errorf("it is not valid JSON, but the content type is %s (the default, unless the row says otherwise); correct it, or give the row the right datacontenttype",
-			clip(r.ev.DataContentType))
+			event.Clip(r.ev.DataContentType))
 	}
 	return 0, nil
 }
@@ -280,9 +280,9 @@ func (r *row) schedule() error {
 	case errors.Is(err, errTooEarly):
 		return nil
 	case err == nil && !hasOffset(value):
-		return fmt.Errorf("%s has no time zone, so that nobody knows when it is; make the column a timestamptz", clip(value))
+		return fmt.Errorf("%s has no time zone, so that nobody knows when it is; make the column a timestamptz", event.Clip(value))
 	case errors.Is(err, errTooLate):
-		return fmt.Errorf("%s never comes; write a time before the year 10000", clip(value))
+		return fmt.Errorf("%s never comes; write a time before the year 10000", event.Clip(value))
 	case err != nil:
 		return err
 	}
@@ -297,7 +297,7 @@ func (r *row) retries() error {
 	}
 	n, err := strconv.ParseInt(string(value), 10, 32)
 	if err != nil || n < 0 {
-		return fmt.Errorf("%s is not a number of retries; write an integer from 0 to 2147483647, or null for the default", clip(value))
+		return fmt.Errorf("%s is not a number of retries; write an integer from 0 to 2147483647, or null for the default", event.Clip(value))
 	}
 	r.ev.MaxRetries = int(n)
 	return nil

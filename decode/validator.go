@@ -1,13 +1,7 @@
 package decode
 
 import (
-	"errors"
-	"fmt"
-	"net/url"
 	"strings"
-	"unicode/utf8"
-
-	ce "github.com/cloudevents/sdk-go/v2/event"
 
 	"github.com/walrelay/walrelay/event"
 )
@@ -26,61 +20,24 @@ func newValidator() *validator {
 // check returns the attribute at fault and what is wrong with it.
 func (v *validator) check(ev *event.Event) (attribute, error) {
 	if !v.sources.has(ev.Source) {
-		if err := checkBySDK(attrSource, ev.Source); err != nil {
+		if err := event.CheckAttribute(attrSource.String(), ev.Source); err != nil {
 			return attrSource, err
 		}
 		v.sources.add(ev.Source)
 	}
 	if ev.DataContentType != "" && !v.contentTypes.has(ev.DataContentType) {
-		if err := checkBySDK(attrDataContentType, ev.DataContentType); err != nil {
+		if err := event.CheckAttribute(attrDataContentType.String(), ev.DataContentType); err != nil {
 			return attrDataContentType, err
 		}
 		v.contentTypes.add(ev.DataContentType)
 	}
 	if ev.DataSchema != "" && !v.schemas.has(ev.DataSchema) {
-		if err := checkBySDK(attrDataSchema, ev.DataSchema); err != nil {
+		if err := event.CheckAttribute(attrDataSchema.String(), ev.DataSchema); err != nil {
 			return attrDataSchema, err
 		}
 		v.schemas.add(ev.DataSchema)
 	}
 	return 0, nil
-}
-
-// checkBySDK checks one value in an event that is good otherwise. Attributes
-// about which the SDK knows no more than [checkText] always pass.
-func checkBySDK(a attribute, value string) error {
-	sample := ce.New()
-	sample.SetID("id")
-	sample.SetType("type")
-	sample.SetSource("/source")
-	var want string
-	switch a {
-	case attrSource:
-		sample.SetSource(value)
-		want = "a URI reference, such as /orders or https://example.com/orders"
-	case attrDataContentType:
-		sample.SetDataContentType(value)
-		want = "a media type, such as application/json"
-	case attrDataSchema:
-		sample.SetDataSchema(value)
-		want = "an absolute URI, such as https://example.com/schema.json"
-	default:
-		return nil
-	}
-	err := sample.Validate()
-	if err == nil {
-		return nil
-	}
-	// The SDK's text repeats the value, of whatever length.
-	if all, ok := errors.AsType[ce.ValidationError](err); ok {
-		for _, fault := range all { // one value was set, so one is at fault
-			err = fault
-		}
-	}
-	if fault, ok := errors.AsType[*url.Error](err); ok {
-		err = fault.Err
-	}
-	return fmt.Errorf("%q is not %s: %w", clip(value), want, err)
 }
 
 // memo remembers good values, up to a number and a length, so that it stays
@@ -106,36 +63,4 @@ func (m memo) add(value string) {
 	}
 	// A copy: the value is a part of a row's buffer.
 	m[strings.Clone(value)] = struct{}{}
-}
-
-var (
-	errControl = errors.New("it has a control character or a noncharacter, which CloudEvents forbids in attributes; remove it")
-	errUTF8    = errors.New("it is not valid UTF-8; the database's encoding must be UTF8")
-)
-
-// checkText looks for what a CloudEvents string must not have (1.0.2, "Type
-// System", String).
-func checkText(s string) error {
-	ascii := true
-	for i := range len(s) {
-		c := s[i]
-		if c < 0x20 || c == 0x7F {
-			return errControl
-		}
-		if c >= utf8.RuneSelf {
-			ascii = false
-		}
-	}
-	if ascii {
-		return nil
-	}
-	if !utf8.ValidString(s) {
-		return errUTF8
-	}
-	for _, c := range s {
-		if c >= 0x80 && c <= 0x9F || c >= 0xFDD0 && c <= 0xFDEF || c&0xFFFE == 0xFFFE {
-			return errControl
-		}
-	}
-	return nil
 }

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/walrelay/walrelay/event"
 )
 
 // Content types of payloads that come without one.
@@ -72,22 +74,22 @@ func parseTimestamp(b []byte) (time.Time, error) {
 	isBC := string(s.rest) == " BC"
 	switch {
 	case s.failed || len(s.rest) > 0 && !isBC || hour > 23 || minute > 59 || second > 59:
-		return time.Time{}, fmt.Errorf("%q: %w", clip(b), errNoTimestamp)
+		return time.Time{}, fmt.Errorf("%q: %w", event.Clip(b), errNoTimestamp)
 	case isBC:
-		return time.Time{}, fmt.Errorf("%s: %w", clip(b), errTooEarly)
+		return time.Time{}, fmt.Errorf("%s: %w", event.Clip(b), errTooEarly)
 	case year > 9999:
-		return time.Time{}, fmt.Errorf("%s: %w", clip(b), errTooLate)
+		return time.Time{}, fmt.Errorf("%s: %w", event.Clip(b), errTooLate)
 	}
 	t := time.Date(year, time.Month(month), day, hour, minute, second, nanosecond, time.UTC)
 	if t.Month() != time.Month(month) || t.Day() != day {
-		return time.Time{}, fmt.Errorf("%q: %w", clip(b), errNoTimestamp) // the 30th of February
+		return time.Time{}, fmt.Errorf("%q: %w", event.Clip(b), errNoTimestamp) // the 30th of February
 	}
 	t = t.Add(-offset)
 	switch {
 	case t.Year() < 1:
-		return time.Time{}, fmt.Errorf("%s: %w", clip(b), errTooEarly)
+		return time.Time{}, fmt.Errorf("%s: %w", event.Clip(b), errTooEarly)
 	case t.Year() > 9999:
-		return time.Time{}, fmt.Errorf("%s: %w", clip(b), errTooLate)
+		return time.Time{}, fmt.Errorf("%s: %w", event.Clip(b), errTooLate)
 	}
 	return t, nil
 }

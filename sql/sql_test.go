@@ -1,8 +1,13 @@
 package sql_test
 
 import (
+	"bytes"
+	"io/fs"
+	"os"
+	"path"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"github.com/walrelay/walrelay/sql"
 )
@@ -48,5 +53,23 @@ func TestASlotAsksForFailoverOnlyWhenItShould(t *testing.T) {
 		if err != nil || !strings.Contains(got, want) {
 			t.Errorf("failover %v: want %s, got %v\n%s", failover, want, err, got)
 		}
+	}
+}
+
+// A database in another encoding than UTF-8 may have no form for any other character, also
+// in a comment.
+func TestStatementsAreInASCII(t *testing.T) {
+	err := fs.WalkDir(os.DirFS("."), ".", func(name string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.IsDir() || path.Ext(name) != ".sql" {
+			return err
+		}
+		text, err := os.ReadFile(name)
+		if i := bytes.IndexFunc(text, func(r rune) bool { return r >= utf8.RuneSelf }); i >= 0 {
+			t.Errorf("%s has %q", name, text[i:min(len(text), i+20)])
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
 	}
 }

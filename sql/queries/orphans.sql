@@ -1,5 +1,5 @@
 -- The slots other than $1 that have delayed events and do not exist in this database.
--- The index on (slot, …) is read once for each slot.
+-- The index, which begins with the slot, is read once for each slot.
 WITH RECURSIVE slots AS (
     (SELECT d.slot FROM walrelay.delayed AS d ORDER BY d.slot LIMIT 1)
     UNION ALL
