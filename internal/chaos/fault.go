@@ -43,7 +43,7 @@ const (
 
 // faults is everything that can go wrong.
 func faults() []fault {
-	return slices.Concat(relayFaults(), postgresFaults(), natsFaults(), clusterFaults(), networkFaults(), repairFaults(), endings())
+	return slices.Concat(relayFaults(), postgresFaults(), natsFaults(), clusterFaults(), networkFaults(), repairFaults(), hostileFaults(), endings())
 }
 
 // between returns a random duration.

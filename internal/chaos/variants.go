@@ -167,6 +167,43 @@ func controls() []control {
 			faults: []string{"stream-recreated"}, setting: onSingle, promise: "stream-recreated: P7",
 		},
 		{
+			variant: variant{name: "reads-everybodys-logical-messages", edits: []edit{
+				{"internal/relay/session.go", "\tlegacy := before != nil && before.FlushLSN < before.MessagesUntil\n", "\tlegacy := before != nil || true\n"},
+				{"decode/message.go", " || d.commitLSN >= d.messagesUntil {\n", " {\n"},
+			}},
+			faults: []string{"hostile-login"}, setting: onSingle, promise: "P1",
+		},
+		{
+			variant: variant{name: "believes-every-position", edits: []edit{
+				{"router/ledger.go", "\tif l.signer == nil || l.signer.signs(", "\tif true || l.signer.signs("},
+			}},
+			faults: []string{"forged-positions"}, setting: onSingle, promise: "forged-positions",
+		},
+		{
+			variant: variant{name: "copies-what-is-too-large", edits: []edit{
+				{"internal/relay/session.go", "\tdecoding.MaxEventSize = maxEventSize(r.cfg.Publish, nc)\n", "\t_ = maxEventSize\n"},
+			}},
+			faults: []string{"huge-rows"}, setting: onSingle, promise: "P4",
+		},
+		{
+			variant: variant{name: "takes-inherited-rows-for-its-own", edits: []edit{
+				{"sql/0008_recovered.sql", "CASE WHEN covered.relkind = 'r' THEN 'ONLY' ELSE '' END,", "'',"},
+			}},
+			faults: []string{"table-inherited"}, setting: onSingle, promise: "table-inherited",
+		},
+		{
+			variant: variant{name: "does-not-ask-whose-the-slot-is", edits: []edit{
+				{"internal/check/judge.go", "\tif slot != nil && slot.Database != \"\" && slot.Database != slot.CurrentDatabase {\n", "\tif false {\n"},
+			}},
+			faults: []string{"second-database"}, setting: onSingle, promise: "second-database",
+		},
+		{
+			variant: variant{name: "leaves-the-settings-of-the-database", edits: []edit{
+				{"replication/stream.go", "\tmaps.Copy(params, Settings())\n", "\tmaps.Copy(params, map[string]string{})\n"},
+			}},
+			faults: []string{"role-settings"}, setting: onSingle, promise: "role-settings",
+		},
+		{
 			variant: variant{name: "calls-published-what-is-under-way", edits: []edit{
 				{"sql/0004_emitted.sql", "AND NOT walrelay.is_settled(e.xmin, p.published);\n", "AND false;\n"},
 			}},
