@@ -77,11 +77,14 @@ func (w *writer) resync(ctx context.Context) error {
 	w.mu.Unlock()
 	w.cfg.log.Debug().Str("stream", w.cfg.stream).AnErr("cause", cause).Msg("reading the stream to go on after what it has")
 	backoff := retry.NewBackoff(50*time.Millisecond, 5*time.Second)
-	doubted := false
+	doubted, read := false, true
 	for {
-		if err := w.reconcile(ctx); err != nil {
-			return err
+		if read {
+			if err := w.reconcile(ctx); err != nil {
+				return err
+			}
 		}
+		read = true
 		err := w.probe(ctx)
 		if err == nil {
 			break
@@ -103,6 +106,9 @@ func (w *writer) resync(ctx context.Context) error {
 		case Configuration:
 			return w.asProblem(err)
 		case Poison:
+			// Nothing was sent since the stream was read, if the refusal is known.
+			_, known := errors.AsType[*knownRefusal](err)
+			read = !known
 			if err := w.evict(ctx, err); err != nil {
 				return err
 			}
@@ -349,6 +355,11 @@ func (w *writer) probe(ctx context.Context) error {
 	defer cancel()
 	answered, got, err := w.ask(ctx, n, end)
 	if err != nil {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		if end == n+1 {
+			w.refusals.learn(&w.msg, err)
+		}
 		return w.eventError(&w.ring[answered%uint64(len(w.ring))], err)
 	}
 	if got.duplicate && !w.cfg.shared {

@@ -82,6 +82,7 @@ type writer struct {
 	denied   map[string]bool // subjects that were refused since something was stored
 	created  time.Time       // the stream's creation
 	reached  reached         // everything before base
+	refusals refusals        // what the server would refuse again
 	late     late            // what may be stored although it is in the delay table
 	skip     skip            // what a replay brings although the stream has it
 	journal  *journal.Buffer // what the stream has got; nil keeps none
@@ -256,6 +257,9 @@ func (w *writer) has(ev *event.Event) bool {
 func (w *writer) send(n uint64, in place) error {
 	f := &w.ring[n%uint64(len(w.ring))]
 	if err := w.encode(f, n, in); err != nil {
+		if classify(err) == Poison {
+			return w.eventError(f, err)
+		}
 		return &EventError{Class: classify(err), Schema: f.ev.Schema, Table: f.ev.Table, ID: f.ev.ID, Err: err}
 	}
 	f.stamp()
@@ -341,7 +345,7 @@ func (w *writer) encode(f *flight, n uint64, in place) (err error) {
 	}
 	w.scratch = b
 	w.enc.Finish(&w.msg)
-	return nil
+	return w.refusals.check(&w.msg)
 }
 
 // begin starts an epoch: the answers to what was sent before are void.

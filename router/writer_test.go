@@ -481,11 +481,23 @@ func mayPublish(allow, deny []string) func(*server.Options) {
 func TestPermissionThatLacksForAllPausesTheStream(t *testing.T) {
 	r := newRig(t, nats.StreamConfig{}, mayPublish([]string{"$JS.>", "_INBOX.>"}, nil))
 	r.start(nil)
-	for i := range 10 {
-		ev := at(100, uint32(i))
-		ev.Type = fmt.Sprintf("order.n%d", i)
-		r.publish(ev)
-	}
+	// Once it is paused, there is no room for more.
+	publishing, paused := context.WithCancel(t.Context())
+	published := make(chan struct{})
+	go func() {
+		defer close(published)
+		for i := range 10 {
+			ev := at(100, uint32(i))
+			ev.Type = fmt.Sprintf("order.n%d", i)
+			if err := r.router.Publish(publishing, Flight{Event: ev, Ticket: uint64(i)}); err != nil && publishing.Err() == nil {
+				t.Errorf("publishing event %d: %v", i, err)
+			}
+		}
+	}()
+	defer func() {
+		paused()
+		<-published
+	}()
 	r.await("the stream is paused for the permission", func() bool {
 		r.outcomes.mu.Lock()
 		defer r.outcomes.mu.Unlock()
@@ -638,5 +650,52 @@ func TestCopyThatIsStoredAfterItsEventWasParkedCounts(t *testing.T) {
 				t.Errorf("the stream has %d messages, want 3", n)
 			}
 		})
+	}
+}
+
+// Many events that the stream refuses for one reason are sent once: the others are known.
+func TestWhatWasRefusedJustNowIsNotSent(t *testing.T) {
+	r := newRig(t, nats.StreamConfig{MaxMsgSize: 1000})
+	sent, err := r.nc.SubscribeSync("events.>")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.start(nil)
+	const n = 200
+	refused := 0
+	for i := range uint32(n) {
+		ev := at(100, i)
+		if i%4 != 0 {
+			ev.Data = []byte(`"` + strings.Repeat("x", 2000) + `"`)
+		}
+		err := r.router.Publish(t.Context(), Flight{Event: ev, Ticket: uint64(i)})
+		if poison, ok := errors.AsType[*EventError](err); ok && poison.Class == Poison && strings.Contains(err.Error(), "message size exceeds maximum allowed") {
+			refused++
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		if i == 40 {
+			r.await("the first are parked", func() bool { return r.delays.failures() != "" && r.router.InFlight() == 0 })
+		}
+	}
+	r.await("all are stored or parked", func() bool { return len(r.ids()) == n/4 && r.router.InFlight() == 0 })
+	r.delays.mu.Lock()
+	parked := len(r.delays.failed)
+	r.delays.mu.Unlock()
+	if parked+refused != n*3/4 || refused < (n-41)*3/4 {
+		t.Errorf("%d events are parked and %d refused at once, want all large ones, and those after the first at once", parked, refused)
+	}
+	large := 0
+	for {
+		msg, err := sent.NextMsg(100 * time.Millisecond)
+		if err != nil {
+			break
+		}
+		if len(msg.Data) > 2000 {
+			large++
+		}
+	}
+	if large > 41 {
+		t.Errorf("%d large messages were sent, want those of the first window at most", large)
 	}
 }
