@@ -143,7 +143,7 @@ func controls() []control {
 		},
 		{
 			variant: variant{name: "forgets-the-delayed-set", edits: []edit{
-				{"internal/relay/session.go", "passed: passed, known: known, batch", "passed: passed, batch"},
+				{"internal/relay/session.go", "passed: passed, known: known, recent", "passed: passed, recent"},
 				{"internal/relay/session.go", "\tparking := &parking{\n", "\tclear(known)\n\tparking := &parking{\n"},
 			}},
 			faults: []string{"refused-then-taken"}, setting: onSingle, promise: "P2",

@@ -66,6 +66,9 @@ type Schema struct {
 	Version int `db:"-"`
 }
 
+// Partitioned is the kind of a partitioned table (pg_class.relkind).
+const Partitioned = "p"
+
 // Table is a table of the configuration.
 type Table struct {
 	Kind       string `db:"kind"` // pg_class.relkind; "" if there is no such table

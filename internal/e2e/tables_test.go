@@ -87,6 +87,31 @@ func TestPartitionedAndSeveralOutboxTables(t *testing.T) {
 	}
 }
 
+// An UPDATE that moves a row to another partition is no new event.
+func TestTables_RowThatMovesToAnotherPartition(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t, shared)
+	e.writeConfig("outbox: {tables: [public.parts]}\n")
+	execSQL(t, e.postgresURL, `
+		CREATE TABLE parts (id uuid, event_type text, source text, subject text, data jsonb, done boolean DEFAULT false, PRIMARY KEY (id, done)) PARTITION BY LIST (done);
+		CREATE TABLE parts_open PARTITION OF parts FOR VALUES IN (false);
+		CREATE TABLE parts_done PARTITION OF parts FOR VALUES IN (true);`)
+	e.init()
+	r := e.run()
+	execSQL(t, e.postgresURL, "INSERT INTO parts (id, event_type, source) SELECT gen_random_uuid(), 'order.created', '/e2e' FROM generate_series(1, 10)")
+	e.awaitMessages("EVENTS", 10)
+	execSQL(t, e.postgresURL, "UPDATE parts SET done = true")
+	execSQL(t, e.postgresURL, "WITH gone AS (DELETE FROM parts WHERE done RETURNING *) INSERT INTO parts SELECT gen_random_uuid(), event_type, source, 'new' FROM gone LIMIT 1")
+	e.awaitMessages("EVENTS", 11)
+	e.awaitCaughtUp()
+	if n := e.messages("EVENTS"); n != 11 {
+		t.Errorf("the stream has %d messages, want 11", n)
+	}
+	if moved, err := r.metric(`walrelay_events_total{outcome="moved"}`); err != nil || moved != 10 {
+		t.Errorf("%v rows were counted as moved (%v), want 10", moved, err)
+	}
+}
+
 func TestOutboxTablesOfOthers(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t, shared)

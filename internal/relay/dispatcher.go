@@ -43,6 +43,9 @@ type dispatcher struct {
 	barrier []waiting
 	bytes   int // of the events there
 
+	// recent knows rows that were read, as far as they may move.
+	recent *recent
+
 	// batch is the transaction that is being read, if transactions are published as
 	// batches; nil otherwise.
 	batch *batch
@@ -79,6 +82,10 @@ func (d *dispatcher) insert(ctx context.Context, change decode.Change, ticket ui
 	}
 	d.parking.keys.ObserveReleased(ev)
 	f := router.Flight{Event: ev, Ticket: ticket}
+	if rowErr == nil && d.recent.moved(ev) {
+		d.parking.observe.settle(ticket, outcomeMoved, ev)
+		return nil
+	}
 	switch {
 	case rowErr != nil:
 		// Trying again would not help: somebody has to change something.

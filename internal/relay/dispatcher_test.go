@@ -471,3 +471,54 @@ func TestParking_Park(t *testing.T) {
 	}
 	w.want()
 }
+
+// A row that moves to another partition is the event that it was.
+func TestDispatcher_KnowsRowsThatMove(t *testing.T) {
+	partitioned := map[tableName]bool{{"public", "parts"}: true}
+	r := newRecent(partitioned)
+	row := func(table, id string) *event.Event { return &event.Event{Schema: "public", Table: table, ID: id} }
+	again := row("parts", "again")
+	again.Delay = &event.Delay{}
+	for i, step := range []struct {
+		ev   *event.Event
+		want bool
+	}{
+		{row("parts", "1"), false},
+		{row("parts", "2"), false},
+		{row("parts", "1"), true},
+		{row("whole", "1"), false},
+		{row("whole", "1"), false}, // another row with the id: that table has no partitions
+		{row("parts", ""), false},
+		{row("parts", ""), false},
+		{row("parts", "again"), false},
+		{again, false}, // comes back from the delay table
+		{row("parts", "2"), true},
+	} {
+		if got := r.moved(step.ev); got != step.want {
+			t.Errorf("step %d: moved is %v, want %v", i+1, got, step.want)
+		}
+	}
+	for i := range maxRecent {
+		r.moved(row("parts", fmt.Sprintf("more %d", i)))
+	}
+	if len(r.seen) != maxRecent || len(r.order) != maxRecent || r.moved(row("parts", "1")) {
+		t.Errorf("%d rows are known, want no more than %d", len(r.seen), maxRecent)
+	}
+	if newRecent(nil).moved(row("parts", "1")) {
+		t.Error("without partitioned tables, a row has moved")
+	}
+
+	w := newWorld(t, config.Publish{})
+	w.d.recent = newRecent(partitioned)
+	for range 2 {
+		w.index++
+		ev := row("parts", "1")
+		ev.Position = event.Position{CommitLSN: w.lsn, Index: w.index}
+		if err := w.d.insert(t.Context(), decode.Change{Kind: decode.Insert, Event: ev}, uint64(w.index), nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := strings.Count(strings.Join(w.lines, "\n"), "publish 1"); got != 1 {
+		t.Errorf("a row that moved is published %d times: %q", got, w.lines)
+	}
+}

@@ -37,6 +37,8 @@ type Relay struct {
 	streamed bool
 	// inspected says that the checks at the start have passed; Run only.
 	inspected bool
+	// partitioned are the outbox tables that were partitioned then; Run only.
+	partitioned map[tableName]bool
 	// current is the session that streams; nil between sessions.
 	current atomic.Pointer[session]
 }

@@ -164,6 +164,12 @@ func (r *Relay) inspectOnce(ctx context.Context) error {
 	for _, result := range results.With(check.Warn) {
 		r.log.Warn().Str("check", result.ID).Str("subject", result.Subject).Str("reason", result.Text()).Msg("check warns")
 	}
+	r.partitioned = make(map[tableName]bool)
+	for i, t := range r.plan.Decode.Tables {
+		if facts.Tables[i].Kind == check.Partitioned {
+			r.partitioned[tableName{t.Schema, t.Name}] = true
+		}
+	}
 	r.inspected = true
 	return nil
 }
@@ -218,7 +224,7 @@ func (s *session) openRouter(ctx context.Context, nc *nats.Conn) error {
 	if s.router, err = router.New(nc, cfg); err != nil {
 		return fmt.Errorf("preparing to publish: %w", err)
 	}
-	s.dispatcher = &dispatcher{router: s.router, parking: parking, passed: passed, known: known, batch: newBatch(r.cfg.Publish)}
+	s.dispatcher = &dispatcher{router: s.router, parking: parking, passed: passed, known: known, recent: newRecent(r.partitioned), batch: newBatch(r.cfg.Publish)}
 	if err := s.router.Open(ctx, state.Streams); err != nil {
 		s.closeRouter()
 		return err

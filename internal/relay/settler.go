@@ -41,6 +41,7 @@ type settler struct {
 const (
 	outcomeAlreadyStored  = "already_stored"
 	outcomeAlreadyDelayed = "already_delayed"
+	outcomeMoved          = "moved"
 )
 
 // Settled implements [router.Observer].

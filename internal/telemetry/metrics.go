@@ -83,7 +83,7 @@ func New(inFlight func() float64, lagSeconds func() float64, ready func() float6
 		}, []string{"stream"}),
 		Events: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "walrelay_events_total",
-			Help: "Events by outcome: published; scheduled, retrying, held or failed (in the delay table); dropped (by a route); duplicate (the stream has another event with that source and id); already_stored or already_delayed (by a run before).",
+			Help: "Events by outcome: published; scheduled, retrying, held or failed (in the delay table); dropped (by a route); duplicate (the stream has another event with that source and id); already_stored or already_delayed (by a run before); moved (the row of an event that was read before, in another partition).",
 		}, []string{"outcome"}),
 		Failures: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "walrelay_failures_total",
