@@ -497,3 +497,30 @@ func TestDatabasesInOtherEncodings(t *testing.T) {
 		})
 	}
 }
+
+// An id in characters beyond ASCII is one id in the table, the delay table and the journal.
+func TestIDsInDatabasesInOtherEncodings(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct{ encoding, bytes string }{{"LATIN1", `\xe9`}, {"SQL_ASCII", `\xc3a9`}} {
+		t.Run(test.encoding, func(t *testing.T) {
+			t.Parallel()
+			e := newEnv(t, shared)
+			e.postgresURL = pgtest.NewDatabase(t, e.cluster, "ENCODING '"+test.encoding+"' TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C'")
+			e.writeConfig("outbox: {tables: [public.named], mappings: [{table: public.named, columns: {id: id}}], repair_window: 1s}\n")
+			execSQL(t, e.postgresURL, "CREATE TABLE named (id text PRIMARY KEY, event_type text, source text, scheduled_at timestamptz, max_retries int)")
+			e.init()
+			e.run()
+			execSQL(t, e.postgresURL, fmt.Sprintf(`INSERT INTO named SELECT convert_from('%[1]s', '%[2]s') || x.kind, 'order.created', '/e2e', x.at, x.retries
+				FROM (VALUES ('now', NULL::timestamptz, NULL::int), ('later', '2100-01-01', NULL), ('bad', NULL, -1), ('soon', now() + interval '300 ms', NULL)) AS x (kind, at, retries)`,
+				test.bytes, test.encoding))
+			e.awaitMessages("EVENTS", 2)
+			e.awaitSQL("the published rows are deleted", "SELECT string_agg(substr(id, length(id) - 2), ' ' ORDER BY id) FROM named", "bad ter")
+			states := "SELECT string_agg(s.state, ' ' ORDER BY n.id) FROM named AS n, walrelay.event_status(n.id) AS s"
+			e.awaitSQL("the others have their states", states, "failed scheduled")
+			if n := queryString(t, e.postgresURL, "SELECT sum(walrelay.cancel(id) + walrelay.discard(id))::text FROM named"); n != "2" {
+				t.Errorf("%s events are cancelled and discarded by their ids, want 2", n)
+			}
+			e.awaitSQL("nothing is left", "SELECT count(*)::text FROM named", "0")
+		})
+	}
+}
