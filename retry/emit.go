@@ -100,6 +100,7 @@ func (t *Table) emitLoop(ctx context.Context) error {
 		case <-moved:
 		case <-saved:
 		case <-t.wake:
+		case <-t.keys.wake:
 		case <-t.truncate:
 			t.emitted = max(t.emitted, 1)
 		case <-t.changed:

@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 
 	"github.com/walrelay/walrelay/event"
+	"github.com/walrelay/walrelay/internal/wait"
 )
 
 // KeyHash is what a partition key is told by: the first eight bytes of its
@@ -35,6 +36,7 @@ type Keys struct {
 	ready    []int64       // keys to be looked at
 	freed    chan struct{} // closed and made anew when keys stop being looked at
 	replayed chan struct{} // closed by ReplayedThrough
+	wake     wait.Signal   // an event that has gone into the table asks for a look
 }
 
 // key is a blocked key.
@@ -50,8 +52,9 @@ type key struct {
 	pending int
 	// freeing says that the key is about to be free: wait and see.
 	freeing bool
-	// queued says that it is among the ready ones.
-	queued bool
+	// queued says that it is among the ready ones, and revisit that it was looked at
+	// while something was on its way into the table.
+	queued, revisit bool
 }
 
 // passing is a key of which a released event was read in a transaction.
@@ -63,7 +66,7 @@ type passing struct {
 // NewKeys returns a Keys that holds those of an earlier session. They count as
 // re-emitted until ReplayedThrough says otherwise.
 func NewKeys(hashes []int64) *Keys {
-	k := &Keys{blocked: make(map[int64]*key, len(hashes)), freed: make(chan struct{}), replayed: make(chan struct{})}
+	k := &Keys{blocked: make(map[int64]*key, len(hashes)), freed: make(chan struct{}), replayed: make(chan struct{}), wake: wait.NewSignal()}
 	for _, hash := range hashes {
 		k.blocked[hash] = &key{back: true}
 	}
@@ -196,8 +199,12 @@ func (k *Keys) Parked(partitionKey string, look bool) {
 		return
 	}
 	key.pending--
+	if key.pending == 0 && key.revisit {
+		look, key.revisit = true, false
+	}
 	if look && !key.back {
 		k.queue(hash, key)
+		k.wake.Send()
 	}
 }
 
@@ -268,6 +275,8 @@ func (k *Keys) take(lsn uint64, n int) (all, free []int64) {
 			// Nothing of it is under way, so nothing has failed since.
 			key.freeing, key.failed = true, false
 			free = append(free, hash)
+		} else {
+			key.revisit = true
 		}
 	}
 	k.ready = append(k.ready[:0], k.ready[n:]...)

@@ -218,3 +218,34 @@ func TestAKeyIsNotLookedAtWhileEventsOfItAreGivenBack(t *testing.T) {
 		t.Errorf("after that, %d keys are looked at, and %d may be free; want 1", len(all), len(free))
 	}
 }
+
+// A key was looked at while an event of it was on its way into the table: it is looked at
+// again when that is there. Otherwise the event would be held for ever.
+func TestKeyIsLookedAtAgainWhenWhatWasUnderWayIsThere(t *testing.T) {
+	ev := &event.Event{PartitionKey: "k"}
+	k := NewKeys(nil)
+	k.Fail("k", 0)
+	k.Parked("k", true) // failed for good, and blocks nothing
+	select {
+	case <-k.wake:
+	default:
+		t.Error("nobody is told that the key is to be looked at")
+	}
+	if held, err := k.Hold(t.Context(), ev); err != nil || !held {
+		t.Fatalf("the next event of the key is not held: %v %v", held, err)
+	}
+	all, free := k.take(1, 10)
+	if len(all) != 1 || len(free) != 0 {
+		t.Fatalf("the keys to look at are %v, and may be free %v; want the key, and not that", all, free)
+	}
+	k.endScan(all, nil, nil) // the table had nothing of the key
+	k.Parked("k", false)
+	select {
+	case <-k.wake:
+	default:
+		t.Error("nobody is told that the key is to be looked at again")
+	}
+	if all, free = k.take(1, 10); len(all) != 1 || len(free) != 1 {
+		t.Errorf("once the event is in the table, the keys to look at are %v, and may be free %v; want the key in both", all, free)
+	}
+}
