@@ -10,7 +10,7 @@ POSTGRES_URL ?=
 # More at a time than there are processors: end-to-end tests mostly wait.
 E2E_PARALLEL := -parallel 4
 
-.PHONY: help build test test-all test-unit test-e2e test-majors test-chaos lint vet fuzz chaos bench demo clean
+.PHONY: help build test test-all test-unit test-e2e test-examples test-majors test-chaos lint vet fuzz chaos bench demo clean
 
 # How long each fuzz target runs.
 FUZZTIME ?= 20s
@@ -27,13 +27,18 @@ test: ## vet, lint, tests with the race detector, end-to-end tests against the i
 
 test-all: ## what CI runs besides: Postgres 14 and 18, a short chaos run with its controls, fuzz tests
 	scripts/ensure-postgres.sh
-	$(MAKE) test-majors test-chaos fuzz FUZZTIME=5s
+	$(MAKE) test-majors test-chaos test-examples fuzz FUZZTIME=5s
 
 test-unit: ## tests of the packages, with the race detector
 	$(GO) test -race -timeout 5m $$($(GO) list ./... | grep -v /internal/e2e)
 
 test-e2e: ## tests of the binary against the installed Postgres
 	$(GO) test -count 1 -timeout 10m $(E2E_PARALLEL) ./internal/e2e
+
+test-examples: ## install what the programs in examples/ need, and run them against a relay
+	scripts/ensure-postgres.sh
+	scripts/ensure-examples.sh
+	WALRELAY_EXAMPLES=all $(GO) test -count 1 -timeout 10m ./examples
 
 test-majors: ## the same against Postgres 14 and 18
 	for major in 14 18; do \

@@ -1,0 +1,175 @@
+// Package examples has programs that publish events, in several languages. Its test runs each
+// of them against a real relay.
+package examples
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/rs/zerolog"
+
+	"github.com/walrelay/walrelay"
+	"github.com/walrelay/walrelay/config"
+	"github.com/walrelay/walrelay/internal/localnats/natstest"
+	"github.com/walrelay/walrelay/internal/localpg/pgtest"
+)
+
+// programs are the examples by the subject of their events.
+var programs = map[string][]string{ //nolint:gochecknoglobals // never written
+	"gorm":          {"go", "-C", "go", "run", "./gorm"},
+	"bun":           {"go", "-C", "go", "run", "./bun"},
+	"psycopg3":      {python(), "python/psycopg3.py"},
+	"sqlalchemy":    {python(), "python/sqlalchemy_orm.py"},
+	"django":        {python(), "python/django_orm.py"},
+	"active_record": {"ruby", "ruby/active_record.rb"},
+	"sequel":        {"ruby", "ruby/sequel.rb"},
+	"pdo":           {"php", "php/pdo.php"},
+	"pg":            {"node", "node/pg.mjs"},
+	"knex":          {"node", "node/knex.mjs"},
+	"sequelize":     {"node", "node/sequelize.mjs"},
+	"typeorm":       {"node", "node/typeorm.mjs"},
+	"drizzle":       {"node", "node/drizzle.mjs"},
+}
+
+// python is the one that has the packages of the system.
+func python() string {
+	if _, err := os.Stat("/usr/bin/python3"); err == nil {
+		return "/usr/bin/python3"
+	}
+	return "python3"
+}
+
+func TestExamples(t *testing.T) {
+	if os.Getenv("WALRELAY_EXAMPLES") == "" {
+		t.Skip("make test-examples installs what the examples need, and runs them")
+	}
+	url, stream := startRelay(t)
+	t.Run("all", func(t *testing.T) {
+		for subject, command := range programs {
+			t.Run(subject, func(t *testing.T) {
+				t.Parallel()
+				ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+				defer cancel()
+				cmd := exec.CommandContext(ctx, command[0], command[1:]...)
+				cmd.Env = append(os.Environ(), "DATABASE_URL="+url, "GOFLAGS=-mod=mod")
+				out, err := cmd.CombinedOutput()
+				if err != nil {
+					t.Fatalf("%s: %v\n%s", strings.Join(command, " "), err, out)
+				}
+				lines := strings.Split(strings.TrimSpace(string(out)), "\n")
+				id, state, _ := strings.Cut(lines[len(lines)-1], " ")
+				if state != "published" {
+					t.Errorf("it prints %q, want an id that is published", out)
+				}
+				want := []string{"order.placed", "order.reminder"}
+				deadline := time.Now().Add(20 * time.Second)
+				for {
+					events := read(t, stream, subject)
+					types := make([]string, len(events))
+					for i, h := range events {
+						types[i] = h.Get("ce-type")
+					}
+					if slices.Equal(types, want) {
+						if events[0].Get("ce-id") != id || events[0].Get("ce-partitionkey") != "customer-8" || events[0].Get("ce-source") != "/orders" {
+							t.Errorf("the first event is %v, want id %s", events[0], id)
+						}
+						return
+					}
+					if time.Now().After(deadline) {
+						t.Fatalf("the stream has %q of it, want %q", types, want)
+					}
+					time.Sleep(50 * time.Millisecond)
+				}
+			})
+		}
+	})
+}
+
+// Every program of the folder is one of the list.
+func TestEveryExampleIsRun(t *testing.T) {
+	var files []string
+	for _, pattern := range []string{"python/*.py", "ruby/*.rb", "php/*.php", "node/*.mjs", "go/*/main.go"} {
+		found, err := filepath.Glob(pattern)
+		if err != nil {
+			t.Fatal(err)
+		}
+		files = append(files, found...)
+	}
+	if len(files) != len(programs) {
+		t.Errorf("there are %d programs, and %d are run: %q", len(files), len(programs), files)
+	}
+}
+
+// startRelay runs a relay, and returns the URL of an application's role and the stream.
+func startRelay(t *testing.T) (url string, stream jetstream.Stream) {
+	t.Helper()
+	cluster, server := pgtest.Start(t), natstest.Start(t)
+	owner := pgtest.NewDatabase(t, cluster)
+	cfg := walrelay.Config{Postgres: config.Postgres{URL: owner}, NATS: config.NATS{URL: server.URL()}}
+	if _, err := walrelay.Setup(t.Context(), cfg); err != nil {
+		t.Fatal(err)
+	}
+	conn, err := pgx.Connect(t.Context(), owner)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close(context.WithoutCancel(t.Context())) }()
+	if _, err := conn.Exec(t.Context(), "CREATE ROLE shop LOGIN; GRANT walrelay_app TO shop; GRANT CREATE, USAGE ON SCHEMA public TO shop"); err != nil {
+		t.Fatal(err)
+	}
+	relay, err := walrelay.New(cfg, walrelay.Options{Log: zerolog.New(zerolog.NewTestWriter(t)).Level(zerolog.WarnLevel)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- relay.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+	nc, err := nats.Connect(server.URL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(nc.Close)
+	js, err := jetstream.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if stream, err = js.Stream(t.Context(), "EVENTS"); err != nil {
+		t.Fatal(err)
+	}
+	return strings.Replace(owner, "postgres@", "shop@", 1), stream
+}
+
+// read returns the headers of the messages with that ce-subject.
+func read(t *testing.T, stream jetstream.Stream, subject string) (headers []nats.Header) {
+	t.Helper()
+	info, err := stream.Info(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for seq := info.State.FirstSeq; seq > 0 && seq <= info.State.LastSeq; seq++ {
+		msg, err := stream.GetMsg(t.Context(), seq)
+		if err != nil {
+			t.Fatal(fmt.Errorf("message %d: %w", seq, err))
+		}
+		if msg.Header.Get("ce-subject") == subject {
+			headers = append(headers, msg.Header)
+		}
+	}
+	return headers
+}
