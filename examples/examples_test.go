@@ -95,6 +95,16 @@ func TestExamples(t *testing.T) {
 	})
 }
 
+// The reader in JavaScript reads what walrelay writes.
+func TestReaderInJavaScript(t *testing.T) {
+	if os.Getenv("WALRELAY_EXAMPLES") == "" {
+		t.Skip("make test-examples installs what the examples need, and runs them")
+	}
+	if out, err := exec.CommandContext(t.Context(), "node", "node/consume/vectors.mjs").CombinedOutput(); err != nil {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
 // Every program of the folder is one of the list.
 func TestEveryExampleIsRun(t *testing.T) {
 	var files []string
