@@ -29,6 +29,29 @@ type Page struct {
 	Entries []byte
 }
 
+// Streams of pages whose events no stream has got, and which are settled all the same: a
+// route drops them, or they are duplicates. No stream has these names.
+const (
+	Dropped    = ""
+	Duplicates = ".duplicates"
+)
+
+// IDs returns table and id of each event of a page that is no stream's, with a space between
+// them; nil of any other.
+func (p *Page) IDs() ([]string, error) {
+	if p.Stream != Dropped && p.Stream != Duplicates {
+		return nil, nil
+	}
+	var ids []string
+	for reader := p.Read(); ; {
+		e, ok, err := reader.Next()
+		if err != nil || !ok {
+			return ids, err
+		}
+		ids = append(ids, e.Schema+"."+e.Table+" "+e.ID)
+	}
+}
+
 // Entry names an event that the stream has got.
 type Entry struct {
 	Position event.Position

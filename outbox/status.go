@@ -20,7 +20,9 @@ const (
 	Failed    State = "failed"    // it is not tried again, unless somebody redrives it
 	Discarded State = "discarded" // somebody gave it up
 	Published State = "published"
-	Unknown   State = "unknown" // Reason says why
+	Dropped   State = "dropped"   // a route drops it
+	Duplicate State = "duplicate" // the stream has another event with its source and id
+	Unknown   State = "unknown"   // Reason says why
 )
 
 // Status says what has become of an event.

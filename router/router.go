@@ -128,11 +128,11 @@ type Stream struct {
 
 // Router publishes events, each to the stream that the rules say.
 type Router struct {
-	cfg     Config
-	nc      *nats.Conn
-	writers map[string]*writer
-	ordered []*writer
-	dropped dropped
+	cfg                 Config
+	nc                  *nats.Conn
+	writers             map[string]*writer
+	ordered             []*writer
+	dropped, duplicates dropped
 }
 
 // New returns a router that publishes over nc, which it does not close.
@@ -160,7 +160,7 @@ func New(nc *nats.Conn, cfg Config) (*Router, error) {
 			observer:         cfg.Observer,
 			parker:           cfg.Parker,
 			log:              cfg.Log,
-			unstored:         r.dropped.note,
+			unstored:         r.duplicates.note,
 			repair:           cfg.Repair,
 		})
 		if cfg.JournalFilling != nil {
@@ -171,7 +171,8 @@ func New(nc *nats.Conn, cfg Config) (*Router, error) {
 	}
 	r.dropped.space = wait.NewSignal()
 	if cfg.JournalFilling != nil {
-		r.dropped.journal = journal.NewBuffer(DroppedStream, cfg.JournalFilling)
+		r.dropped.journal = journal.NewBuffer(journal.Dropped, cfg.JournalFilling)
+		r.duplicates.journal = journal.NewBuffer(journal.Duplicates, cfg.JournalFilling)
 	}
 	return r, nil
 }

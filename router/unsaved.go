@@ -10,12 +10,7 @@ import (
 	"github.com/walrelay/walrelay/journal"
 )
 
-// DroppedStream is the name under which the journal has events that no stream gets
-// and that are settled all the same: a rule drops them, or they are duplicates. No
-// stream has that name.
-const DroppedStream = ""
-
-// dropped is the journal of dropped events. Safe for concurrent use.
+// dropped is the journal of events that no stream gets. Safe for concurrent use.
 type dropped struct {
 	mu      sync.Mutex
 	journal *journal.Buffer // nil keeps none
@@ -57,9 +52,11 @@ func (r *Router) journals(f func(i int, j *journal.Buffer)) {
 		f(i, w.journal)
 		w.mu.Unlock()
 	}
-	r.dropped.mu.Lock()
-	defer r.dropped.mu.Unlock()
-	f(len(r.ordered), r.dropped.journal)
+	for i, d := range [...]*dropped{&r.dropped, &r.duplicates} {
+		d.mu.Lock()
+		f(len(r.ordered)+i, d.journal)
+		d.mu.Unlock()
+	}
 }
 
 // Unsaved is what the journals have that is not saved yet.
@@ -72,7 +69,7 @@ type Unsaved struct {
 // again, with what has come meanwhile behind it. Taken after the frontier was
 // read, it has every event before that.
 func (r *Router) Unsaved() Unsaved {
-	u := Unsaved{of: make([]int, len(r.ordered)+1)}
+	u := Unsaved{of: make([]int, len(r.ordered)+2)}
 	r.journals(func(i int, j *journal.Buffer) {
 		pages := j.Pages()
 		u.of[i] = len(pages)

@@ -187,7 +187,7 @@ func controls() []control {
 		},
 		{
 			variant: variant{name: "takes-inherited-rows-for-its-own", edits: []edit{
-				{"sql/0008_recovered.sql", "CASE WHEN covered.relkind = 'r' THEN 'ONLY' ELSE '' END,", "'',"},
+				{"sql/0012_status.sql", "CASE WHEN covered.relkind = 'r' THEN 'ONLY' ELSE '' END,", "'',"},
 			}},
 			faults: []string{"table-inherited"}, setting: onSingle, promise: "table-inherited",
 		},

@@ -275,6 +275,7 @@ func (c *Checkpoint) Save(ctx context.Context, conn Execer, next State, pages []
 		names, first, last []string
 		events             []int32
 		entries            [][]byte
+		ids                []*string // of each page a JSON array, or null
 	)
 	for i := range pages {
 		page := &pages[i]
@@ -282,11 +283,17 @@ func (c *Checkpoint) Save(ctx context.Context, conn Execer, next State, pages []
 		first, last = append(first, page.First.String()), append(last, page.Last.String())
 		events = append(events, int32(page.Events))
 		entries = append(entries, page.Entries)
+		list, err := pageIDs(page)
+		if err != nil {
+			return fmt.Errorf("writing walrelay.journal: %w", err)
+		}
+		ids = append(ids, list)
 	}
 	tag, err := conn.Exec(ctx, sql.CheckpointSave, pgx.NamedArgs{
 		"slot": c.slot, "session": next.Session, "system_identifier": next.SystemID, "timeline": next.Timeline,
 		"flush_lsn": next.FlushLSN.String(), "streams": streams, "published": next.Published,
 		"page_streams": names, "page_first": first, "page_last": last, "page_events": events, "page_entries": entries,
+		"page_ids": ids,
 	})
 	if err != nil {
 		return fmt.Errorf("writing walrelay.progress: %w", err)
@@ -303,4 +310,17 @@ func (c *Checkpoint) Save(ctx context.Context, conn Execer, next State, pages []
 		c.saved = make(chan struct{})
 	}
 	return nil
+}
+
+// pageIDs returns the ids of a page that is no stream's, as a JSON array; nil for any other.
+func pageIDs(page *journal.Page) (*string, error) {
+	ids, err := page.IDs()
+	if err != nil || ids == nil {
+		return nil, err
+	}
+	text, err := json.Marshal(ids)
+	if err != nil {
+		return nil, err
+	}
+	return new(string(text)), nil
 }

@@ -283,3 +283,32 @@ func TestIsolation_SettingsOfRoleAndDatabase(t *testing.T) {
 		})
 	}
 }
+
+// What no stream has is not called published: not while the window lasts, and not after it
+// where rows are kept.
+func TestEvidence_DroppedAndDuplicateEvents(t *testing.T) {
+	t.Parallel()
+	for _, mode := range []string{"keep", "delete"} {
+		t.Run(mode, func(t *testing.T) {
+			t.Parallel()
+			e := newEnv(t, shared)
+			e.writeConfig("outbox: {tables: [public.outbox, public.second], after_publish: " + mode + ", repair_window: 1s}\nroutes: [{type: noise, drop: true}]\n")
+			e.init()
+			e.run()
+			const noise, same, other = "00000000-0000-0000-0000-000000000001", "00000000-0000-0000-0000-000000000002", "00000000-0000-0000-0000-000000000003"
+			execSQL(t, e.postgresURL, "INSERT INTO outbox (id, event_type, source) VALUES ('"+noise+"', 'noise', '/e2e'), ('"+same+"', 'order.created', '/e2e'), ('"+other+"', 'order.created', '/e2e')")
+			e.awaitMessages("EVENTS", 2)
+			execSQL(t, e.postgresURL, "INSERT INTO second (id, event_type, source) VALUES ('"+same+"', 'order.created', '/e2e')")
+			states := "SELECT concat_ws(' ', (walrelay.event_status('" + noise + "'::text)).state, (walrelay.event_status('" + same + "'::text, 'public.outbox')).state, " +
+				"(walrelay.event_status('" + same + "'::text, 'public.second')).state, (walrelay.event_status('" + other + "'::text)).state)"
+			e.awaitSQL("each event has its state", states, "dropped published duplicate published")
+			if mode == "delete" {
+				e.awaitSQL("the rows are deleted", "SELECT (SELECT count(*) FROM outbox) + (SELECT count(*) FROM second) || ''", "0")
+				e.awaitSQL("nothing is said of what is gone", states, "unknown unknown unknown unknown")
+				return
+			}
+			e.awaitSQL("the window is over", "SELECT count(*)::text FROM walrelay.journal WHERE ids IS NULL", "0")
+			e.awaitSQL("each event still has its state", states, "dropped published duplicate published")
+		})
+	}
+}

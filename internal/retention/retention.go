@@ -215,7 +215,7 @@ func (c *Cleaner) mark(ctx context.Context) (more bool, err error) {
 // expire deletes the rows of the oldest page whose window has passed, and then
 // the page. Rows that stay go into a page of their own, for later.
 func (c *Cleaner) expire(ctx context.Context) (more bool, err error) {
-	p, err := c.next(ctx, sql.RetentionExpired, c.cfg.Slot, c.cfg.Window.Seconds())
+	p, err := c.next(ctx, sql.RetentionExpired, c.cfg.Slot, c.cfg.Window.Seconds(), c.cfg.Mode == Keep)
 	if err != nil || p == nil {
 		return false, err
 	}

@@ -11,10 +11,11 @@ WITH saved AS (
     WHERE slot = @slot AND session = @session
     RETURNING slot
 ), journalled AS (
-    INSERT INTO walrelay.journal (slot, stream, first, last, events, entries)
-    SELECT s.slot, p.stream, p.first, p.last, p.events, p.entries
+    INSERT INTO walrelay.journal (slot, stream, first, last, events, entries, ids)
+    SELECT s.slot, p.stream, p.first, p.last, p.events, p.entries,
+        CASE WHEN p.ids IS NOT NULL THEN ARRAY(SELECT json_array_elements_text(p.ids::json)) END
     FROM saved AS s,
-        unnest(@page_streams::text[], @page_first::text[], @page_last::text[], @page_events::integer[], @page_entries::bytea[])
-            AS p (stream, first, last, events, entries)
+        unnest(@page_streams::text[], @page_first::text[], @page_last::text[], @page_events::integer[], @page_entries::bytea[],
+            @page_ids::text[]) AS p (stream, first, last, events, entries, ids)
 )
 SELECT FROM saved;
