@@ -83,6 +83,9 @@ func endings() []fault { //nolint:gocognit // a table
 		ending("table-left-publication", "the outbox table is taken out of the publication", `publication "walrelay"`, func(ctx context.Context, w *World) error {
 			return w.exec(ctx, "ALTER PUBLICATION walrelay DROP TABLE public.outbox")
 		}),
+		ending("table-replaced", "the outbox table is renamed, and another one of its name is made, while events flow", `publication "walrelay" does not have outbox table public.outbox`, func(ctx context.Context, w *World) error {
+			return w.exec(ctx, "BEGIN; ALTER TABLE public.outbox RENAME TO outbox_before; CREATE TABLE public.outbox (LIKE public.outbox_before INCLUDING ALL); COMMIT")
+		}),
 		ending("stream-sealed", "the stream is sealed under load", `sealed`, func(ctx context.Context, w *World) error {
 			return w.changeStream(ctx, func(c *jetstream.StreamConfig) { c.Sealed = true })
 		}),
