@@ -371,6 +371,8 @@ func FuzzDecode(f *testing.F) {
 		encodeBegin(1), encodeCommit(1, 2), encodeRelation(7, "public", "outbox", rows), encodeInsert(7, rows), {'Y'}, {'S', 1},
 		encodeEmitted(`{"origin":"0000000000000010.00000002"}`, `{"id":"1","type":"t","source":"/s","data":[1]}`),
 		encodeEmitted(`{"kind":"row","table_schema":"public","table_name":"outbox"}`, `[["id",25,"1"],["event_type",25,null]]`),
+		encodeEmitted(`{"kind":"reference","table_schema":"public","table_name":"outbox","id":"1","origin":"0000000000000010.00000002"}`, `{"row_of":"public.outbox"}`),
+		encodeEmitted(`{"kind":"row","table_schema":"public","table_name":"outbox"}`, `[["id",25,"1","it has a byte that does not convert"]]`),
 	} {
 		f.Add(message, message)
 	}
@@ -382,7 +384,7 @@ func FuzzDecode(f *testing.F) {
 			if change.Kind == decode.Insert && change.Event == nil {
 				t.Error("an insert gave no event")
 			}
-			if err == nil && change.Event != nil && (change.Event.ID == "" || change.Event.Type == "" || change.Event.Source == "") {
+			if err == nil && change.Kind == decode.Insert && change.Event != nil && (change.Event.ID == "" || change.Event.Type == "" || change.Event.Source == "") {
 				t.Errorf("an event without a required attribute: %+v", change.Event)
 			}
 		}
