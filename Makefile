@@ -8,7 +8,7 @@ PG_CACHE    ?= /var/tmp/walrelay-pg
 GOLANGCI    := $(GO) run -modfile=tools/go.mod github.com/golangci/golangci-lint/v2/cmd/golangci-lint
 POSTGRES_URL ?=
 # More at a time than there are processors: end-to-end tests mostly wait.
-E2E_PARALLEL := -parallel 6
+E2E_PARALLEL := -parallel 4
 
 .PHONY: help build test test-all test-unit test-e2e test-examples test-majors test-chaos lint vet fuzz chaos bench demo clean
 
@@ -27,7 +27,7 @@ test: ## vet, lint, tests with the race detector, end-to-end tests against the i
 
 test-all: ## what CI runs besides: Postgres 14 and 18, a short chaos run with its controls, fuzz tests
 	scripts/ensure-postgres.sh
-	$(MAKE) test-majors test-chaos test-examples fuzz FUZZTIME=20s
+	$(MAKE) test-majors test-chaos test-examples fuzz FUZZTIME=5s
 
 test-unit: ## tests of the packages, with the race detector
 	$(GO) test -race -timeout 5m $$($(GO) list ./... | grep -v /internal/e2e)
