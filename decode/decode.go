@@ -277,16 +277,21 @@ func (d *Decoder) row(position event.Position, rel *relation) (Change, error) {
 	ev.Position = position
 	ev.CommittedAt = d.committedAt
 	if d.garbled.err != nil {
-		rowErr = &RowError{
-			Schema: rel.schema, Table: rel.name, ID: strings.Clone(ev.ID),
-			Column: rel.columns[d.garbled.column].name, Err: d.garbled.err,
-		}
+		rowErr = d.garbledError(rel, ev)
 	}
 	if rowErr != nil {
 		rowErr.Position = position
 		return Change{Kind: Insert, Event: ev, Raw: d.raw(rel)}, rowErr
 	}
 	return Change{Kind: Insert, Event: ev}, nil
+}
+
+// garbledError says which column of the row in the scratch does not convert.
+func (d *Decoder) garbledError(rel *relation, ev *event.Event) *RowError {
+	return &RowError{
+		Schema: rel.schema, Table: rel.name, ID: strings.Clone(ev.ID),
+		Column: rel.columns[d.garbled.column].name, Err: d.garbled.err,
+	}
 }
 
 // tuple reads the columns of a row into the scratch.

@@ -454,7 +454,7 @@ func (d *Decoder) rawRow(position event.Position, h *head, content []byte) (Chan
 	ev, rowErr := rel.event(d.columns, d.validator, &d.slab)
 	d.applyEnvelope(ev, position, h)
 	if d.garbled.err != nil {
-		rowErr = &RowError{Schema: ev.Schema, Table: ev.Table, ID: ev.ID, Column: columns[d.garbled.column].name, Err: d.garbled.err}
+		rowErr = d.garbledError(rel, ev)
 	}
 	if rowErr != nil {
 		rowErr.Position = position

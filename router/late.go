@@ -13,8 +13,8 @@ import (
 // way then may be stored afterwards. Such an event is not published again when it comes
 // back from the table. The writer's lock guards it.
 type late struct {
-	parked []*event.Event            // the last of them
-	stored map[event.Position]uint64 // by origin: the sequence of a copy that was stored
+	parked []*event.Event              // the last of them
+	stored map[event.Position]struct{} // the origins of those of which a copy was stored
 }
 
 // maxLate bounds both: what is older is not known any more, and may be stored twice.
@@ -70,10 +70,10 @@ func (w *writer) findLate(ctx context.Context, known uint64, r reading) error {
 			Msg("the stream has an event after all that was given to the delay table; it is not published again")
 		w.mu.Lock()
 		if w.late.stored == nil {
-			w.late.stored = make(map[event.Position]uint64)
+			w.late.stored = make(map[event.Position]struct{})
 		}
 		if len(w.late.stored) < maxLate {
-			w.late.stored[ev.Origin()] = seq
+			w.late.stored[ev.Origin()] = struct{}{}
 		}
 		w.journal.Add(ev)
 		w.mu.Unlock()

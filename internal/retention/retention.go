@@ -365,14 +365,7 @@ func (c *Cleaner) bisect(ctx context.Context, table sql.Table, statement string,
 // whatever the application has put behind it: a foreign key, a trigger.
 func isRowFault(err error) bool {
 	pgErr, ok := errors.AsType[*pgconn.PgError](err)
-	if !ok {
-		return false
-	}
-	switch pgErr.Code[:2] {
-	case sqlstate.ClassDataException, sqlstate.ClassIntegrityViolation, sqlstate.ClassProgramLimitExceeded, sqlstate.ClassPLpgSQL:
-		return true
-	}
-	return false
+	return ok && (sqlstate.OfData(pgErr.Code) || strings.HasPrefix(pgErr.Code, sqlstate.ClassPLpgSQL))
 }
 
 // discardedEvent is an event that a person has given up.
