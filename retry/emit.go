@@ -39,8 +39,7 @@ const (
 )
 
 // Run emits events when they are due, and those that were held when nothing
-// blocks their key any more, and maintains the table, until the context ends or
-// something fails. It sleeps until the next event is due, until somebody notifies
+// blocks their key any more, until the context ends or something fails. It sleeps until the next event is due, until somebody notifies
 // the channel walrelay, or until the frontier moves if something waits for that.
 func (t *Table) Run(ctx context.Context) error {
 	if !t.keys.awaitReplayed(ctx) {
@@ -48,7 +47,7 @@ func (t *Table) Run(ctx context.Context) error {
 	}
 	group, working := errgroup.WithContext(ctx)
 	group.Go(func() error { return t.emitLoop(working) })
-	group.Go(func() error { return t.maintain(working) })
+	group.Go(func() error { return t.listen(working) })
 	if err := group.Wait(); ctx.Err() == nil {
 		return err
 	}

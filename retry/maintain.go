@@ -2,7 +2,6 @@ package retry
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -17,53 +16,24 @@ const (
 	maintainShare    = 50
 )
 
-// maintain passes notifications on and, now and then, counts events. It has a connection of its own: events are due while a
-// million are counted.
-func (t *Table) maintain(ctx context.Context) error {
-	conn, err := t.connect(ctx)
-	if err != nil {
-		return fmt.Errorf("connecting for the delay table: %w", err)
+// Count counts the events of the table now and then, for the observer, over a connection that
+// others may use in between: a million of them take a second. It is called from one
+// goroutine, again and again.
+func (t *Table) Count(ctx context.Context, conn *pgx.Conn) error {
+	started := time.Now()
+	if started.Before(t.nextCount) {
+		return nil
 	}
-	defer func() {
-		closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
-		defer cancel()
-		_ = conn.Close(closing) // nothing is under way
-	}()
-	if _, err := conn.Exec(ctx, "LISTEN walrelay"); err != nil {
-		return fmt.Errorf("listening for changes of the delay table: %w", err)
+	err := t.count(ctx, conn)
+	// A large table is counted less often.
+	t.nextCount = time.Now().Add(max(maintainInterval, maintainShare*time.Since(started)))
+	if isLockTimeout(err) {
+		return nil
 	}
-	t.changed.Send()
-	for {
-		started := time.Now()
-		if err := t.maintainOnce(ctx, conn); err != nil && !isLockTimeout(err) {
-			return err
-		}
-		// A large table is counted less often.
-		next := time.Now().Add(max(maintainInterval, maintainShare*time.Since(started)))
-		if err := t.listen(ctx, conn, next); err != nil {
-			return err
-		}
-	}
+	return err
 }
 
-// listen passes notifications on until the time.
-func (t *Table) listen(ctx context.Context, conn *pgx.Conn, until time.Time) error {
-	waiting, cancel := context.WithDeadline(ctx, until)
-	defer cancel()
-	for {
-		_, err := conn.WaitForNotification(waiting)
-		switch {
-		case err == nil:
-			t.changed.Send()
-		case ctx.Err() == nil && errors.Is(err, context.DeadlineExceeded) && !conn.IsClosed():
-			return nil // a wait that ends by its deadline leaves the connection as it is
-		default:
-			return fmt.Errorf("listening for changes of the delay table: %w", err)
-		}
-	}
-}
-
-func (t *Table) maintainOnce(ctx context.Context, conn *pgx.Conn) error {
+func (t *Table) count(ctx context.Context, conn *pgx.Conn) error {
 	var emitted bool
 	if err := conn.QueryRow(ctx, "SELECT EXISTS (SELECT FROM walrelay.emitted)").Scan(&emitted); err != nil {
 		return fmt.Errorf("looking for emitted events: %w", err)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pglogrepl"
@@ -101,8 +102,11 @@ type Table struct {
 	cfg  Config
 	keys *Keys
 
-	mu   sync.Mutex
-	conn *pgx.Conn // for Add and for emission; nil until the first
+	mu        sync.Mutex
+	conn      *pgx.Conn                          // for Add, emission and listening; nil until the first
+	wanted    atomic.Int32                       // how many want it, beside who listens
+	listening atomic.Pointer[context.CancelFunc] // lets go of it
+	idle      wait.Signal                        // nobody wants it any more
 
 	dueMu sync.Mutex
 	due   time.Time // when the next event is due, as far as is known
@@ -117,6 +121,8 @@ type Table struct {
 	emptied  time.Time       // when that was
 	stalled  time.Time       // since when due events cannot be emitted
 	blamed   time.Time       // when it was last asked who is in the way
+
+	nextCount time.Time // Count only
 }
 
 // Open reads, over a connection that is free for it, which keys are blocked and
@@ -149,7 +155,7 @@ func Open(ctx context.Context, conn *pgx.Conn, cfg Config, passed pglogrepl.LSN)
 		return nil, nil, fmt.Errorf("marking the WAL: %w", err)
 	}
 	return &Table{
-		cfg: cfg, keys: NewKeys(hashes), wake: wait.NewSignal(), changed: wait.NewSignal(), truncate: wait.NewSignal(),
+		cfg: cfg, keys: NewKeys(hashes), wake: wait.NewSignal(), changed: wait.NewSignal(), truncate: wait.NewSignal(), idle: wait.NewSignal(),
 	}, known, nil
 }
 
@@ -252,24 +258,45 @@ var errConnectionLost = errors.New("the connection is lost")
 
 // locked runs f with the connection, which nobody else uses meanwhile.
 func (t *Table) locked(ctx context.Context, f func(*pgx.Conn) error) error {
+	t.wanted.Add(1)
+	if stop := t.listening.Load(); stop != nil {
+		(*stop)()
+	}
 	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.conn == nil || t.conn.IsClosed() {
-		t.conn = nil
-		conn, err := t.connect(ctx)
-		if err != nil {
-			return err
+	defer func() {
+		t.mu.Unlock()
+		if t.wanted.Add(-1) == 0 {
+			t.idle.Send()
 		}
-		t.conn = conn
+	}()
+	if err := t.open(ctx); err != nil {
+		return err
 	}
 	err := f(t.conn)
+	t.takeNotifications(t.conn)
 	if err != nil && t.conn.IsClosed() {
 		err = errors.Join(err, errConnectionLost)
 	}
 	return err
 }
 
-// connect opens a connection on which statements do not wait for locks for long.
+// open makes the connection if there is none. t.mu is held.
+func (t *Table) open(ctx context.Context) error {
+	if t.conn != nil && !t.conn.IsClosed() {
+		return nil
+	}
+	t.conn = nil
+	conn, err := t.connect(ctx)
+	if err != nil {
+		return err
+	}
+	t.conn = conn
+	t.changed.Send() // somebody may have changed something before it listened
+	return nil
+}
+
+// connect opens a connection that listens, and on which statements do not wait for locks
+// for long.
 func (t *Table) connect(ctx context.Context) (*pgx.Conn, error) {
 	conn, err := t.cfg.Connect(ctx)
 	if err != nil {
@@ -278,6 +305,10 @@ func (t *Table) connect(ctx context.Context) (*pgx.Conn, error) {
 	if _, err := conn.Exec(ctx, fmt.Sprintf("SET lock_timeout = %d", lockTimeout.Milliseconds())); err != nil {
 		_ = conn.Close(context.WithoutCancel(ctx)) // nothing is under way
 		return nil, fmt.Errorf("setting lock_timeout: %w", err)
+	}
+	if _, err := conn.Exec(ctx, "LISTEN walrelay"); err != nil {
+		_ = conn.Close(context.WithoutCancel(ctx)) // nothing is under way
+		return nil, fmt.Errorf("listening for changes of the delay table: %w", err)
 	}
 	return conn, nil
 }

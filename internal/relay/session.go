@@ -348,6 +348,7 @@ func (s *session) cleaner() *retention.Cleaner {
 			return lsn
 		},
 		Observe: r.metrics,
+		Also:    s.table.Count,
 		Log:     r.log,
 	}
 	for _, t := range r.plan.Decode.Tables {

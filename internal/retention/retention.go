@@ -65,7 +65,10 @@ type Config struct {
 	// Saved is the LSN that the checkpoint has saved.
 	Saved   func() pglogrepl.LSN
 	Observe Observer
-	Log     zerolog.Logger
+	// Also, if set, is called between the rounds, with the connection: for other work that
+	// can wait.
+	Also func(context.Context, *pgx.Conn) error
+	Log  zerolog.Logger
 }
 
 // Table is an outbox table, and its column of the id.
@@ -105,6 +108,11 @@ func (c *Cleaner) Run(ctx context.Context) {
 		if err != nil && ctx.Err() == nil {
 			c.warn("published rows are not cleaned up", err, "")
 			c.disconnect(ctx)
+		}
+		if err == nil && c.cfg.Also != nil {
+			if err := c.cfg.Also(ctx, c.conn); err != nil && ctx.Err() == nil {
+				c.cfg.Log.Debug().Err(err).Msg("work beside the clean-up failed; it is tried again")
+			}
 		}
 		next := interval
 		if more && err == nil {
