@@ -27,7 +27,7 @@ test: ## vet, lint, tests with the race detector, end-to-end tests against the i
 
 test-all: ## what CI runs besides: Postgres 14 and 18, a short chaos run with its controls, fuzz tests
 	scripts/ensure-postgres.sh
-	$(MAKE) test-majors test-chaos test-examples fuzz FUZZTIME=5s
+	$(MAKE) test-majors test-chaos test-examples fuzz
 
 test-unit: ## tests of the packages, with the race detector
 	$(GO) test -race -timeout 5m $$($(GO) list ./... | grep -v /internal/e2e)
