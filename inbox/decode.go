@@ -14,8 +14,8 @@ import (
 	"github.com/walrelay/walrelay/event"
 )
 
-// Event is a CloudEvents 1.0 event as a consumer gets it.
-type Event struct {
+// CloudEvent is a CloudEvents 1.0 event as a consumer gets it.
+type CloudEvent struct {
 	ID, Type, Source string
 	Subject          string
 	// Time is when it happened; zero if the event does not say.
@@ -43,14 +43,14 @@ type Message interface {
 // Decode returns the event of a message in binary or in structured mode (CloudEvents, "NATS
 // Protocol Binding" 1.0.2, section 3). The error wraps [ErrNoEvent] and says what is wrong.
 // The event's data are the message's.
-func Decode(msg Message) (Event, error) { return DecodeParts(msg.Headers(), msg.Data()) }
+func Decode(msg Message) (CloudEvent, error) { return DecodeParts(msg.Headers(), msg.Data()) }
 
 // DecodeParts is [Decode] for the header and the data of a message, of a nats.Msg for
 // instance.
-func DecodeParts(header nats.Header, data []byte) (Event, error) {
+func DecodeParts(header nats.Header, data []byte) (CloudEvent, error) {
 	if media, _, _ := strings.Cut(header.Get("Content-Type"), ";"); strings.HasPrefix(strings.ToLower(media), "application/cloudevents") {
 		if !strings.EqualFold(strings.TrimSpace(media), "application/cloudevents+json") {
-			return Event{}, fmt.Errorf("%w: it has the format %q, and only JSON is read", ErrNoEvent, event.Clip(media))
+			return CloudEvent{}, fmt.Errorf("%w: it has the format %q, and only JSON is read", ErrNoEvent, event.Clip(media))
 		}
 		return decodeJSON(data)
 	}
@@ -58,7 +58,7 @@ func DecodeParts(header nats.Header, data []byte) (Event, error) {
 }
 
 // Unmarshal reads the payload, which must be JSON, into a value.
-func (e *Event) Unmarshal(into any) error {
+func (e *CloudEvent) Unmarshal(into any) error {
 	if !event.IsJSON(e.ContentType) && e.ContentType != "" {
 		return fmt.Errorf("event %q: the payload is %s, not JSON", e.ID, event.Clip(e.ContentType))
 	}
@@ -68,8 +68,8 @@ func (e *Event) Unmarshal(into any) error {
 	return nil
 }
 
-func decodeBinary(header nats.Header, data []byte) (Event, error) {
-	ev := Event{}
+func decodeBinary(header nats.Header, data []byte) (CloudEvent, error) {
+	ev := CloudEvent{}
 	if len(data) > 0 {
 		ev.Data = data
 	}
@@ -103,12 +103,12 @@ func decodeBinary(header nats.Header, data []byte) (Event, error) {
 	return ev, ev.complete()
 }
 
-func decodeJSON(data []byte) (Event, error) {
+func decodeJSON(data []byte) (CloudEvent, error) {
 	var members map[string]json.RawMessage
 	if err := json.Unmarshal(data, &members); err != nil {
-		return Event{}, fmt.Errorf("%w: its data is no JSON object: %w", ErrNoEvent, err)
+		return CloudEvent{}, fmt.Errorf("%w: its data is no JSON object: %w", ErrNoEvent, err)
 	}
-	ev := Event{}
+	ev := CloudEvent{}
 	for name, raw := range members {
 		switch {
 		case string(raw) == "null" && name != "data":
@@ -162,7 +162,7 @@ func decodeJSON(data []byte) (Event, error) {
 }
 
 // set takes an attribute.
-func (e *Event) set(name, value string) error {
+func (e *CloudEvent) set(name, value string) error {
 	switch name {
 	case "id":
 		e.ID = value
@@ -193,7 +193,7 @@ func (e *Event) set(name, value string) error {
 	return nil
 }
 
-func (e *Event) complete() error {
+func (e *CloudEvent) complete() error {
 	for _, attribute := range [...]struct{ name, value string }{{"id", e.ID}, {"type", e.Type}, {"source", e.Source}} {
 		if attribute.value == "" {
 			return fmt.Errorf("%w: it has no %s", ErrNoEvent, attribute.name)

@@ -34,7 +34,7 @@ type message struct {
 	BodyBase64 []byte            `json:"body_base64"`
 }
 
-func (m message) decode() (inbox.Event, error) {
+func (m message) decode() (inbox.CloudEvent, error) {
 	header := nats.Header{}
 	for name, value := range m.Headers {
 		header[name] = []string{value}
@@ -46,9 +46,9 @@ func (m message) decode() (inbox.Event, error) {
 	return inbox.DecodeParts(header, body)
 }
 
-func (v vector) want(t *testing.T) inbox.Event {
+func (v vector) want(t *testing.T) inbox.CloudEvent {
 	t.Helper()
-	ev := inbox.Event{Data: v.Event.DataBase64}
+	ev := inbox.CloudEvent{Data: v.Event.DataBase64}
 	if v.Event.Data != nil {
 		ev.Data = []byte(*v.Event.Data)
 	}

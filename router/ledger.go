@@ -16,11 +16,6 @@ import (
 	"github.com/walrelay/walrelay/internal/problem"
 )
 
-// PositionHeader is the header in which a message of an owned stream says
-// where its event stands in the write-ahead log and which relay wrote it:
-// position, timeline, and system identifier and slot, separated by spaces.
-const PositionHeader = "Walrelay-Position"
-
 // Origin names a relay by what it reads, and says what its positions mean.
 type Origin struct {
 	// SystemID is the database cluster's identifier, Slot the slot's name.
@@ -96,7 +91,7 @@ func (o *Origin) parse(stream string, seq uint64, header string) (event.Position
 func unreadable(stream string, seq uint64, err error) error {
 	return &problem.Problem{
 		ID:   "position_unreadable",
-		What: fmt.Sprintf("message %d of stream %q has a %s header that cannot be read: %v", seq, stream, PositionHeader, err),
+		What: fmt.Sprintf("message %d of stream %q has a %s header that cannot be read: %v", seq, stream, event.PositionHeader, err),
 		Fix:  "find out who writes into the stream",
 	}
 }
@@ -138,7 +133,7 @@ type ledger struct {
 	origin Origin
 	// signer compares digests; nil believes every position. known says that the
 	// stream's state was recorded before.
-	signer *signer
+	signer *event.Signer
 	known  bool
 	// lookBack is how many messages of others are passed over.
 	lookBack uint64
@@ -231,11 +226,11 @@ func (l *ledger) position(ctx context.Context, seq uint64) (event.Position, erro
 	if err != nil {
 		return event.Position{}, fmt.Errorf("reading message %d of stream %q: %w", seq, l.stream, err)
 	}
-	value := msg.Header.Get(PositionHeader)
+	value := msg.Header.Get(event.PositionHeader)
 	if value == "" {
 		return event.Position{}, errForeign
 	}
-	if l.signer == nil || l.signer.signs(seq, value, msg.Header.Get(DigestHeader)) {
+	if l.signer == nil || l.signer.Signs(seq, value, msg.Header.Get(event.DigestHeader)) {
 		return l.origin.parse(l.stream, seq, value)
 	}
 	// Anybody who may publish into the stream can have written it. Only before the

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"unicode/utf8"
 
 	"github.com/walrelay/walrelay/event"
 )
@@ -143,19 +142,19 @@ func (t *SubjectTemplate) Append(dst []byte, ev *event.Event) ([]byte, error) {
 		case literalText:
 			dst = append(dst, part.literal...)
 		case placeType:
-			dst = appendTokens(dst, ev.Type)
+			dst = event.AppendTokens(dst, ev.Type)
 		case placeSource:
-			dst = appendToken(dst, ev.Source)
+			dst = event.AppendToken(dst, ev.Source)
 		case placeSubject:
-			dst = appendToken(dst, ev.Subject)
+			dst = event.AppendToken(dst, ev.Subject)
 		case placePartitionKey:
-			dst = appendToken(dst, ev.PartitionKey)
+			dst = event.AppendToken(dst, ev.PartitionKey)
 		case placeTable:
-			dst = appendToken(dst, ev.Table)
+			dst = event.AppendToken(dst, ev.Table)
 		case placeSchema:
-			dst = appendToken(dst, ev.Schema)
+			dst = event.AppendToken(dst, ev.Schema)
 		case placeExtension:
-			dst = appendToken(dst, extension(ev, part.name))
+			dst = event.AppendToken(dst, extension(ev, part.name))
 		}
 	}
 	if n := len(dst) - start; n > maxSubject {
@@ -174,79 +173,4 @@ func extension(ev *event.Event, name string) string {
 		}
 	}
 	return ""
-}
-
-// appendTokens appends a value whose dots separate tokens.
-func appendTokens(dst []byte, value string) []byte {
-	for {
-		token, rest, more := strings.Cut(value, ".")
-		dst = appendToken(dst, token)
-		if !more {
-			return dst
-		}
-		dst = append(dst, '.')
-		value = rest
-	}
-}
-
-// appendToken appends a value as one token.
-func appendToken(dst []byte, value string) []byte {
-	if value == "" {
-		return append(dst, '%')
-	}
-	const digits = "0123456789ABCDEF"
-	valid := -1 // not looked at yet
-	for i := range len(value) {
-		c := value[i]
-		escape := c <= ' ' || c == '.' || c == '*' || c == '>' || c == '%' || c == 0x7F
-		if c >= utf8.RuneSelf {
-			if valid < 0 {
-				valid = 0
-				if utf8.ValidString(value) {
-					valid = 1
-				}
-			}
-			escape = valid == 0
-		}
-		if escape {
-			dst = append(dst, '%', digits[c>>4], digits[c&0xF])
-		} else {
-			dst = append(dst, c)
-		}
-	}
-	return dst
-}
-
-// UnescapeToken reverses what a template did to one token.
-func UnescapeToken(token string) (string, error) {
-	if token == "%" {
-		return "", nil
-	}
-	b := make([]byte, 0, len(token))
-	for i := 0; i < len(token); i++ {
-		if token[i] != '%' {
-			b = append(b, token[i])
-			continue
-		}
-		if i+2 >= len(token) {
-			return "", fmt.Errorf("token %q ends in the middle of an escape", token)
-		}
-		high, low := unhex(token[i+1]), unhex(token[i+2])
-		if high < 0 || low < 0 {
-			return "", fmt.Errorf("token %q has %q, which is no escape", token, token[i:i+3])
-		}
-		b = append(b, byte(high<<4|low))
-		i += 2
-	}
-	return string(b), nil
-}
-
-func unhex(c byte) int {
-	switch {
-	case c >= '0' && c <= '9':
-		return int(c - '0')
-	case c >= 'A' && c <= 'F':
-		return int(c-'A') + 10
-	}
-	return -1
 }

@@ -104,8 +104,8 @@ func FuzzSubjects(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Fuzz(func(t *testing.T, a, b string) {
-		one := string(appendToken(nil, a))
-		if back, err := UnescapeToken(one); err != nil || back != a {
+		one := string(event.AppendToken(nil, a))
+		if back, err := event.UnescapeToken(one); err != nil || back != a {
 			t.Fatalf("%q is written as %q, which reads as %q (%v)", a, one, back, err)
 		}
 		if strings.Contains(one, ".") {
@@ -130,7 +130,7 @@ func FuzzSubjects(f *testing.F) {
 func TestUnescapeTokenRefusesWhatWasNotEscaped(t *testing.T) {
 	t.Parallel()
 	for _, token := range []string{"a%", "a%2", "%zz", "%2a"} {
-		if got, err := UnescapeToken(token); err == nil {
+		if got, err := event.UnescapeToken(token); err == nil {
 			t.Errorf("%q reads as %q, want an error", token, got)
 		}
 	}

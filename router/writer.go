@@ -87,7 +87,7 @@ type writer struct {
 	skip     skip            // what a replay brings although the stream has it
 	journal  *journal.Buffer // what the stream has got; nil keeps none
 	enc      Encoder
-	signer   *signer // nil signs nothing
+	signer   *event.Signer // nil signs nothing
 	msg      nats.Msg
 	subject  []byte
 	scratch  []byte
@@ -135,8 +135,8 @@ func newWriter(nc *nats.Conn, js nats.JetStreamContext, cfg writerConfig) *write
 	}
 	return &writer{
 		cfg:     cfg,
-		ledger:  ledger{nc: nc, js: js, stream: cfg.stream, domain: cfg.domain, origin: cfg.origin, signer: newSigner(cfg.stream, cfg.origin.Key), lookBack: back},
-		signer:  newSigner(cfg.stream, cfg.origin.Key),
+		ledger:  ledger{nc: nc, js: js, stream: cfg.stream, domain: cfg.domain, origin: cfg.origin, signer: event.NewSigner(cfg.stream, cfg.origin.Key), lookBack: back},
+		signer:  event.NewSigner(cfg.stream, cfg.origin.Key),
 		acks:    newAckReader(cfg.stream, ""),
 		broken:  make(chan struct{}, 1),
 		space:   make(chan struct{}, 1),
@@ -324,7 +324,7 @@ func (w *writer) encode(f *flight, n uint64, in place) (err error) {
 		b = w.cfg.origin.appendPosition(b, f.ev.Position)
 		endPosition := len(b)
 		if w.signer != nil {
-			b = w.signer.append(b, b[endSubject:endSequence], b[endSequence:endPosition])
+			b = w.signer.Append(b, b[endSubject:endSequence], b[endSequence:endPosition])
 		}
 		text := w.texts.string(b)
 		if endID > 0 {
@@ -334,9 +334,9 @@ func (w *writer) encode(f *flight, n uint64, in place) (err error) {
 		if in.isFirst() {
 			w.enc.Set(&w.msg, nats.ExpectedLastSeqHdr, text[endSubject:endSequence])
 		}
-		w.enc.Set(&w.msg, PositionHeader, text[endSequence:endPosition])
+		w.enc.Set(&w.msg, event.PositionHeader, text[endSequence:endPosition])
 		if w.signer != nil {
-			w.enc.Set(&w.msg, DigestHeader, text[endPosition:])
+			w.enc.Set(&w.msg, event.DigestHeader, text[endPosition:])
 		}
 		w.encodePlace(in)
 	}

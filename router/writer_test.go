@@ -236,8 +236,8 @@ func TestEventsAreStoredInOrderWithTheirPositions(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got, want := msg.Header.Get(PositionHeader), "0000000000000064.00000001 1 7/s"; got != want {
-		t.Errorf("the second message has %s %q, want %q", PositionHeader, got, want)
+	if got, want := msg.Header.Get(event.PositionHeader), "0000000000000064.00000001 1 7/s"; got != want {
+		t.Errorf("the second message has %s %q, want %q", event.PositionHeader, got, want)
 	}
 	if got := r.router.Progress()["EVENTS"]; got.LastSequence != 3 || got.Position != at(200, 0).Position.String() {
 		t.Errorf("the progress is %+v, want sequence 3 and the last position", got)

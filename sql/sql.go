@@ -17,7 +17,7 @@ import (
 	"text/template"
 )
 
-//go:embed *.sql queries
+//go:embed *.sql queries inbox
 var files embed.FS
 
 // OwnSchema is where walrelay keeps its own tables.

@@ -175,7 +175,7 @@ func controls() []control {
 		},
 		{
 			variant: variant{name: "believes-every-position", edits: []edit{
-				{"router/ledger.go", "\tif l.signer == nil || l.signer.signs(", "\tif true || l.signer.signs("},
+				{"router/ledger.go", "\tif l.signer == nil || l.signer.Signs(", "\tif true || l.signer.Signs("},
 			}},
 			faults: []string{"forged-positions"}, setting: onSingle, promise: "forged-positions",
 		},

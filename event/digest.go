@@ -1,4 +1,4 @@
-package router
+package event
 
 import (
 	"crypto/hmac"
@@ -8,6 +8,11 @@ import (
 	"strconv"
 )
 
+// PositionHeader is the header in which a message of an owned stream says
+// where its event stands in the write-ahead log and which relay wrote it:
+// position, timeline, and system identifier and slot, separated by spaces.
+const PositionHeader = "Walrelay-Position"
+
 // DigestHeader is the header that authenticates the position of a message: whoever
 // may publish into the stream can write a position, and only the relay its digest.
 const DigestHeader = "Walrelay-Digest"
@@ -16,26 +21,27 @@ const DigestHeader = "Walrelay-Digest"
 // than half of the hash).
 const digestSize = sha256.Size / 2
 
-// signer makes and compares digests: HMAC-SHA256 with the slot's key over the
+// Signer makes and compares digests: HMAC-SHA256 with the slot's key over the
 // stream's name, the sequence before the message's, and the position header. So a
 // position is worth nothing in another stream, or at another place of the same one.
 // Nil signs nothing. Not safe for concurrent use.
-type signer struct {
+type Signer struct {
 	mac    hash.Hash
 	prefix []byte // the stream's name, ended by a zero byte
 	sum    []byte
 }
 
-func newSigner(stream string, key []byte) *signer {
+// NewSigner returns the signer for a stream; nil without a key.
+func NewSigner(stream string, key []byte) *Signer {
 	if len(key) == 0 {
 		return nil
 	}
-	return &signer{mac: hmac.New(sha256.New, key), prefix: append([]byte(stream), 0), sum: make([]byte, 0, sha256.Size)}
+	return &Signer{mac: hmac.New(sha256.New, key), prefix: append([]byte(stream), 0), sum: make([]byte, 0, sha256.Size)}
 }
 
-// append appends the digest of a position header to b; sequence is that before the
+// Append appends the digest of a position header to b; sequence is that before the
 // message's, in decimal.
-func (s *signer) append(b, sequence, position []byte) []byte {
+func (s *Signer) Append(b, sequence, position []byte) []byte {
 	s.mac.Reset()
 	s.mac.Write(s.prefix)
 	s.mac.Write(sequence)
@@ -45,8 +51,8 @@ func (s *signer) append(b, sequence, position []byte) []byte {
 	return base64.RawURLEncoding.AppendEncode(b, s.sum[:digestSize])
 }
 
-// signs reports whether the digest of the message with the sequence is ours.
-func (s *signer) signs(sequence uint64, position, digest string) bool {
-	want := s.append(nil, strconv.AppendUint(nil, sequence-1, 10), []byte(position))
+// Signs reports whether the digest of the message with the sequence is ours.
+func (s *Signer) Signs(sequence uint64, position, digest string) bool {
+	want := s.Append(nil, strconv.AppendUint(nil, sequence-1, 10), []byte(position))
 	return hmac.Equal(want, []byte(digest))
 }

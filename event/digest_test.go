@@ -1,4 +1,4 @@
-package router
+package event
 
 import "testing"
 
@@ -6,7 +6,7 @@ func TestSigner_SignsOnePlaceOfOneStream(t *testing.T) {
 	t.Parallel()
 	const position = "0000000000000064.00000001 1 7/s"
 	key := []byte("0123456789abcdef0123456789abcdef")
-	digest := string(newSigner("EVENTS", key).append(nil, []byte("41"), []byte(position)))
+	digest := string(NewSigner("EVENTS", key).Append(nil, []byte("41"), []byte(position)))
 	for name, test := range map[string]struct {
 		stream           string
 		key              []byte
@@ -24,22 +24,22 @@ func TestSigner_SignsOnePlaceOfOneStream(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			if got := newSigner(test.stream, test.key).signs(test.sequence, test.position, test.digest); got != test.want {
+			if got := NewSigner(test.stream, test.key).Signs(test.sequence, test.position, test.digest); got != test.want {
 				t.Errorf("got %v", got)
 			}
 		})
 	}
-	if newSigner("EVENTS", nil) != nil {
+	if NewSigner("EVENTS", nil) != nil {
 		t.Error("a signer without a key")
 	}
 }
 
 func BenchmarkSigner(b *testing.B) {
-	s := newSigner("EVENTS", make([]byte, 32))
+	s := NewSigner("EVENTS", make([]byte, 32))
 	buf := make([]byte, 0, 64)
 	sequence, position := []byte("123456"), []byte("0000000000000064.00000001 1 7412345678901234567/walrelay")
 	b.ReportAllocs()
 	for b.Loop() {
-		buf = s.append(buf[:0], sequence, position)
+		buf = s.Append(buf[:0], sequence, position)
 	}
 }
