@@ -33,10 +33,10 @@ $walrelay$;
 
 // Statements of handlers. Arrays are given as text, which every driver has.
 const (
-	// InboxBegin: handler, stream, writer, buckets, lowest, highest, keys.
-	InboxBegin = "SELECT walrelay.inbox_begin($1, $2, $3, $4::smallint[], $5::text[], $6::text[], $7::bytea[])"
-	// InboxBeginForeign: handler, event, key.
-	InboxBeginForeign = "SELECT walrelay.inbox_begin_foreign($1, $2, $3)"
+	// InboxBegin: handler, stream, writer, buckets, lowest, highest, keys, patience.
+	InboxBegin = "SELECT walrelay.inbox_begin($1, $2, $3, $4::smallint[], $5::text[], $6::text[], $7::bytea[], $8)"
+	// InboxBeginForeign: handler, event, key, patience.
+	InboxBeginForeign = "SELECT walrelay.inbox_begin_foreign($1, $2, $3, $4)"
 	InboxPark         = "SELECT walrelay.inbox_park($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)"
 	InboxUnpark       = "SELECT walrelay.inbox_unpark($1)"
 	// InboxActivate: handler, stream, types, mode, process.
@@ -48,8 +48,13 @@ RETURNING epoch`
 	InboxMarks = `INSERT INTO walrelay.marks (handler, stream, writer, bucket, position)
 SELECT $1, $2, $3, n, '' FROM generate_series(0, $4::integer - 1) AS n
 ON CONFLICT DO NOTHING`
-	// InboxFence: handler, epoch.
-	InboxFence = "SELECT 1 FROM walrelay.handlers WHERE handler = $1 AND epoch = $2 FOR SHARE"
+	// InboxFence: handler, epoch, patience in milliseconds. It returns 1 if the epoch is
+	// the present one, and keeps the next one from beginning until the transaction ends.
+	InboxFence = `SELECT CASE WHEN EXISTS (SELECT FROM walrelay.handlers WHERE handler = $1 AND epoch = $2 FOR SHARE)
+    AND set_config('idle_in_transaction_session_timeout', $3, true) <> '' THEN 1 ELSE 0 END`
+	// InboxCurrent is the same, and keeps nothing from beginning.
+	InboxCurrent = `SELECT CASE WHEN EXISTS (SELECT FROM walrelay.handlers WHERE handler = $1 AND epoch = $2)
+    AND set_config('idle_in_transaction_session_timeout', $3, true) <> '' THEN 1 ELSE 0 END`
 	// InboxSeen: handler, epoch, lag, removed, last error.
 	InboxSeen = `UPDATE walrelay.handlers SET seen_at = now(), lag = $3, removed = removed + $4,
     last_error = coalesce($5, last_error), last_error_at = CASE WHEN $5::text IS NULL THEN last_error_at ELSE now() END

@@ -71,9 +71,10 @@ COMMENT ON TABLE walrelay.parked IS
 
 -- inbox_begin is the first statement of a transaction that handles events of one writer: it moves the marks
 -- of their buckets from below "lowest" to "highest". It returns 0; 1 if a mark is there already, so
--- that the transaction must not go on; 2 if one of the keys is blocked.
+-- that the transaction must not go on; 2 if one of the keys is blocked. The marks stay locked for no longer than
+-- patience (milliseconds) while the client does nothing: it may be frozen.
 CREATE OR REPLACE FUNCTION walrelay.inbox_begin(
-    of_handler text, of_stream text, of_writer text, buckets smallint[], lowest text[], highest text[], keys bytea[]
+    of_handler text, of_stream text, of_writer text, buckets smallint[], lowest text[], highest text[], keys bytea[], patience text
 ) RETURNS integer
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -81,6 +82,7 @@ AS $$
 DECLARE
     moved bigint;
 BEGIN
+    PERFORM set_config('idle_in_transaction_session_timeout', patience, true);
     IF cardinality(buckets) = 1 THEN
         UPDATE walrelay.marks AS m SET position = highest[1]
         WHERE m.handler = of_handler AND m.stream = of_stream AND m.writer = of_writer
@@ -107,11 +109,12 @@ END
 $$;
 
 -- inbox_begin_foreign is the same for an event without an authentic position.
-CREATE OR REPLACE FUNCTION walrelay.inbox_begin_foreign(of_handler text, of_event bytea, of_key bytea) RETURNS integer
+CREATE OR REPLACE FUNCTION walrelay.inbox_begin_foreign(of_handler text, of_event bytea, of_key bytea, patience text) RETURNS integer
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
+    PERFORM set_config('idle_in_transaction_session_timeout', patience, true);
     INSERT INTO walrelay.handled (handler, event) VALUES (of_handler, of_event) ON CONFLICT DO NOTHING;
     IF NOT FOUND THEN
         RETURN 1;

@@ -1,0 +1,267 @@
+package inbox
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/walrelay/walrelay/event"
+	"github.com/walrelay/walrelay/internal/wait"
+	"github.com/walrelay/walrelay/sql"
+)
+
+// parking says how an event is parked.
+type parking struct {
+	// onlyBehind parks it only behind another one of its key.
+	onlyBehind bool
+	outcome    outcome
+	attempts   int
+	err        string
+}
+
+func (p parking) state() string {
+	if p.outcome.failed {
+		return "failed"
+	}
+	return "retrying"
+}
+
+// clean makes a text that Postgres takes and a person can read.
+func clean(s string) string {
+	const most = 2000
+	s = strings.ToValidUTF8(strings.ReplaceAll(s, "\x00", ""), "�")
+	if len(s) > most {
+		s = strings.ToValidUTF8(s[:most], "") + " …"
+	}
+	return s
+}
+
+// fail decides what becomes of an event whose handler failed.
+func (l *lane) fail(ctx context.Context, r *ready, attempts int, err error) (done, tried bool, _ error) {
+	if ctx.Err() != nil {
+		return false, false, context.Cause(ctx) // it was cut short
+	}
+	if code := sqlState(err); code == "40001" || code == "40P01" {
+		return false, false, err // transactions were in each other's way: at once again
+	}
+	l.c.failed(err)
+	verdict := l.c.h.judge(err, attempts)
+	if l.c.db == nil {
+		if !verdict.failed {
+			return false, true, &laterError{verdict.after, err}
+		}
+		if err := l.deadLetter(ctx, r, err); err != nil {
+			return false, false, err
+		}
+		return true, true, nil
+	}
+	parked, done, problem := l.park(ctx, r, parking{outcome: verdict, attempts: attempts, err: clean(err.Error())})
+	if problem != nil {
+		return false, true, fmt.Errorf("parking after %q: %w", event.Clip(err.Error()), problem)
+	}
+	if parked {
+		l.c.cfg.Log.Warn("event parked", "handler", l.c.h.name, "type", event.Clip(r.ev.Type), "id", event.Clip(r.ev.ID), "key", event.Clip(r.it.key),
+			"state", parking{outcome: verdict}.state(), "attempts", attempts, "error", event.Clip(err.Error()))
+	}
+	return done, true, nil
+}
+
+// park parks an event in the transaction that moves its mark. It reports whether it did, and
+// whether the event is done: it may have been before.
+func (l *lane) park(ctx context.Context, r *ready, p parking) (parked, done bool, err error) {
+	tx, state, err := l.beginParking(ctx, r)
+	if err != nil {
+		return false, false, err
+	}
+	defer tx.rollback(ctx)
+	if state == stateDone {
+		l.c.repeated.Add(1)
+		l.pass(r.it)
+		return false, true, nil
+	}
+	headers, err := json.Marshal(r.it.header)
+	if err != nil {
+		return false, false, fmt.Errorf("writing headers: %w", err)
+	}
+	kept, err := tx.query(ctx, sql.InboxPark, l.c.h.name, p.onlyBehind, p.state(), r.event, null(r.key), clean(r.it.key), clean(r.ev.ID), clean(r.ev.Type),
+		clean(r.ev.Source), r.it.stream, int64(r.it.sequence), p.attempts, p.outcome.after.Milliseconds(), p.err,
+		clean(r.it.msg.Subject()), headers, r.it.msg.Data())
+	if _, err := one(kept, err, &parked); err != nil {
+		return false, false, err
+	}
+	if !parked {
+		return false, false, nil
+	}
+	if err := tx.commit(ctx); err != nil {
+		return false, false, err
+	}
+	l.g.block(r.key)
+	l.c.parked.Add(1)
+	l.pass(r.it)
+	return true, true, nil
+}
+
+// beginParking starts the transaction: of a handler that is once, by moving the mark; of
+// another, by looking whether this process is still the active one.
+func (l *lane) beginParking(ctx context.Context, r *ready) (transaction, int, error) {
+	if l.c.h.mode != atLeastOnce {
+		tx, state, err := l.begin(ctx, r)
+		return tx, state, err
+	}
+	tx, ours, err := l.c.db.begin(ctx, sql.InboxFence, l.c.h.name, l.g.epoch, l.c.patience())
+	if err != nil {
+		return nil, 0, fmt.Errorf("asking whether this process is the active one: %w", err)
+	}
+	if ours != 1 {
+		tx.rollback(ctx)
+		l.g.end(end{lost: true})
+		return nil, 0, errLost
+	}
+	return tx, 0, nil
+}
+
+// deadLetter publishes an event that the handler cannot handle, and waits for the
+// acknowledgement.
+func (l *lane) deadLetter(ctx context.Context, r *ready, reason error) error {
+	msg := nats.NewMsg(l.c.cfg.DeadLetters + "." + l.c.h.name)
+	for name, values := range r.it.header {
+		// What addressed the message within its stream means nothing elsewhere.
+		if !strings.HasPrefix(strings.ToLower(name), "nats-") && !strings.HasPrefix(name, "Walrelay-") {
+			msg.Header[name] = values
+		}
+	}
+	msg.Header.Set("Walrelay-Handler", l.c.h.name)
+	msg.Header.Set("Walrelay-Error", headerText(reason.Error()))
+	msg.Header.Set("Walrelay-Subject", r.it.msg.Subject())
+	msg.Data = r.it.msg.Data()
+	ctx, cancel := context.WithTimeout(ctx, endTimeout)
+	defer cancel()
+	if _, err := l.c.cfg.js.PublishMsg(ctx, msg); err != nil {
+		return fmt.Errorf("publishing to %s: %w", msg.Subject, err)
+	}
+	l.c.parked.Add(1)
+	l.pass(r.it)
+	return nil
+}
+
+// headerText makes a header's value.
+func headerText(s string) string {
+	return strings.Map(func(c rune) rune {
+		if c < ' ' || c == 0x7F {
+			return ' '
+		}
+		return c
+	}, clean(s))
+}
+
+// drain handles parked events whose turn has come.
+type drain struct{ g *generation }
+
+// drainInterval is how often it is asked for them.
+const drainInterval = time.Second
+
+func (d *drain) run(ctx context.Context) {
+	delay := drainInterval
+	for {
+		more, err := d.next(ctx)
+		switch {
+		case d.g.over.Load() || ctx.Err() != nil:
+			return
+		case err != nil:
+			d.g.c.cfg.Log.Warn("parked events are not tried again", "handler", d.g.c.h.name, "error", err)
+			delay = min(2*delay, lastWait)
+		case more:
+			delay = drainInterval
+			continue
+		default:
+			delay = drainInterval
+		}
+		for left := delay; left > 0 && !d.g.over.Load(); left -= firstWait {
+			if wait.For(ctx, firstWait) != nil {
+				return
+			}
+		}
+	}
+}
+
+// due is a parked event.
+type due struct {
+	number   int64
+	attempts int
+	header   nats.Header
+	data     []byte
+	ev       CloudEvent
+}
+
+// next handles one parked event; false if none is due.
+func (d *drain) next(ctx context.Context) (bool, error) {
+	c := d.g.c
+	tx, ours, err := c.db.begin(ctx, sql.InboxCurrent, c.h.name, d.g.epoch, c.patience())
+	if err != nil {
+		return false, fmt.Errorf("asking whether this process is the active one: %w", err)
+	}
+	defer func() { tx.rollback(ctx) }()
+	if ours != 1 {
+		d.g.end(end{lost: true})
+		return false, nil
+	}
+	var p due
+	var headers []byte
+	var subject, stream string
+	var sequence int64
+	r, err := tx.query(ctx, sql.InboxDue, c.h.name)
+	found, err := one(r, err, &p.number, &p.attempts, &subject, &headers, &p.data, &stream, &sequence)
+	if !found || err != nil {
+		return false, err
+	}
+	if err := json.Unmarshal(headers, &p.header); err != nil {
+		return false, fmt.Errorf("reading the headers of parked event %d: %w", p.number, err)
+	}
+	if p.ev, err = DecodeParts(p.header, p.data); err == nil {
+		err = c.call(ctx, call{tx: d.handle(tx), events: []CloudEvent{p.ev}, attempt: p.attempts + 1})
+	} else {
+		err = Park(err)
+	}
+	if err == nil {
+		if err = tx.exec(ctx, sql.InboxUnpark, p.number); err == nil {
+			if err = tx.commit(ctx); err == nil {
+				c.handled.Add(1)
+				return true, nil
+			}
+		}
+		if isOutage(err) {
+			return false, fmt.Errorf("handling parked event %d: %w", p.number, err)
+		}
+	}
+	if ctx.Err() != nil {
+		return false, context.Cause(ctx)
+	}
+	tx.rollback(ctx)
+	c.failed(err)
+	return true, d.retry(ctx, &p, err)
+}
+
+// handle returns what the handler gets of the transaction: nothing if it is not for
+// handlers.
+func (d *drain) handle(tx transaction) any {
+	if d.g.c.h.mode == atLeastOnce {
+		return nil
+	}
+	return tx.handle()
+}
+
+// retry notes that a parked event failed again.
+func (d *drain) retry(ctx context.Context, p *due, err error) error {
+	verdict := d.g.c.h.judge(err, p.attempts+1)
+	state := parking{outcome: verdict}.state()
+	d.g.c.cfg.Log.Warn("parked event failed again", "handler", d.g.c.h.name, "type", event.Clip(p.ev.Type), "id", event.Clip(p.ev.ID),
+		"state", state, "attempts", p.attempts+1, "error", event.Clip(err.Error()))
+	if problem := d.g.c.db.exec(ctx, sql.InboxRetry, p.number, state, p.attempts+1, verdict.after.Milliseconds(), clean(err.Error())); problem != nil {
+		return fmt.Errorf("noting that parked event %d failed: %w", p.number, problem)
+	}
+	return nil
+}
