@@ -30,10 +30,10 @@ func effect(ctx context.Context, tx pgx.Tx, ev inbox.CloudEvent) error {
 	return err
 }
 
-func numbered(n int, keys int) []message {
-	all := make([]message, n)
+func numbered(n int, keys int) []sent {
+	all := make([]sent, n)
 	for i := range all {
-		all[i] = message{id: fmt.Sprintf("e%04d", i), kind: "order.placed", key: fmt.Sprintf("k%d", i%keys), data: order{i}}
+		all[i] = sent{id: fmt.Sprintf("e%04d", i), kind: "order.placed", key: fmt.Sprintf("k%d", i%keys), data: order{i}}
 	}
 	return all
 }
@@ -75,7 +75,7 @@ func TestOn_EachEventTakesEffectOnceAndInOrder(t *testing.T) {
 			if err := w.js.DeleteConsumer(t.Context(), "EVENTS", "billing"); err != nil {
 				t.Fatal(err)
 			}
-			w.publish(message{id: "e9999", kind: "order.placed", key: "k1", data: order{9999}})
+			w.publish(sent{id: "e9999", kind: "order.placed", key: "k1", data: order{9999}})
 			w.start(&r)
 			eventually(t, "another effect", func() bool { return w.count("SELECT count(*) FROM effects WHERE id = 'e9999'") == 1 })
 			w.inOrder(201)
@@ -88,7 +88,9 @@ func TestOn_AStreamThatWasMadeAnewRepeatsNothing(t *testing.T) {
 	w := newWorld(t)
 	w.publish(numbered(50, 3)...)
 	var r inbox.Registry
-	inbox.On(&r, "billing", inbox.All(), func(ctx context.Context, tx pgx.Tx, ev inbox.Event[order]) error { return effect(ctx, tx, ev.CloudEvent) })
+	inbox.On(&r, "billing", inbox.All(), func(ctx context.Context, tx pgx.Tx, ev inbox.Event[order]) error {
+		return effect(ctx, tx, ev.CloudEvent)
+	})
 	p := w.start(&r)
 	eventually(t, "50 effects", func() bool { return w.count("SELECT count(*) FROM effects") >= 50 })
 	if err := w.js.DeleteStream(t.Context(), "EVENTS"); err != nil {
@@ -109,7 +111,9 @@ func TestOn_WhoCannotSignHidesAndRepeatsNothing(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	var r inbox.Registry
-	inbox.On(&r, "billing", inbox.All(), func(ctx context.Context, tx pgx.Tx, ev inbox.Event[order]) error { return effect(ctx, tx, ev.CloudEvent) }, inbox.Batch(10))
+	inbox.On(&r, "billing", inbox.All(), func(ctx context.Context, tx pgx.Tx, ev inbox.Event[order]) error {
+		return effect(ctx, tx, ev.CloudEvent)
+	}, inbox.Batch(10))
 	w.start(&r)
 	w.publish(numbered(10, 2)...)
 	// Another publisher claims a position that is far ahead, with the digest of another message.
@@ -179,7 +183,7 @@ func TestOn_WhatFailsParksAndWhatFollowsItsKeyWaits(t *testing.T) {
 			}
 			mended.Store(true)
 			w.exec("SELECT walrelay.redrive_parked(number) FROM walrelay.parked")
-			w.publish(message{id: "e0030", kind: "order.placed", key: "k0", data: order{30}})
+			w.publish(sent{id: "e0030", kind: "order.placed", key: "k0", data: order{30}})
 			eventually(t, "nothing parked", func() bool {
 				return w.count("SELECT count(*) FROM walrelay.parked") == 0 && w.count("SELECT count(*) FROM effects") == 31
 			})
@@ -228,13 +232,15 @@ func TestOn_WhatCannotBeReadParksAtOnce(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	var r inbox.Registry
-	inbox.On(&r, "billing", inbox.All(), func(ctx context.Context, tx pgx.Tx, ev inbox.Event[order]) error { return effect(ctx, tx, ev.CloudEvent) })
+	inbox.On(&r, "billing", inbox.All(), func(ctx context.Context, tx pgx.Tx, ev inbox.Event[order]) error {
+		return effect(ctx, tx, ev.CloudEvent)
+	})
 	w.start(&r)
-	w.publish(message{id: "bad", kind: "order.placed", data: []string{"no order"}})
+	w.publish(sent{id: "bad", kind: "order.placed", data: []string{"no order"}})
 	if _, err := w.js.Publish(t.Context(), "events.order.placed", []byte("no event")); err != nil {
 		t.Fatal(err)
 	}
-	w.publish(message{id: "e1", kind: "order.placed", data: order{1}})
+	w.publish(sent{id: "e1", kind: "order.placed", data: order{1}})
 	eventually(t, "an effect and two parked", func() bool {
 		return w.count("SELECT count(*) FROM effects") == 1 && w.count("SELECT count(*) FROM walrelay.parked WHERE state = 'failed'") == 2
 	})
@@ -281,7 +287,7 @@ func TestOnSQL_EachEventTakesEffectOnce(t *testing.T) {
 		t.Run(driver, func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t)
-			db, err := sql.Open(driver, w.url+"?sslmode=disable")
+			db, err := sql.Open(driver, w.url)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -456,7 +462,7 @@ func TestTypes_OthersAreNotDelivered(t *testing.T) {
 	}
 	p := w.start(&r)
 	for _, kind := range []string{"order.placed", "order.paid", "user.created", "order.item.added", "cart.placed"} {
-		w.publish(message{id: kind, kind: kind})
+		w.publish(sent{id: kind, kind: kind})
 	}
 	eventually(t, "everything acknowledged", func() bool {
 		for _, name := range []string{"one", "several", "pattern", "all", "overlap"} {

@@ -2,8 +2,11 @@ package inbox
 
 import (
 	"context"
+	"database/sql/driver"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"sync"
 	"time"
 
@@ -434,7 +437,9 @@ func (l *lane) begin(ctx context.Context, r *ready) (transaction, int, error) {
 func isOutage(err error) bool {
 	code := sqlState(err)
 	if code == "" {
-		return true
+		_, network := errors.AsType[net.Error](err)
+		return network || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, driver.ErrBadConn) ||
+			errors.Is(err, errConnectionLost)
 	}
 	switch code[:2] {
 	case "08", "40", "53", "57", "58":

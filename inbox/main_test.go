@@ -151,8 +151,8 @@ func (w *world) texts(query string, args ...any) []string {
 	return all
 }
 
-// message is an event as the relay publishes it.
-type message struct {
+// sent is an event as the relay publishes it.
+type sent struct {
 	id, kind, key string
 	data          any
 	position      uint64 // 0 for the next
@@ -160,7 +160,7 @@ type message struct {
 }
 
 // publish publishes events as the relay does, one after the other.
-func (w *world) publish(messages ...message) {
+func (w *world) publish(messages ...sent) {
 	w.t.Helper()
 	for _, m := range messages {
 		if m.position == 0 {
@@ -178,12 +178,15 @@ func (w *world) publish(messages ...message) {
 				msg.Header[name] = []string{value}
 			}
 		}
-		if !m.unsigned {
+		var last uint64
+		eventually(w.t, "the stream answers", func() bool {
 			stream, err := w.js.Stream(w.t.Context(), "EVENTS")
-			if err != nil {
-				w.t.Fatal(err)
+			if err == nil {
+				last = stream.CachedInfo().State.LastSeq
 			}
-			last := stream.CachedInfo().State.LastSeq
+			return err == nil
+		})
+		if !m.unsigned {
 			stamp := event.Position{CommitLSN: m.position}.String() + " 1 7/" + slot
 			msg.Header[event.PositionHeader] = []string{stamp}
 			digest := event.NewSigner("EVENTS", key).Append(nil, strconv.AppendUint(nil, last, 10), []byte(stamp))

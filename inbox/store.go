@@ -124,9 +124,15 @@ func (t *pgxTx) commit(ctx context.Context) error {
 	if err == nil && tag.String() != "COMMIT" {
 		err = errors.New("the transaction was aborted: a statement of the handler failed, and the handler returned no error")
 	}
+	if err != nil && t.conn.IsClosed() {
+		err = errors.Join(err, errConnectionLost)
+	}
 	t.release(ctx)
 	return err
 }
+
+// errConnectionLost says that the connection is closed.
+var errConnectionLost = errors.New("the connection is lost")
 
 func (t *pgxTx) rollback(ctx context.Context) { t.release(ctx) }
 
