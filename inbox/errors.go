@@ -115,5 +115,5 @@ func defaultBackoff(attempts int) time.Duration {
 	if attempts < 10 {
 		d = min(lastRetry, firstRetry<<(attempts-1))
 	}
-	return d - rand.N(d/2+1) //nolint:gosec // jitter
+	return d - rand.N(d/2+1)
 }

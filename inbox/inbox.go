@@ -162,7 +162,7 @@ func (cfg *Config) prepare(r *Registry) error {
 		cfg.ring.load = func(ctx context.Context) (map[string][]byte, error) {
 			keys, err := readKeys(ctx, db)
 			if code := sqlState(err); code == "42P01" || code == "3F000" || code == "42501" {
-				return nil, nil // no such table, no such schema, no right to it
+				return map[string][]byte{}, nil // no such table, no such schema, no right to it
 			}
 			return keys, err
 		}

@@ -73,7 +73,7 @@ func newWorld(t *testing.T) *world {
 		t.Fatal(err)
 	}
 	t.Cleanup(w.pool.Close)
-	if err := inbox.Migrate(t.Context(), w.pool); err != nil {
+	if err := inbox.Migrate(t.Context(), w.pool, inbox.Roles{}); err != nil {
 		t.Fatal(err)
 	}
 	w.exec("CREATE TABLE walrelay.secrets (slot text PRIMARY KEY, key bytea NOT NULL)")

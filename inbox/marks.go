@@ -40,7 +40,7 @@ func (m *marks) key(hash []byte) {
 }
 
 func (m *marks) buckets() string {
-	return m.array(func(bucket int) string { return strconv.Itoa(bucket) })
+	return m.array(strconv.Itoa)
 }
 
 func (m *marks) lowest() string {

@@ -14,17 +14,21 @@ type Migrator interface {
 	Exec(ctx context.Context, statement string, args ...any) (pgconn.CommandTag, error)
 }
 
+// Roles are the roles that get rights by [Migrate].
+type Roles struct {
+	// Handlers may run handlers: also read the keys of positions, if the outbox is there.
+	Handlers []string
+	// Operators may see handlers and what they have parked, redrive and discard it.
+	Operators []string
+}
+
 // Migrate makes what handlers keep in their database, in the schema walrelay, or brings it
-// up to date, and lets the roles run handlers: also read the keys of positions, if the
-// outbox is there. Run it as the owner of the schema; it may be run again, also by
-// several at a time. It blocks for as long as another one runs.
-func Migrate(ctx context.Context, conn Migrator, roles ...string) error {
-	text, err := sql.InboxMigrations()
+// up to date, and gives rights to roles. Run it as the owner of the schema; it may be run
+// again, also by several at a time. It blocks for as long as another one runs.
+func Migrate(ctx context.Context, conn Migrator, roles Roles) error {
+	text, err := MigrationSQL(roles)
 	if err != nil {
 		return err
-	}
-	for _, role := range roles {
-		text += sql.InboxGrant(role)
 	}
 	// Without arguments the statements run as one transaction.
 	if _, err := conn.Exec(ctx, "SELECT pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended('walrelay inbox', 0));\n"+text); err != nil {
@@ -33,11 +37,15 @@ func Migrate(ctx context.Context, conn Migrator, roles ...string) error {
 	return nil
 }
 
-// MigrationSQL returns the statements of [Migrate], for a migration tool.
-func MigrationSQL(roles ...string) (string, error) {
+// MigrationSQL returns the statements of [Migrate], for a migration tool or for somebody else
+// to run.
+func MigrationSQL(roles Roles) (string, error) {
 	text, err := sql.InboxMigrations()
-	for _, role := range roles {
+	for _, role := range roles.Handlers {
 		text += sql.InboxGrant(role)
+	}
+	for _, role := range roles.Operators {
+		text += sql.InboxGrantOperator(role)
 	}
 	return text, err
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -363,8 +364,8 @@ func add(r *Registry, name string, match Match, m mode, many, missing bool, run 
 func (h *handler) wrap(run func(context.Context, call) error) func(context.Context, call) error {
 	return func(ctx context.Context, c call) error {
 		f := Func(func(ctx context.Context, _ []CloudEvent) error { return run(ctx, c) })
-		for i := len(h.middleware) - 1; i >= 0; i-- {
-			f = h.middleware[i](f)
+		for _, middleware := range slices.Backward(h.middleware) {
+			f = middleware(f)
 		}
 		return recovered(f)(ctx, c.events)
 	}

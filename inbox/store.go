@@ -229,7 +229,7 @@ func (d sqlDatabase) exec(ctx context.Context, statement string, args ...any) er
 }
 
 func (d sqlDatabase) query(ctx context.Context, statement string, args ...any) (rows, error) {
-	r, err := d.db.QueryContext(ctx, statement, args...)
+	r, err := d.db.QueryContext(ctx, statement, args...) //nolint:rowserrcheck // who reads them asks
 	return sqlRows{r}, err
 }
 
@@ -247,7 +247,7 @@ func (t sqlTx) exec(ctx context.Context, statement string, args ...any) error {
 }
 
 func (t sqlTx) query(ctx context.Context, statement string, args ...any) (rows, error) {
-	r, err := t.tx.QueryContext(ctx, statement, args...)
+	r, err := t.tx.QueryContext(ctx, statement, args...) //nolint:rowserrcheck // who reads them asks
 	return sqlRows{r}, err
 }
 

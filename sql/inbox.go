@@ -21,6 +21,7 @@ func InboxGrant(role string) string {
 	return strings.ReplaceAll(`
 GRANT USAGE ON SCHEMA walrelay TO {role};
 GRANT SELECT, INSERT, UPDATE, DELETE ON walrelay.handlers, walrelay.marks, walrelay.handled, walrelay.parked TO {role};
+GRANT EXECUTE ON FUNCTION walrelay.inbox_begin, walrelay.inbox_begin_foreign, walrelay.inbox_lock_key, walrelay.inbox_park, walrelay.inbox_unpark TO {role};
 DO $walrelay$
 BEGIN
     IF to_regclass('walrelay.secrets') IS NOT NULL THEN
@@ -30,6 +31,48 @@ END
 $walrelay$;
 `, "{role}", Ident(role))
 }
+
+// InboxGrantOperator returns the statements that let a role see handlers and what they have
+// parked, redrive and discard it.
+func InboxGrantOperator(role string) string {
+	return strings.ReplaceAll(`
+GRANT USAGE ON SCHEMA walrelay TO {role};
+GRANT SELECT ON walrelay.handlers, walrelay.parked TO {role};
+GRANT EXECUTE ON FUNCTION walrelay.redrive_parked, walrelay.discard_parked TO {role};
+`, "{role}", Ident(role))
+}
+
+// parkedFilter is the condition of those parked events that a filter takes: handler, id, type,
+// key, a part of the error, state.
+const parkedFilter = `($1 = '' OR handler = $1) AND ($2 = '' OR event_id = $2) AND ($3 = '' OR event_type = $3)
+    AND ($4 = '' OR key = $4) AND ($5 = '' OR strpos(last_error, $5) > 0) AND ($6 = '' OR state = $6)`
+
+// Statements for operators of handlers.
+const (
+	InboxInstalled = "SELECT has_table_privilege(c.oid, 'SELECT') FROM pg_catalog.pg_class AS c WHERE c.oid = to_regclass('walrelay.parked')"
+	// ParkedList: the filter, number before, limit.
+	ParkedList = `SELECT number, handler, state, event_id, event_type, source, key, stream, sequence, attempts, next_attempt_at, last_error, parked_at, subject
+FROM walrelay.parked WHERE ` + parkedFilter + ` AND ($7::bigint = 0 OR number < $7) ORDER BY number DESC LIMIT nullif($8::bigint, 0)`
+	// ParkedContent: number.
+	ParkedContent = "SELECT headers, data FROM walrelay.parked WHERE number = $1"
+	// ParkedCount: the filter, states.
+	ParkedCount = "SELECT count(*) FROM walrelay.parked WHERE " + parkedFilter + " AND state = ANY ($7)"
+	// ParkedRedrive and ParkedDiscard: the filter, states, number before. They return how many were
+	// changed and the lowest number of the page: the last ones come first, so that
+	// none gets its turn because an earlier one goes.
+	ParkedRedrive = `SELECT count(*) FILTER (WHERE walrelay.redrive_parked(number)), coalesce(min(number), 0) FROM (` + parkedPage + `) AS page`
+	ParkedDiscard = `SELECT count(*) FILTER (WHERE walrelay.discard_parked(number)), coalesce(min(number), 0) FROM (` + parkedPage + `) AS page`
+	parkedPage    = `SELECT number FROM walrelay.parked WHERE ` + parkedFilter + ` AND state = ANY ($7) AND ($8::bigint = 0 OR number < $8) ORDER BY number DESC LIMIT 1000`
+	// HandlerList returns the handlers, and what each has parked.
+	HandlerList = `SELECT h.handler, h.stream, h.types, h.mode, h.process, h.active_since, h.seen_at, h.lag, h.removed, coalesce(h.last_error, ''), h.last_error_at,
+    count(p.number), count(DISTINCT p.key_hash)
+FROM walrelay.handlers AS h LEFT JOIN walrelay.parked AS p ON p.handler = h.handler
+GROUP BY h.handler ORDER BY h.handler`
+	// HandlerRemove: handler. One transaction.
+	HandlerRemove = `WITH parked AS (DELETE FROM walrelay.parked WHERE handler = $1 RETURNING 1), marks AS (DELETE FROM walrelay.marks WHERE handler = $1),
+    handled AS (DELETE FROM walrelay.handled WHERE handler = $1), gone AS (DELETE FROM walrelay.handlers WHERE handler = $1 RETURNING 1)
+SELECT (SELECT count(*) FROM gone), (SELECT count(*) FROM parked)`
+)
 
 // Statements of handlers. Arrays are given as text, which every driver has.
 const (

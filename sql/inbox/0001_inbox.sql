@@ -197,6 +197,7 @@ $$;
 -- For operators: a failed event is handled again, and then what is held behind it.
 CREATE OR REPLACE FUNCTION walrelay.redrive_parked(of_number bigint) RETURNS boolean
 LANGUAGE plpgsql
+SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
@@ -210,7 +211,22 @@ $$;
 -- For operators: an event is given up, and what is held behind it is handled.
 CREATE OR REPLACE FUNCTION walrelay.discard_parked(of_number bigint) RETURNS boolean
 LANGUAGE sql
+SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT walrelay.inbox_unpark(of_number);
 $$;
+
+DO $walrelay$
+DECLARE
+    name regprocedure;
+BEGIN
+    FOR name IN
+        SELECT p.oid FROM pg_catalog.pg_proc AS p
+        WHERE p.pronamespace = 'walrelay'::regnamespace
+          AND p.proname IN ('inbox_begin', 'inbox_begin_foreign', 'inbox_lock_key', 'inbox_park', 'inbox_unpark', 'redrive_parked', 'discard_parked')
+    LOOP
+        EXECUTE pg_catalog.format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', name);
+    END LOOP;
+END
+$walrelay$;
