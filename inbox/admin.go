@@ -97,8 +97,8 @@ func (a Action) states() []string {
 }
 
 // CountParked returns how many events an action would change.
-func CountParked(ctx context.Context, conn Querier, a Action, f Filter) (int, error) {
-	var n int
+func CountParked(ctx context.Context, conn Querier, a Action, f Filter) (int64, error) {
+	var n int64
 	r, err := conn.Query(ctx, sql.ParkedCount, f.args(a.states())...)
 	if _, err := one(pgxRows{r}, err, &n); err != nil {
 		return 0, fmt.Errorf("counting walrelay.parked: %w", err)
@@ -107,14 +107,14 @@ func CountParked(ctx context.Context, conn Querier, a Action, f Filter) (int, er
 }
 
 // ChangeParked does it, a thousand events at a time, and returns how many it changed.
-func ChangeParked(ctx context.Context, conn Querier, a Action, f Filter) (int, error) {
+func ChangeParked(ctx context.Context, conn Querier, a Action, f Filter) (int64, error) {
 	statement := sql.ParkedDiscard
 	if a == Redrive {
 		statement = sql.ParkedRedrive
 	}
-	total, before := 0, int64(0)
+	total, before := int64(0), int64(0)
 	for {
-		var n int
+		var n int64
 		r, err := conn.Query(ctx, statement, f.args(a.states(), before)...)
 		if _, err := one(pgxRows{r}, err, &n, &before); err != nil {
 			return total, fmt.Errorf("changing walrelay.parked: %w", err)
@@ -165,7 +165,7 @@ var ErrNoHandler = errors.New("the database does not know the handler")
 // RemoveHandler removes what a database knows of a handler that does not run any more: its marks and
 // its parked events, whose number it returns. Delete its consumer first: a handler of
 // that name would otherwise handle again what the consumer has yet to acknowledge.
-func RemoveHandler(ctx context.Context, conn Querier, handler string) (parked int, err error) {
+func RemoveHandler(ctx context.Context, conn Querier, handler string) (parked int64, err error) {
 	var gone int
 	r, err := conn.Query(ctx, sql.HandlerRemove, handler)
 	if _, err := one(pgxRows{r}, err, &gone, &parked); err != nil {

@@ -356,6 +356,7 @@ func TestTakeover_NothingIsLostTwiceOrOutOfOrder(t *testing.T) {
 			})
 		}
 	}
+	defer w.explain("billing")
 	eventually(t, "all effects", func() bool { return w.count("SELECT count(DISTINCT id) FROM effects") == n })
 	first.stop()
 	second.stop()

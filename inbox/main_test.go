@@ -252,3 +252,19 @@ func eventually(t *testing.T, what string, is func() bool) {
 	}
 	t.Fatalf("not within 30 s: %s", what)
 }
+
+// explain logs, after a failure, how things stand.
+func (w *world) explain(handler string) {
+	if !w.t.Failed() {
+		return
+	}
+	w.t.Logf("effects: %d, parked: %v", w.count("SELECT count(*) FROM effects"), w.texts("SELECT event_id || ' ' || state || ' ' || next_attempt_at || ' ' || last_error FROM walrelay.parked ORDER BY number"))
+	if c, err := w.js.Consumer(w.t.Context(), "EVENTS", handler); err != nil {
+		w.t.Log(err)
+	} else {
+		w.t.Logf("consumer: %+v", *c.CachedInfo())
+	}
+	if s, err := w.js.Stream(w.t.Context(), "EVENTS"); err == nil {
+		w.t.Logf("stream: %+v", s.CachedInfo().State)
+	}
+}

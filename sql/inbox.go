@@ -49,6 +49,8 @@ const parkedFilter = `($1 = '' OR handler = $1) AND ($2 = '' OR event_id = $2) A
 
 // Statements for operators of handlers.
 const (
+	// RoleExists: role.
+	RoleExists     = "SELECT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = $1)"
 	InboxInstalled = "SELECT has_table_privilege(c.oid, 'SELECT') FROM pg_catalog.pg_class AS c WHERE c.oid = to_regclass('walrelay.parked')"
 	// ParkedList: the filter, number before, limit.
 	ParkedList = `SELECT number, handler, state, event_id, event_type, source, key, stream, sequence, attempts, next_attempt_at, last_error, parked_at, subject

@@ -9,22 +9,47 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/walrelay/walrelay"
+	"github.com/walrelay/walrelay/inbox"
 )
 
 func newInitCommand() *cobra.Command {
-	var printSQL, withExisting bool
+	var printSQL, withExisting, handlers bool
+	var roles []string
 	cmd := &cobra.Command{
 		Use:   "init",
 		Short: "Create what walrelay needs in Postgres and NATS",
 		Long: `Create what walrelay needs and does not exist yet: its schema, the outbox
 table, the publication and the replication slot in Postgres, and the stream in
-NATS. What exists is checked and left as it is, so init may be run again.`,
+NATS. What exists is checked and left as it is, so init may be run again.
+
+With --inbox it makes instead what handlers of package inbox need in this
+database, which may be another one: no slot, no outbox table, nothing in NATS.`,
 		Args: cobra.NoArgs,
 	}
 	cmd.Flags().BoolVar(&printSQL, "print-sql", false, "print the SQL for Postgres instead, for somebody else to run in psql")
 	cmd.Flags().BoolVar(&withExisting, "with-existing", false, "then publish the rows that the outbox tables have already, as \"walrelay recover --yes\" does")
+	cmd.Flags().BoolVar(&handlers, "inbox", false, "make the tables of handlers, and nothing else")
+	cmd.Flags().StringArrayVar(&roles, "handler-role", nil, "with --inbox: a role that may run handlers (may be repeated)")
 	source := addConfigFlags(cmd)
 	cmd.RunE = source.command(func(ctx context.Context, cfg walrelay.Config) error {
+		switch {
+		case handlers && withExisting:
+			return &usageError{"--inbox and --with-existing cannot be used together: --inbox makes the tables of handlers only"}
+		case !handlers && len(roles) > 0:
+			return &usageError{"--handler-role is for --inbox"}
+		case handlers && printSQL:
+			script, err := inbox.MigrationSQL(inbox.Roles{Handlers: roles})
+			if err == nil {
+				_, err = io.WriteString(cmd.OutOrStdout(), script)
+			}
+			return err
+		case handlers:
+			if err := walrelay.SetupInbox(ctx, cfg, roles); err != nil {
+				return err
+			}
+			fmt.Fprintln(cmd.OutOrStdout(), "the tables of handlers are there")
+			return nil
+		}
 		if printSQL && withExisting {
 			return &usageError{"--print-sql and --with-existing cannot be used together: the printed SQL publishes nothing"}
 		}
