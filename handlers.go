@@ -2,10 +2,7 @@ package walrelay
 
 import (
 	"context"
-	"errors"
 	"fmt"
-
-	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/walrelay/walrelay/inbox"
 	"github.com/walrelay/walrelay/internal/connect"
@@ -71,20 +68,14 @@ func removeConsumer(ctx context.Context, cfg Config, stream, handler string) err
 	if err != nil {
 		return err
 	}
-	consumer, err := js.Consumer(ctx, stream, handler)
-	switch {
-	case errors.Is(err, jetstream.ErrConsumerNotFound) || errors.Is(err, jetstream.ErrStreamNotFound):
-		return nil
-	case err != nil:
-		return fmt.Errorf("looking for consumer %q of stream %q: %w", handler, stream, err)
-	case consumer.CachedInfo().NumWaiting > 0:
-		return &problem.Problem{
-			ID: "handler_runs", What: fmt.Sprintf("handler %q runs: %d processes wait for its events", handler, consumer.CachedInfo().NumWaiting),
-			Fix: "stop them first",
-		}
+	waiting, err := js.DeleteConsumer(ctx, stream, handler)
+	if err != nil {
+		return err
 	}
-	if err := js.DeleteConsumer(ctx, stream, handler); err != nil {
-		return fmt.Errorf("deleting consumer %q of stream %q: %w", handler, stream, err)
+	if waiting > 0 {
+		return &problem.Problem{
+			ID: "handler_runs", What: fmt.Sprintf("handler %q runs: its consumer has %d requests waiting", handler, waiting), Fix: "stop its processes first",
+		}
 	}
 	return nil
 }

@@ -116,3 +116,21 @@ func Refused(cfg config.NATS, err error) error {
 	}
 	return err
 }
+
+// DeleteConsumer deletes a consumer, unless clients wait for its messages; their number is
+// returned then. One that is not there is deleted.
+func (j *JetStream) DeleteConsumer(ctx context.Context, stream, name string) (waiting int, err error) {
+	ctx, cancel := context.WithTimeout(ctx, jetStreamTimeout)
+	defer cancel()
+	consumer, err := j.js.Consumer(ctx, stream, name)
+	if err == nil {
+		if waiting = consumer.CachedInfo().NumWaiting; waiting > 0 {
+			return waiting, nil
+		}
+		err = j.js.DeleteConsumer(ctx, stream, name)
+	}
+	if err != nil && !errors.Is(err, jetstream.ErrConsumerNotFound) && !errors.Is(err, jetstream.ErrStreamNotFound) {
+		return 0, fmt.Errorf("deleting consumer %q of stream %q: %w", name, stream, err)
+	}
+	return 0, nil
+}
