@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -31,6 +32,13 @@ var common struct {
 }
 
 func TestMain(m *testing.M) {
+	if database, server, ok := strings.Cut(os.Getenv(childEnv), " "); ok {
+		if err := child(database, server); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
 	code := m.Run()
 	if common.cluster != nil {
 		if err := common.cluster.Close(); err != nil {
