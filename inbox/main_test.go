@@ -200,9 +200,13 @@ func (w *world) publish(messages ...sent) {
 			digest := event.NewSigner("EVENTS", key).Append(nil, strconv.AppendUint(nil, last, 10), []byte(stamp))
 			msg.Header[event.DigestHeader] = []string{string(digest)}
 		}
-		if _, err := w.js.PublishMsg(w.t.Context(), msg); err != nil {
-			w.t.Fatal(err)
-		}
+		// The connection may be cut before the acknowledgement is there.
+		eventually(w.t, "the stream has taken "+m.id, func() bool {
+			ctx, cancel := context.WithTimeout(w.t.Context(), 2*time.Second)
+			defer cancel()
+			_, err := w.js.PublishMsg(ctx, msg, jetstream.WithMsgID(fmt.Sprint(m.id, m.position)))
+			return err == nil
+		})
 	}
 }
 

@@ -130,6 +130,11 @@ func TestProcesses_KilledAndFrozenHandleEachEventOnceAndInOrder(t *testing.T) {
 			}
 		}
 	})
+	end := sync.OnceFunc(func() {
+		close(stop)
+		faults.Wait()
+	})
+	t.Cleanup(end)
 	const n = 2500
 	for i, m := range numbered(n, 40) {
 		w.publish(m)
@@ -137,8 +142,7 @@ func TestProcesses_KilledAndFrozenHandleEachEventOnceAndInOrder(t *testing.T) {
 			time.Sleep(200 * time.Millisecond) // the rate at which events come
 		}
 	}
-	close(stop)
-	faults.Wait()
+	end()
 	defer w.explain("billing")
 	eventually(t, "all effects", func() bool { return w.count("SELECT count(DISTINCT id) FROM effects") == n })
 	eventually(t, "all calls", func() bool { return w.count("SELECT count(DISTINCT id) FROM calls") == n })

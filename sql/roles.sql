@@ -63,6 +63,9 @@ BEGIN
                     EXECUTE format('REVOKE ALL ON walrelay.secrets FROM %I', name);
                     EXECUTE format('GRANT UPDATE ON walrelay.delayed, walrelay.keys TO %I', name);
                     EXECUTE format('GRANT INSERT ON walrelay.emitted TO %I', name);
+                    IF to_regclass('walrelay.parked') IS NOT NULL THEN -- what operators do for handlers
+                        EXECUTE format('GRANT UPDATE, DELETE ON walrelay.parked TO %I', name);
+                    END IF;
                     EXECUTE format('GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA walrelay TO %I', name);
                 ELSE
                     FOR object IN
