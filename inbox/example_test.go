@@ -22,18 +22,26 @@ type Order struct {
 
 // A worker with a handler for two types.
 func Example() {
+	if err := work(); err != nil {
+		log.Fatal(err)
+	}
+}
+
+func work() error {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
 	pool, err := pgxpool.New(ctx, os.Getenv("DATABASE_URL"))
 	if err != nil {
-		log.Fatal(err)
+		return err
 	}
+	defer pool.Close()
 	nc, err := nats.Connect(os.Getenv("NATS_URL"), nats.MaxReconnects(-1))
 	if err != nil {
-		log.Fatal(err)
+		return err
 	}
+	defer nc.Close()
 	if err := inbox.Migrate(ctx, pool, inbox.Roles{}); err != nil {
-		log.Fatal(err)
+		return err
 	}
 
 	var handlers inbox.Registry
@@ -42,9 +50,7 @@ func Example() {
 			_, err := tx.Exec(ctx, "INSERT INTO invoices (order_id) VALUES ($1)", ev.Data.ID)
 			return err
 		})
-	if err := inbox.Run(ctx, inbox.Config{NATS: nc, Pool: pool}, &handlers); err != nil {
-		log.Fatal(err)
-	}
+	return inbox.Run(ctx, inbox.Config{NATS: nc, Pool: pool}, &handlers)
 }
 
 // Effects outside of the database are at least once.
