@@ -69,7 +69,7 @@ func (w *world) spawn() *killable {
 
 func (k *killable) launch() {
 	k.t.Helper()
-	k.cmd = exec.Command(os.Args[0], "-test.run", "^$") //nolint:noctx // it is killed
+	k.cmd = exec.Command(os.Args[0], "-test.run", "^$")
 	k.cmd.Env = append(os.Environ(), childEnv+"="+k.w.url+" "+k.w.server.URL())
 	k.cmd.Stderr = logWriter{k.t}
 	if err := k.cmd.Start(); err != nil {
