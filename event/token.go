@@ -80,3 +80,31 @@ func unhex(c byte) int {
 	}
 	return -1
 }
+
+func plainInHeader(c byte) bool { return c > ' ' && c < 0x7F && c != '"' && c != '%' }
+
+// EscapeHeader percent-encodes the value of a header as the bindings of CloudEvents for NATS and
+// for HTTP say (section 3.1.3.2 of both): space, quotes, percent signs, and everything outside of printable ASCII.
+func EscapeHeader(value string) string {
+	first := 0
+	for first < len(value) && plainInHeader(value[first]) {
+		first++
+	}
+	if first == len(value) {
+		return value
+	}
+	return string(AppendEscaped(make([]byte, 0, len(value)+16), value))
+}
+
+// AppendEscaped appends the value as [EscapeHeader] writes it.
+func AppendEscaped(b []byte, value string) []byte {
+	const digits = "0123456789ABCDEF"
+	for i := range len(value) {
+		if c := value[i]; plainInHeader(c) {
+			b = append(b, c)
+		} else {
+			b = append(b, '%', digits[c>>4], digits[c&0xF])
+		}
+	}
+	return b
+}

@@ -29,6 +29,9 @@ type CloudEvent struct {
 	Extensions map[string]string
 	// Data is the payload; nil for none.
 	Data []byte
+	// Position is where the event stands in the write-ahead log, as the message says: text
+	// that sorts in commit order. "" if it says nothing.
+	Position string
 }
 
 // ErrNoEvent says that a message is no CloudEvents event.
@@ -48,6 +51,16 @@ func Decode(msg Message) (CloudEvent, error) { return DecodeParts(msg.Headers(),
 // DecodeParts is [Decode] for the header and the data of a message, of a nats.Msg for
 // instance.
 func DecodeParts(header nats.Header, data []byte) (CloudEvent, error) {
+	ev, err := decode(header, data)
+	if stamp, _, _ := strings.Cut(first(header, event.PositionHeader), " "); stamp != "" {
+		if _, err := event.ParsePosition(stamp); err == nil {
+			ev.Position = stamp
+		}
+	}
+	return ev, err
+}
+
+func decode(header nats.Header, data []byte) (CloudEvent, error) {
 	if media, _, _ := strings.Cut(header.Get("Content-Type"), ";"); strings.HasPrefix(strings.ToLower(media), "application/cloudevents") {
 		if !strings.EqualFold(strings.TrimSpace(media), "application/cloudevents+json") {
 			return CloudEvent{}, fmt.Errorf("%w: it has the format %q, and only JSON is read", ErrNoEvent, event.Clip(media))

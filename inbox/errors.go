@@ -47,6 +47,24 @@ func RetryAfter(d time.Duration, err error) error {
 	return &RetryError{max(d, 0), err}
 }
 
+// PauseError is what [Pause] makes.
+type PauseError struct{ Err error }
+
+func (e *PauseError) Error() string { return e.Err.Error() }
+
+// Unwrap returns the cause.
+func (e *PauseError) Unwrap() error { return e.Err }
+
+// Pause says that what the handler needs is away, for this event and for others: the event
+// keeps its place, and is tried again until it is there. It counts as no attempt, and nothing is
+// parked. Nil stays nil.
+func Pause(err error) error {
+	if err == nil {
+		return nil
+	}
+	return &PauseError{err}
+}
+
 // PanicError is a panic of a handler. It is an error like any other.
 type PanicError struct {
 	Value any

@@ -301,7 +301,7 @@ func (l *lane) single(ctx context.Context, it *item) bool {
 			attempt++
 			l.c.cfg.Log.Warn("event is not handled; it is tried again", "handler", l.c.h.name, "sequence", it.sequence, "error", err)
 		case err != nil:
-			l.c.cfg.Log.Warn("the handler's database does not take an event; it is tried again", "handler", l.c.h.name, "sequence", it.sequence, "error", err)
+			l.c.cfg.Log.Warn("what the handler needs is away; the event is tried again", "handler", l.c.h.name, "sequence", it.sequence, "error", err)
 		}
 		if err == nil {
 			continue // at once

@@ -3,6 +3,7 @@ package inbox
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -49,6 +50,9 @@ func (l *lane) fail(ctx context.Context, r *ready, attempts int, err error) (don
 		return false, false, err // transactions were in each other's way: at once again
 	}
 	l.c.failed(err)
+	if _, ok := errors.AsType[*PauseError](err); ok {
+		return false, false, err
+	}
 	verdict := l.c.h.judge(err, attempts)
 	if l.c.db == nil {
 		if !verdict.failed {
@@ -242,6 +246,9 @@ func (d *drain) next(ctx context.Context) (bool, error) {
 	}
 	tx.rollback(ctx)
 	c.failed(err)
+	if _, ok := errors.AsType[*PauseError](err); ok {
+		return false, err
+	}
 	return true, d.retry(ctx, &p, err)
 }
 

@@ -162,6 +162,9 @@ func (r *rig) until(query, want string) {
 	r.t.Helper()
 	deadline := time.Now().Add(20 * time.Second)
 	for got := r.text(query); got != want; got = r.text(query) {
+		if err := r.table.Count(r.t.Context(), r.conn); err != nil { // as the clean-up does between its rounds
+			r.t.Fatal(err)
+		}
 		if time.Now().After(deadline) {
 			r.t.Fatalf("%s: got %s, want %s", query, got, want)
 		}

@@ -77,7 +77,7 @@ func (e *Encoder) forget(msg *nats.Msg, i int) {
 
 func (e *Encoder) attribute(msg *nats.Msg, key, value string) {
 	if value != "" {
-		e.Set(msg, key, escapeHeader(value))
+		e.Set(msg, key, event.EscapeHeader(value))
 	}
 }
 
@@ -113,40 +113,12 @@ func (t *texts) string(b []byte) string {
 	return t.builder.String()[start:]
 }
 
-func plainInHeader(c byte) bool { return c > ' ' && c < 0x7F && c != '"' && c != '%' }
-
-// escapeHeader percent-encodes what the binding says (section 3.1.3.2): space,
-// quotes, percent signs, and everything outside of printable ASCII.
-func escapeHeader(value string) string {
-	first := 0
-	for first < len(value) && plainInHeader(value[first]) {
-		first++
-	}
-	if first == len(value) {
-		return value
-	}
-	return string(appendEscaped(make([]byte, 0, len(value)+16), value))
-}
-
-// appendEscaped appends the value as escapeHeader writes it.
-func appendEscaped(b []byte, value string) []byte {
-	const digits = "0123456789ABCDEF"
-	for i := range len(value) {
-		if c := value[i]; plainInHeader(c) {
-			b = append(b, c)
-		} else {
-			b = append(b, '%', digits[c>>4], digits[c&0xF])
-		}
-	}
-	return b
-}
-
 // appendMessageID appends the Nats-Msg-Id of an event: source and id, by which
 // CloudEvents identifies it, with a space between them that neither has.
 func appendMessageID(b []byte, ev *event.Event) []byte {
-	b = appendEscaped(b, ev.Source)
+	b = event.AppendEscaped(b, ev.Source)
 	b = append(b, ' ')
-	return appendEscaped(b, ev.ID)
+	return event.AppendEscaped(b, ev.ID)
 }
 
 // structured writes the event as JSON.

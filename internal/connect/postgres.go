@@ -17,6 +17,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/walrelay/walrelay/config"
 	"github.com/walrelay/walrelay/internal/problem"
@@ -78,15 +79,10 @@ func Postgres(ctx context.Context, cfg config.Postgres) (*pgx.Conn, error) {
 
 // PostgresWith does so for a session in which some settings are others.
 func PostgresWith(ctx context.Context, cfg config.Postgres, others map[string]string) (*pgx.Conn, error) {
-	parsed, err := config.ParsePostgres(cfg.URL)
+	parsed, err := parse(cfg, others)
 	if err != nil {
-		return nil, &config.Error{Key: "postgres.url", Problem: err.Error()}
+		return nil, err
 	}
-	if parsed.RuntimeParams["application_name"] == "" {
-		parsed.RuntimeParams["application_name"] = ApplicationName
-	}
-	maps.Copy(parsed.RuntimeParams, settings())
-	maps.Copy(parsed.RuntimeParams, others)
 	conn, err := pgx.ConnectConfig(ctx, parsed)
 	if err != nil {
 		return nil, refusedByPostgres(err)
@@ -96,6 +92,42 @@ func PostgresWith(ctx context.Context, cfg config.Postgres, others map[string]st
 		return nil, fmt.Errorf("preparing a connection to Postgres: %w", err)
 	}
 	return conn, nil
+}
+
+// parse reads the connection string, and adds the settings of sessions.
+func parse(cfg config.Postgres, others map[string]string) (*pgx.ConnConfig, error) {
+	parsed, err := config.ParsePostgres(cfg.URL)
+	if err != nil {
+		return nil, &config.Error{Key: "postgres.url", Problem: err.Error()}
+	}
+	if parsed.RuntimeParams["application_name"] == "" {
+		parsed.RuntimeParams["application_name"] = ApplicationName
+	}
+	maps.Copy(parsed.RuntimeParams, settings())
+	maps.Copy(parsed.RuntimeParams, others)
+	return parsed, nil
+}
+
+// Pool returns a pool of up to n such connections. It opens none yet. The caller closes it.
+func Pool(ctx context.Context, cfg config.Postgres, n int32) (*pgxpool.Pool, error) {
+	parsed, err := parse(cfg, nil)
+	if err != nil {
+		return nil, err
+	}
+	pooled, err := pgxpool.ParseConfig("")
+	if err != nil {
+		return nil, fmt.Errorf("making a pool of connections: %w", err)
+	}
+	pooled.ConnConfig, pooled.MaxConns = parsed, n
+	pooled.AfterConnect = func(ctx context.Context, conn *pgx.Conn) error {
+		_, err := conn.Exec(ctx, prepare)
+		return err
+	}
+	pool, err := pgxpool.NewWithConfig(ctx, pooled)
+	if err != nil {
+		return nil, fmt.Errorf("making a pool of connections: %w", err)
+	}
+	return pool, nil
 }
 
 // Durable opens an ordinary connection whose commits are on disk when they
