@@ -70,7 +70,7 @@ const (
 // Load reads a file of handlers, {handlers: [{name: …, url: …}, …]}. All mistakes are returned
 // at once.
 func Load(path string) ([]Handler, error) {
-	text, err := os.ReadFile(path) //nolint:gosec // the user names it
+	text, err := os.ReadFile(path)
 	if err != nil {
 		return nil, fmt.Errorf("reading handlers: %w", err)
 	}
@@ -122,7 +122,7 @@ func (h *Handler) prepare(dir string) error {
 		if !filepath.IsAbs(path) {
 			path = filepath.Join(dir, path)
 		}
-		text, err := os.ReadFile(path) //nolint:gosec // the user names it
+		text, err := os.ReadFile(path)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("secret_file: %w", err))
 		} else if h.secret, err = parseSecret(string(text)); err != nil {
@@ -226,7 +226,7 @@ func judge(response *http.Response, endpoint string, now time.Time) error {
 	body, _ := io.ReadAll(io.LimitReader(response.Body, most)) // a part is enough for a person
 	err := fmt.Errorf("%s answered %s", endpoint, response.Status)
 	if text := strings.TrimSpace(string(body)); text != "" {
-		err = fmt.Errorf("%w: %s", err, event.Clip(text))
+		err = fmt.Errorf("%w: %q", err, event.Clip(text))
 	}
 	switch {
 	case code == http.StatusRequestTimeout || code == http.StatusTooEarly || code == http.StatusTooManyRequests || code >= 500:
@@ -262,7 +262,7 @@ func setEvent(header http.Header, ev *inbox.CloudEvent) {
 			header.Set("ce-"+name, event.EscapeHeader(value))
 		}
 	}
-	header.Set("ce-specversion", event.SpecVersion)
+	header.Set("Ce-Specversion", event.SpecVersion)
 	set("id", ev.ID)
 	set("source", ev.Source)
 	set("type", ev.Type)
@@ -306,9 +306,9 @@ func sign(header http.Header, secret []byte, id string, now time.Time, body []by
 	mac := hmac.New(sha256.New, secret)
 	mac.Write([]byte(id + "." + at + "."))
 	mac.Write(body)
-	header.Set("webhook-id", id)
-	header.Set("webhook-timestamp", at)
-	header.Set("webhook-signature", "v1,"+base64.StdEncoding.EncodeToString(mac.Sum(nil)))
+	header.Set("Webhook-Id", id)
+	header.Set("Webhook-Timestamp", at)
+	header.Set("Webhook-Signature", "v1,"+base64.StdEncoding.EncodeToString(mac.Sum(nil)))
 }
 
 // redact leaves out of an URL what may be secret.

@@ -119,7 +119,13 @@ func (e *env) init() {
 // start starts "walrelay run" and returns at once.
 func (e *env) start(args ...string) *relay {
 	e.t.Helper()
-	r := &relay{t: e.t, cmd: e.command(append([]string{"run"}, args...)...), logs: &logBuffer{}, done: make(chan struct{})}
+	return e.launch(append([]string{"run"}, args...)...)
+}
+
+// launch starts a command that runs until it is stopped, and returns at once.
+func (e *env) launch(args ...string) *relay {
+	e.t.Helper()
+	r := &relay{t: e.t, cmd: e.command(args...), logs: &logBuffer{}, done: make(chan struct{})}
 	pipe, err := r.cmd.StderrPipe()
 	if err != nil {
 		e.t.Fatal(err)
