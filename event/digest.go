@@ -10,7 +10,8 @@ import (
 
 // PositionHeader is the header in which a message of an owned stream says
 // where its event stands in the write-ahead log and which relay wrote it:
-// position, timeline, and system identifier and slot, separated by spaces.
+// position, timeline, and system identifier and slot, separated by spaces. After the
+// number of a timeline that is not the first stand a slash and the LSN at which it began.
 const PositionHeader = "Walrelay-Position"
 
 // DigestHeader is the header that authenticates the position of a message: whoever

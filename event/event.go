@@ -143,12 +143,19 @@ func (p Position) IsZero() bool { return p == Position{} }
 // positions do.
 func (p Position) String() string { return string(p.Append(make([]byte, 0, positionLength))) }
 
-// Append appends the text of the position to b.
-func (p Position) Append(b []byte) []byte {
+// AppendLSN appends the commit LSN as 16 hex digits, with which the text of the position begins.
+func (p Position) AppendLSN(b []byte) []byte {
 	const digits = "0123456789ABCDEF"
 	for shift := 60; shift >= 0; shift -= 4 {
 		b = append(b, digits[p.CommitLSN>>shift&0xF])
 	}
+	return b
+}
+
+// Append appends the text of the position to b.
+func (p Position) Append(b []byte) []byte {
+	const digits = "0123456789ABCDEF"
+	b = p.AppendLSN(b)
 	b = append(b, '.')
 	for shift := 28; shift >= 0; shift -= 4 {
 		b = append(b, digits[p.Index>>shift&0xF])

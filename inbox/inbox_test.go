@@ -107,6 +107,39 @@ func TestOn_AStreamThatWasMadeAnewRepeatsNothing(t *testing.T) {
 	w.inOrder(60)
 }
 
+// A standby that lacks the last events of the primary becomes the primary: other events stand
+// now where those stood.
+func TestOn_AnotherTimelineHidesNothing(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.publish(numbered(20, 3)...) // up to position 20
+	var r inbox.Registry
+	inbox.On(&r, "billing", inbox.All(), func(ctx context.Context, tx pgx.Tx, ev inbox.Event[order]) error {
+		return effect(ctx, tx, ev.CloudEvent)
+	}, inbox.Batch(5))
+	p := w.start(&r)
+	eventually(t, "20 effects", func() bool { return w.count("SELECT count(*) FROM effects") == 20 })
+	const timeline = "2/0000000000000010" // from position 16 on
+	for i, m := range numbered(40, 3)[20:] {
+		m.position, m.timeline = uint64(16+i), timeline
+		w.publish(m)
+	}
+	eventually(t, "40 effects", func() bool { return w.count("SELECT count(*) FROM effects") == 40 })
+	// A repair, on the new timeline, of what was there before.
+	if err := w.js.DeleteStream(t.Context(), "EVENTS"); err != nil {
+		t.Fatal(err)
+	}
+	w.makeStream()
+	for i, m := range numbered(15, 3) {
+		m.position, m.timeline = uint64(i+1), timeline
+		w.publish(m)
+	}
+	w.publish(sent{id: "e0040", kind: "order.placed", key: "k1", data: order{40}, position: 36, timeline: timeline})
+	eventually(t, "41 effects", func() bool { return w.count("SELECT count(*) FROM effects") >= 41 })
+	p.stop()
+	w.inOrder(41)
+}
+
 func TestOn_WhoCannotSignHidesAndRepeatsNothing(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

@@ -134,12 +134,12 @@ func (l *lane) run(ctx context.Context) {
 
 // ready is an event that can be given to the handler.
 type ready struct {
-	it       *item
-	ev       CloudEvent
-	key      []byte
-	event    []byte
-	writer   string // "" if the position is not authentic
-	position string
+	stamp // zero if the position is not authentic
+
+	it    *item
+	ev    CloudEvent
+	key   []byte
+	event []byte
 }
 
 // errUnreadable says that a message is no event.
@@ -156,7 +156,7 @@ func (l *lane) prepare(ctx context.Context, it *item) (r ready, mine bool, err e
 	}
 	r = ready{it: it, key: keyHash(it.key)}
 	if l.c.h.mode != atLeastOnce {
-		if r.writer, r.position, err = l.verifier.verify(ctx, it); err != nil {
+		if r.stamp, err = l.verifier.verify(ctx, it); err != nil {
 			return r, true, err
 		}
 		if r.writer != "" {
@@ -205,7 +205,7 @@ func (l *lane) together(ctx context.Context, items []*item) bool {
 	}
 	marks := newMarks()
 	evs := make([]CloudEvent, 0, len(items))
-	writer := ""
+	var at stamp
 	for _, it := range items {
 		r, mine, err := l.prepare(ctx, it)
 		if err != nil {
@@ -214,15 +214,15 @@ func (l *lane) together(ctx context.Context, items []*item) bool {
 		if !mine {
 			continue
 		}
-		if r.writer == "" || writer != "" && r.writer != writer || !marks.add(it.bucket, r.position) || l.g.isBlocked(r.key) {
+		if r.writer == "" || at.writer != "" && (r.writer != at.writer || r.timeline != at.timeline) || !marks.add(it.bucket, r.position) || l.g.isBlocked(r.key) {
 			return false
 		}
-		writer = r.writer
+		at = r.stamp
 		marks.key(r.key)
 		evs = append(evs, r.ev)
 	}
 	if len(evs) > 0 {
-		tx, state, err := l.c.db.begin(ctx, sql.InboxBegin, h.name, items[0].stream, writer, marks.buckets(), marks.lowest(), marks.highest(), marks.keys(), l.c.patience())
+		tx, state, err := l.c.db.begin(ctx, sql.InboxBegin, h.name, items[0].stream, at.writer, at.timeline, at.began, marks.buckets(), marks.lowest(), marks.highest(), marks.keys(), l.c.patience())
 		if err != nil {
 			return false
 		}
@@ -429,7 +429,7 @@ func (l *lane) begin(ctx context.Context, r *ready) (transaction, int, error) {
 	m := newMarks()
 	m.add(r.it.bucket, r.position)
 	m.key(r.key)
-	return l.c.db.begin(ctx, sql.InboxBegin, l.c.h.name, r.it.stream, r.writer, m.buckets(), m.lowest(), m.highest(), m.keys(), l.c.patience())
+	return l.c.db.begin(ctx, sql.InboxBegin, l.c.h.name, r.it.stream, r.writer, r.timeline, r.began, m.buckets(), m.lowest(), m.highest(), m.keys(), l.c.patience())
 }
 
 // isOutage reports whether an error is not the event's: the connection was lost, the server

@@ -1,6 +1,7 @@
 package inbox_test
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -60,7 +61,7 @@ var key = []byte("0123456789abcdef0123456789abcdef")
 
 // world is a database with the tables of handlers, and a server with the stream EVENTS.
 type world struct {
-	t      *testing.T
+	t      testing.TB
 	url    string
 	pool   *pgxpool.Pool
 	server *localnats.Server
@@ -69,7 +70,7 @@ type world struct {
 	lsn    uint64
 }
 
-func newWorld(t *testing.T) *world {
+func newWorld(t testing.TB) *world {
 	t.Helper()
 	common.once.Do(func() { common.cluster, common.err = pgtest.StartShared() })
 	if common.err != nil {
@@ -165,6 +166,7 @@ type sent struct {
 	data          any
 	position      uint64 // 0 for the next
 	unsigned      bool   // as another publisher writes it
+	timeline      string // default the first
 }
 
 // publish publishes events as the relay does, one after the other.
@@ -195,7 +197,7 @@ func (w *world) publish(messages ...sent) {
 			return err == nil
 		})
 		if !m.unsigned {
-			stamp := event.Position{CommitLSN: m.position}.String() + " 1 7/" + slot
+			stamp := event.Position{CommitLSN: m.position}.String() + " " + cmp.Or(m.timeline, "1") + " 7/" + slot
 			msg.Header[event.PositionHeader] = []string{stamp}
 			digest := event.NewSigner("EVENTS", key).Append(nil, strconv.AppendUint(nil, last, 10), []byte(stamp))
 			msg.Header[event.DigestHeader] = []string{string(digest)}
@@ -212,7 +214,7 @@ func (w *world) publish(messages ...sent) {
 
 // process runs a registry until stop is called.
 type process struct {
-	t      *testing.T
+	t      testing.TB
 	cancel context.CancelFunc
 	done   chan error
 	nc     *nats.Conn
@@ -247,7 +249,7 @@ func (p *process) stop() {
 	p.nc.Close()
 }
 
-type logWriter struct{ t *testing.T }
+type logWriter struct{ t testing.TB }
 
 func (w logWriter) Write(b []byte) (int, error) {
 	w.t.Logf("%s", b)
@@ -255,7 +257,7 @@ func (w logWriter) Write(b []byte) (int, error) {
 }
 
 // eventually waits for a condition.
-func eventually(t *testing.T, what string, is func() bool) {
+func eventually(t testing.TB, what string, is func() bool) {
 	t.Helper()
 	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
 		if is() {

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"hash/fnv"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -75,35 +76,53 @@ type verifier struct {
 	signers map[string]*event.Signer // by stream, a space and the slot
 }
 
-// verify returns a message's writer and position, if they are authentic. An error says
-// that this is not known.
-func (v *verifier) verify(ctx context.Context, it *item) (writer, position string, err error) {
-	stamp, digest := first(it.header, event.PositionHeader), first(it.header, event.DigestHeader)
-	fields := strings.Split(stamp, " ")
-	if digest == "" || len(fields) != 3 {
-		return "", "", nil
+// stamp is what an authentic position says; the zero value for none.
+type stamp struct {
+	writer   string
+	timeline int32
+	// began is where the timeline began, as the text of a position.
+	began    string
+	position string
+}
+
+// parseStamp reads the header; false if it is nobody's.
+func parseStamp(text string) (s stamp, slot string, ok bool) {
+	fields := strings.Split(text, " ")
+	if len(fields) != 3 {
+		return s, "", false
 	}
-	if _, err := event.ParsePosition(fields[0]); err != nil {
-		return "", "", nil //nolint:nilerr // somebody else's
+	number, began, _ := strings.Cut(fields[1], "/")
+	timeline, err1 := strconv.ParseInt(number, 10, 32)
+	_, err2 := event.ParsePosition(fields[0])
+	_, slot, found := strings.Cut(fields[2], "/")
+	return stamp{fields[2], int32(timeline), began, fields[0]}, slot, err1 == nil && err2 == nil && found
+}
+
+// verify returns what a message's position says, if it is authentic. An error says that this
+// is not known.
+func (v *verifier) verify(ctx context.Context, it *item) (stamp, error) {
+	text, digest := first(it.header, event.PositionHeader), first(it.header, event.DigestHeader)
+	s, slot, ok := parseStamp(text)
+	if digest == "" || !ok {
+		return stamp{}, nil
 	}
-	_, slot, _ := strings.Cut(fields[2], "/")
 	name := it.stream + " " + slot
-	if s := v.signers[name]; s != nil && s.Signs(it.sequence, stamp, digest) {
-		return fields[2], fields[0], nil
+	if known := v.signers[name]; known != nil && known.Signs(it.sequence, text, digest) {
+		return s, nil
 	}
 	key, err := v.ring.get(ctx, slot, it.received)
 	if err != nil || len(key) == 0 {
-		return "", "", err
+		return stamp{}, err
 	}
-	s := event.NewSigner(it.stream, key)
-	if !s.Signs(it.sequence, stamp, digest) {
-		return "", "", nil
+	signer := event.NewSigner(it.stream, key)
+	if !signer.Signs(it.sequence, text, digest) {
+		return stamp{}, nil
 	}
 	if v.signers == nil {
 		v.signers = make(map[string]*event.Signer)
 	}
-	v.signers[name] = s
-	return fields[2], fields[0], nil
+	v.signers[name] = signer
+	return s, nil
 }
 
 // readKeys reads the keys of positions from a database, if they are there.

@@ -53,7 +53,7 @@ func child(database, server string) error {
 
 // killable is a process that runs handlers.
 type killable struct {
-	t    *testing.T
+	t    testing.TB
 	w    *world
 	cmd  *exec.Cmd
 	done chan struct{}

@@ -39,10 +39,26 @@ func (o *Origin) appendPosition(b []byte, p event.Position) []byte {
 	b = p.Append(b)
 	b = append(b, ' ')
 	b = strconv.AppendInt(b, int64(o.Timeline), 10)
+	if began, ok := o.began(); ok {
+		// For readers: what they have of the timeline before, after this LSN, are other events.
+		b = append(b, '/')
+		b = event.Position{CommitLSN: began}.AppendLSN(b)
+	}
 	b = append(b, ' ')
 	b = append(b, o.SystemID...)
 	b = append(b, '/')
 	return append(b, o.Slot...)
+}
+
+// began returns the LSN at which the timeline began, which is where the one before it
+// ended; false for the first.
+func (o *Origin) began() (uint64, bool) {
+	for before := o.Timeline - 1; before > 0; before-- {
+		if end, ok := o.Ended[before]; ok {
+			return end, true
+		}
+	}
+	return 0, false
 }
 
 // parse reads the header of message seq, and returns the position up to which
@@ -57,7 +73,8 @@ func (o *Origin) parse(stream string, seq uint64, header string) (event.Position
 	if err != nil {
 		return event.Position{}, unreadable(stream, seq, err)
 	}
-	timeline, err := strconv.ParseInt(fields[1], 10, 32)
+	number, _, _ := strings.Cut(fields[1], "/")
+	timeline, err := strconv.ParseInt(number, 10, 32)
 	if err != nil {
 		return event.Position{}, unreadable(stream, seq, fmt.Errorf("timeline: %w", err))
 	}

@@ -78,8 +78,8 @@ SELECT (SELECT count(*) FROM gone), (SELECT count(*) FROM parked)`
 
 // Statements of handlers. Arrays are given as text, which every driver has.
 const (
-	// InboxBegin: handler, stream, writer, buckets, lowest, highest, keys, patience.
-	InboxBegin = "SELECT walrelay.inbox_begin($1, $2, $3, $4::smallint[], $5::text[], $6::text[], $7::bytea[], $8)"
+	// InboxBegin: handler, stream, writer, timeline, where it began, buckets, lowest, highest, keys, patience.
+	InboxBegin = "SELECT walrelay.inbox_begin($1, $2, $3, $4, $5, $6::smallint[], $7::text[], $8::text[], $9::bytea[], $10)"
 	// InboxBeginForeign: handler, event, key, patience.
 	InboxBeginForeign = "SELECT walrelay.inbox_begin_foreign($1, $2, $3, $4)"
 	InboxPark         = "SELECT walrelay.inbox_park($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)"

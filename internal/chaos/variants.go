@@ -204,6 +204,12 @@ func controls() []control {
 			faults: []string{"role-settings"}, setting: onSingle, promise: "role-settings",
 		},
 		{
+			variant: variant{name: "does-not-ask-which-table-is-published", edits: []edit{
+				{"internal/check/judge.go", "\tif !t.Published && !t.Listed {\n", "\tif false {\n"},
+			}},
+			faults: []string{"table-replaced"}, setting: onSingle, promise: "table-replaced",
+		},
+		{
 			variant: variant{name: "calls-published-what-is-under-way", edits: []edit{
 				{"sql/0004_emitted.sql", "AND NOT walrelay.is_settled(e.xmin, p.published);\n", "AND false;\n"},
 			}},

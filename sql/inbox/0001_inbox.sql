@@ -26,6 +26,7 @@ CREATE TABLE IF NOT EXISTS walrelay.marks (
     stream   text     NOT NULL,
     writer   text     NOT NULL,
     bucket   smallint NOT NULL,
+    timeline integer  NOT NULL DEFAULT 0,
     position text     NOT NULL COLLATE "C",
     PRIMARY KEY (handler, stream, writer, bucket)
 ) WITH (fillfactor = 20);
@@ -69,12 +70,13 @@ CREATE INDEX IF NOT EXISTS parked_due_idx ON walrelay.parked (handler, next_atte
 COMMENT ON TABLE walrelay.parked IS
     'Events that a handler could not handle: retrying until next_attempt_at, failed for good, held behind an earlier one of their key, or ready to be handled as the next of their key.';
 
--- inbox_begin is the first statement of a transaction that handles events of one writer: it moves the marks
--- of their buckets from below "lowest" to "highest". It returns 0; 1 if a mark is there already, so
+-- inbox_begin is the first statement of a transaction that handles events of one writer and timeline: it moves the marks
+-- of their buckets from below "lowest" to "highest". A mark of an earlier timeline counts up to where the
+-- present one began: what stood after that was lost by the database, and other events stand there now. It returns 0; 1 if a mark is there already, so
 -- that the transaction must not go on; 2 if one of the keys is blocked. The marks stay locked for no longer than
 -- patience (milliseconds) while the client does nothing: it may be frozen.
 CREATE OR REPLACE FUNCTION walrelay.inbox_begin(
-    of_handler text, of_stream text, of_writer text, buckets smallint[], lowest text[], highest text[], keys bytea[], patience text
+    of_handler text, of_stream text, of_writer text, of_timeline integer, began text, buckets smallint[], lowest text[], highest text[], keys bytea[], patience text
 ) RETURNS integer
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -84,14 +86,18 @@ DECLARE
 BEGIN
     PERFORM set_config('idle_in_transaction_session_timeout', patience, true);
     IF cardinality(buckets) = 1 THEN
-        UPDATE walrelay.marks AS m SET position = highest[1]
+        UPDATE walrelay.marks AS m SET position = highest[1], timeline = of_timeline
         WHERE m.handler = of_handler AND m.stream = of_stream AND m.writer = of_writer
-          AND m.bucket = buckets[1] AND m.position < lowest[1];
+          AND m.bucket = buckets[1]
+          AND (m.timeline = of_timeline AND m.position < lowest[1]
+            OR m.timeline < of_timeline AND (m.position < lowest[1] OR lowest[1] >= began));
     ELSE
-        UPDATE walrelay.marks AS m SET position = u.highest
+        UPDATE walrelay.marks AS m SET position = u.highest, timeline = of_timeline
         FROM unnest(buckets, lowest, highest) AS u (bucket, lowest, highest)
         WHERE m.handler = of_handler AND m.stream = of_stream AND m.writer = of_writer
-          AND m.bucket = u.bucket AND m.position < u.lowest;
+          AND m.bucket = u.bucket
+          AND (m.timeline = of_timeline AND m.position < u.lowest
+            OR m.timeline < of_timeline AND (m.position < u.lowest OR u.lowest >= began));
     END IF;
     GET DIAGNOSTICS moved = ROW_COUNT;
     IF moved <> cardinality(buckets) THEN
