@@ -1,6 +1,7 @@
 // Package demo shows the whole way of an event with nothing to set up: a
 // throw-away Postgres and nats-server, the relay, a small application that
-// writes events, and a consumer that prints what arrives.
+// writes events, a consumer that prints what arrives, and a handler that bills orders,
+// each once, and parks one that it cannot bill.
 package demo
 
 import (
@@ -24,6 +25,7 @@ import (
 	"github.com/walrelay/walrelay/config"
 	"github.com/walrelay/walrelay/internal/localnats"
 	"github.com/walrelay/walrelay/internal/localpg"
+	"github.com/walrelay/walrelay/outbox"
 )
 
 // Options of a demo.
@@ -72,6 +74,9 @@ func Run(ctx context.Context, opts Options) (err error) {
 	for _, item := range report.Items {
 		out.linef("  %-12s %-16s %s", item.Kind, item.Name, item.Action)
 	}
+	if err := prepare(ctx, opts.PostgresURL); err != nil {
+		return err
+	}
 	relay, err := walrelay.New(cfg, walrelay.Options{Log: opts.Log})
 	if err != nil {
 		return fmt.Errorf("preparing the relay: %w", err)
@@ -92,6 +97,7 @@ Ctrl-C ends the demo and removes what it made.
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return relay.Run(ctx) })
 	group.Go(func() error { return consume(ctx, server.URL(), out) })
+	group.Go(func() error { return handle(ctx, opts, server.URL(), out) })
 	group.Go(func() error { return produce(ctx, opts, out) })
 	if err := group.Wait(); err != nil && !errors.Is(err, context.Canceled) {
 		return err
@@ -175,24 +181,34 @@ func produce(ctx context.Context, opts Options, out *printer) error {
 
 var errChangedMind = errors.New("rolled back")
 
+// shop publishes the application's events.
+var shop = outbox.Outbox{Source: "/shop"} //nolint:gochecknoglobals // never written
+
 func transaction(ctx context.Context, conn *pgx.Conn, n int) (types []string, err error) {
 	err = pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
 		user := rand.IntN(100)
-		events := []struct{ typ, source, data string }{
-			{"user.registered", "/users", fmt.Sprintf(`{"user": %d}`, user)},
-			{"order.placed", "/orders", fmt.Sprintf(`{"order": %d, "user": %d}`, n, user)},
-			{"order.paid", "/orders", fmt.Sprintf(`{"order": %d, "amount": %d.90}`, n, rand.IntN(200))},
+		if n == closedOrder {
+			user = closedUser
+		}
+		order := Order{ID: n, User: user, Amount: 1 + rand.IntN(200)}
+		key := strconv.Itoa(user)
+		events := []outbox.Event{
+			{Type: "user.registered", Key: key, Subject: key, Data: map[string]int{"user": user}},
+			{Type: "order.placed", Key: key, Subject: key, Data: order},
+			{Type: "order.paid", Key: key, Subject: key, Data: order},
 		}
 		first := rand.IntN(len(events))
-		for _, e := range events[first : first+1+rand.IntN(len(events)-first)] {
-			_, err := tx.Exec(ctx, "INSERT INTO public.outbox (event_type, source, subject, data, partition_key) VALUES ($1, $2, $3, $4, $3)",
-				e.typ, e.source, strconv.Itoa(user), e.data)
-			if err != nil {
-				return err
-			}
-			types = append(types, e.typ)
+		events = events[first : first+1+rand.IntN(len(events)-first)]
+		if n == closedOrder {
+			events = []outbox.Event{{Type: "order.paid", Key: key, Subject: key, Data: order}}
 		}
-		if rand.IntN(5) == 0 {
+		for _, ev := range events {
+			types = append(types, ev.Type)
+		}
+		if _, err := shop.PublishAll(ctx, tx, events); err != nil {
+			return err
+		}
+		if n != closedOrder && rand.IntN(5) == 0 {
 			return errChangedMind
 		}
 		return nil
