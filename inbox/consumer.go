@@ -55,7 +55,6 @@ type consumer struct {
 
 	// The rest belongs to run.
 	created  time.Time
-	epoch    int64
 	noted    time.Time // when the handler's row was written
 	counted  uint64    // up to where removed events were counted
 	recorded uint64    // of removed, in the handler's row
@@ -81,6 +80,11 @@ func newConsumer(cfg *Config, h *handler) (*consumer, error) {
 
 // run attends to the consumer until the context ends.
 func (c *consumer) run(ctx context.Context) error {
+	if c.db != nil {
+		var draining sync.WaitGroup
+		defer draining.Wait()
+		draining.Go(func() { (&drain{c}).run(ctx) })
+	}
 	delay := firstWait
 	for ctx.Err() == nil {
 		started := time.Now()
@@ -209,13 +213,9 @@ func (c *consumer) begin(ctx context.Context, g *generation) error {
 	c.warnMode()
 	if c.db != nil {
 		r, err := c.db.query(ctx, sql.InboxActivate, c.h.name, c.stream, textArray(c.h.match.patterns), c.h.mode.String(), c.cfg.Process)
-		if _, err := one(r, err, &c.epoch); err != nil {
-			if code := sqlState(err); code == "42P01" || code == "3F000" {
-				err = fmt.Errorf("the database has not the tables of handlers: call inbox.Migrate, or run \"walrelay init --inbox\": %w", err)
-			}
-			return fmt.Errorf("becoming the active process: %w", err)
+		if _, err := one(r, err, &g.epoch); err != nil {
+			return fmt.Errorf("becoming the active process: %w", withoutTables(err))
 		}
-		g.epoch = c.epoch
 	}
 	if err := c.reset(ctx); err != nil {
 		return err
@@ -343,7 +343,7 @@ func (c *consumer) note(ctx context.Context, lag uint64) {
 	removed := c.removed.Load()
 	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
 	defer cancel()
-	if err := c.db.exec(ctx, sql.InboxSeen, c.h.name, c.epoch, int64(lag), int64(removed-c.recorded), last); err == nil {
+	if err := c.db.exec(ctx, sql.InboxSeen, c.h.name, int64(lag), int64(removed-c.recorded), last); err == nil {
 		c.recorded = removed
 	}
 	if err := c.db.exec(ctx, sql.InboxForget, c.h.name, c.cfg.RememberFor.Seconds()); err != nil && ctx.Err() == nil {
@@ -385,6 +385,14 @@ func textArray(values []string) string {
 // does nothing: it may be frozen, and others wait.
 func (c *consumer) patience() string {
 	return strconv.FormatInt((c.h.timeout + c.cfg.Grace).Milliseconds(), 10)
+}
+
+// withoutTables says what to do if the database has not the tables of handlers.
+func withoutTables(err error) error {
+	if code := sqlState(err); code == "42P01" || code == "3F000" || code == "42883" {
+		return fmt.Errorf("the database has not the tables of handlers: call inbox.Migrate, or run \"walrelay init --inbox\": %w", err)
+	}
+	return err
 }
 
 // null makes no bytes NULL, whatever the driver.

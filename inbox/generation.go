@@ -161,10 +161,6 @@ func (g *generation) consume(ctx context.Context, cons jetstream.Consumer) end {
 		for _, l := range g.lanes {
 			lanes.Go(func() { l.run(working) })
 		}
-		if g.c.db != nil {
-			d := &drain{g: g}
-			lanes.Go(func() { d.run(working) })
-		}
 	}
 	e := g.supervise(ctx, cons, cc, failures)
 	cc.Stop()
@@ -281,7 +277,7 @@ func (g *generation) look(ctx context.Context, cons jetstream.Consumer) (end, bo
 		g.c.cfg.Log.Warn("handler works on events for longer than its timeout", "handler", g.c.h.name, "events", status.Running)
 	}
 	g.c.observe(status)
-	if g.active {
+	if g.active || pinnedClient(info) == "" {
 		g.c.note(ctx, status.Lag)
 	}
 	return end{}, false

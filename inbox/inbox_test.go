@@ -261,6 +261,25 @@ func TestOn_RetriesUntilItSucceeds(t *testing.T) {
 	w.inOrder(10)
 }
 
+func TestOn_ParkedEventsAreHandledWhileTheStreamIsQuiet(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	var r inbox.Registry
+	inbox.On(&r, "billing", inbox.All(), func(ctx context.Context, tx pgx.Tx, ev inbox.Event[order]) error {
+		if ev.Attempt == 1 {
+			return inbox.RetryAfter(time.Second, errors.New("later"))
+		}
+		return effect(ctx, tx, ev.CloudEvent)
+	})
+	p := w.start(&r)
+	w.publish(numbered(3, 1)...)
+	eventually(t, "3 parked", func() bool { return w.count("SELECT count(*) FROM walrelay.parked") == 3 })
+	p.stop()
+	w.start(&r) // no message makes it the active process
+	eventually(t, "3 effects", func() bool { return w.count("SELECT count(*) FROM effects") == 3 })
+	w.inOrder(3)
+}
+
 func TestOn_WhatCannotBeReadParksAtOnce(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

@@ -162,21 +162,31 @@ func headerText(s string) string {
 	}, clean(s))
 }
 
-// drain handles parked events whose turn has come.
-type drain struct{ g *generation }
+// drain handles parked events whose turn has come. Each process has one for each handler,
+// whether it is active or not: while the stream is quiet, none is. The lock of the row keeps them
+// apart, and only the first of a key has its turn.
+type drain struct{ c *consumer }
 
 // drainInterval is how often it is asked for them.
 const drainInterval = time.Second
 
+// run works until the context ends. A call that is under way then may go on for a while.
 func (d *drain) run(ctx context.Context) {
+	working, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer cancel(nil)
+	stop := context.AfterFunc(ctx, func() {
+		_ = wait.For(working, d.c.cfg.Grace) // it ends one way or the other
+		cancel(errEnded)
+	})
+	defer stop()
 	delay := drainInterval
-	for {
-		more, err := d.next(ctx)
+	for ctx.Err() == nil {
+		more, err := d.next(working)
 		switch {
-		case d.g.over.Load() || ctx.Err() != nil:
+		case ctx.Err() != nil:
 			return
 		case err != nil:
-			d.g.c.cfg.Log.Warn("parked events are not tried again", "handler", d.g.c.h.name, "error", err)
+			d.c.cfg.Log.Warn("parked events are not handled; it is tried again", "handler", d.c.h.name, "error", withoutTables(err))
 			delay = min(2*delay, lastWait)
 		case more:
 			delay = drainInterval
@@ -184,11 +194,7 @@ func (d *drain) run(ctx context.Context) {
 		default:
 			delay = drainInterval
 		}
-		for left := delay; left > 0 && !d.g.over.Load(); left -= firstWait {
-			if wait.For(ctx, firstWait) != nil {
-				return
-			}
-		}
+		_ = wait.For(ctx, delay) // the loop asks the context
 	}
 }
 
@@ -203,16 +209,17 @@ type due struct {
 
 // next handles one parked event; false if none is due.
 func (d *drain) next(ctx context.Context) (bool, error) {
-	c := d.g.c
-	tx, ours, err := c.db.begin(ctx, sql.InboxCurrent, c.h.name, d.g.epoch, c.patience())
+	c := d.c
+	var some bool
+	exists, err := c.db.query(ctx, sql.InboxAnyDue, c.h.name)
+	if _, err := one(exists, err, &some); err != nil || !some {
+		return false, err
+	}
+	tx, _, err := c.db.begin(ctx, sql.InboxPatience, c.patience())
 	if err != nil {
-		return false, fmt.Errorf("asking whether this process is the active one: %w", err)
+		return false, err
 	}
 	defer func() { tx.rollback(ctx) }()
-	if ours != 1 {
-		d.g.end(end{lost: true})
-		return false, nil
-	}
 	var p due
 	var headers []byte
 	var subject, stream string
@@ -255,7 +262,7 @@ func (d *drain) next(ctx context.Context) (bool, error) {
 // handle returns what the handler gets of the transaction: nothing if it is not for
 // handlers.
 func (d *drain) handle(tx transaction) any {
-	if d.g.c.h.mode == atLeastOnce {
+	if d.c.h.mode == atLeastOnce {
 		return nil
 	}
 	return tx.handle()
@@ -263,11 +270,11 @@ func (d *drain) handle(tx transaction) any {
 
 // retry notes that a parked event failed again.
 func (d *drain) retry(ctx context.Context, p *due, err error) error {
-	verdict := d.g.c.h.judge(err, p.attempts+1)
+	verdict := d.c.h.judge(err, p.attempts+1)
 	state := parking{outcome: verdict}.state()
-	d.g.c.cfg.Log.Warn("parked event failed again", "handler", d.g.c.h.name, "type", event.Clip(p.ev.Type), "id", event.Clip(p.ev.ID),
+	d.c.cfg.Log.Warn("parked event failed again", "handler", d.c.h.name, "type", event.Clip(p.ev.Type), "id", event.Clip(p.ev.ID),
 		"state", state, "attempts", p.attempts+1, "error", event.Clip(err.Error()))
-	if problem := d.g.c.db.exec(ctx, sql.InboxRetry, p.number, state, p.attempts+1, verdict.after.Milliseconds(), clean(err.Error())); problem != nil {
+	if problem := d.c.db.exec(ctx, sql.InboxRetry, p.number, state, p.attempts+1, verdict.after.Milliseconds(), clean(err.Error())); problem != nil {
 		return fmt.Errorf("noting that parked event %d failed: %w", p.number, problem)
 	}
 	return nil

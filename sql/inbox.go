@@ -97,17 +97,17 @@ ON CONFLICT DO NOTHING`
 	// the present one, and keeps the next one from beginning until the transaction ends.
 	InboxFence = `SELECT CASE WHEN EXISTS (SELECT FROM walrelay.handlers WHERE handler = $1 AND epoch = $2 FOR SHARE)
     AND set_config('idle_in_transaction_session_timeout', $3, true) <> '' THEN 1 ELSE 0 END`
-	// InboxCurrent is the same, and keeps nothing from beginning.
-	InboxCurrent = `SELECT CASE WHEN EXISTS (SELECT FROM walrelay.handlers WHERE handler = $1 AND epoch = $2)
-    AND set_config('idle_in_transaction_session_timeout', $3, true) <> '' THEN 1 ELSE 0 END`
-	// InboxSeen: handler, epoch, lag, removed, last error.
-	InboxSeen = `UPDATE walrelay.handlers SET seen_at = now(), lag = $3, removed = removed + $4,
-    last_error = coalesce($5, last_error), last_error_at = CASE WHEN $5::text IS NULL THEN last_error_at ELSE now() END
-WHERE handler = $1 AND epoch = $2`
+	// InboxPatience: milliseconds. It returns a number.
+	InboxPatience = "SELECT length(set_config('idle_in_transaction_session_timeout', $1, true))"
+	// InboxSeen: handler, lag, removed, last error.
+	InboxSeen = `UPDATE walrelay.handlers SET seen_at = now(), lag = $2, removed = removed + $3,
+    last_error = coalesce($4, last_error), last_error_at = CASE WHEN $4::text IS NULL THEN last_error_at ELSE now() END
+WHERE handler = $1`
 	// InboxBlocked: handler.
 	InboxBlocked = "SELECT DISTINCT key_hash FROM walrelay.parked WHERE handler = $1 AND key_hash IS NOT NULL"
-	// InboxDue: handler.
-	InboxDue = `SELECT number, attempts, subject, headers, data, stream, sequence FROM walrelay.parked
+	// InboxAnyDue and InboxDue: handler.
+	InboxAnyDue = "SELECT EXISTS (SELECT FROM walrelay.parked WHERE handler = $1 AND state IN ('retrying', 'ready') AND next_attempt_at <= now())"
+	InboxDue    = `SELECT number, attempts, subject, headers, data, stream, sequence FROM walrelay.parked
 WHERE handler = $1 AND state IN ('retrying', 'ready') AND next_attempt_at <= now()
 ORDER BY next_attempt_at, number LIMIT 1 FOR UPDATE SKIP LOCKED`
 	// InboxRetry: number, state, attempts, milliseconds, error.
