@@ -44,7 +44,7 @@ func BenchmarkHandlers(b *testing.B) {
 				for i := range events {
 					ids[i], keys[i] = events[i].ID, events[i].Key
 				}
-				_, err := tx.Exec(ctx, "INSERT INTO effects (id, key) SELECT * FROM unnest($1::text[], $2::text[])", ids, keys)
+				_, err := tx.Exec(ctx, "INSERT INTO effects (id, key) SELECT unnest($1::text[]), unnest($2::text[])", ids, keys)
 				return err
 			}, inbox.Lanes(8))
 		}},

@@ -65,6 +65,7 @@ type consumer struct {
 	lastError string
 	newError  bool // it is not in the handler's row
 	warned    map[string]bool
+	repeats   map[string]*repeat
 }
 
 func newConsumer(cfg *Config, h *handler) (*consumer, error) {
@@ -74,7 +75,7 @@ func newConsumer(cfg *Config, h *handler) (*consumer, error) {
 	}
 	return &consumer{
 		cfg: cfg, h: h, db: cfg.database(h.mode), stream: orDefault(h.stream, cfg.Stream), subjects: subjects,
-		warned: make(map[string]bool),
+		warned: make(map[string]bool), repeats: make(map[string]*repeat),
 	}, nil
 }
 
@@ -317,6 +318,45 @@ func (c *consumer) warnOnce(message, subject string) {
 		args = append(args, "subject", subject)
 	}
 	c.cfg.Log.Warn(message, args...)
+}
+
+// repeat is a line of the log that may come often.
+type repeat struct {
+	last    time.Time
+	left    int // lines in this interval
+	omitted int
+}
+
+const (
+	// repeatLines of a message are logged in repeatInterval; the rest are counted.
+	repeatLines    = 10
+	repeatInterval = 10 * time.Second
+)
+
+// warn logs what may come for each of many events: the first lines of each interval, and how many
+// were left out of the one before.
+func (c *consumer) warn(message string, args ...any) {
+	c.mu.Lock()
+	r := c.repeats[message]
+	if r == nil {
+		r = &repeat{}
+		c.repeats[message] = r
+	}
+	if time.Since(r.last) > repeatInterval {
+		if r.omitted > 0 {
+			args = append(args, "omitted_before", r.omitted)
+		}
+		r.last, r.left, r.omitted = time.Now(), repeatLines, 0
+	}
+	r.left--
+	if r.left < 0 {
+		r.omitted++
+	}
+	say := r.left >= 0
+	c.mu.Unlock()
+	if say {
+		c.cfg.Log.Warn(message, append([]any{"handler", c.h.name}, args...)...)
+	}
 }
 
 // failed notes the failure of a call.

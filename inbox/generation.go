@@ -274,7 +274,7 @@ func (g *generation) look(ctx context.Context, cons jetstream.Consumer) (end, bo
 		}
 	}
 	if len(status.Running) > 0 {
-		g.c.cfg.Log.Warn("handler works on events for longer than its timeout", "handler", g.c.h.name, "events", status.Running)
+		g.c.warn("handler works on events for longer than its timeout", "events", status.Running)
 	}
 	g.c.observe(status)
 	if g.active || pinnedClient(info) == "" {

@@ -299,9 +299,9 @@ func (l *lane) single(ctx context.Context, it *item) bool {
 			return false
 		case tried:
 			attempt++
-			l.c.cfg.Log.Warn("event is not handled; it is tried again", "handler", l.c.h.name, "sequence", it.sequence, "error", err)
+			l.c.warn("event is not handled; it is tried again", "sequence", it.sequence, "error", err)
 		case err != nil:
-			l.c.cfg.Log.Warn("what the handler needs is away; the event is tried again", "handler", l.c.h.name, "sequence", it.sequence, "error", err)
+			l.c.warn("what the handler needs is away; the event is tried again", "sequence", it.sequence, "error", err)
 		}
 		if err == nil {
 			continue // at once

@@ -68,7 +68,7 @@ func (l *lane) fail(ctx context.Context, r *ready, attempts int, err error) (don
 		return false, true, fmt.Errorf("parking after %q: %w", event.Clip(err.Error()), problem)
 	}
 	if parked {
-		l.c.cfg.Log.Warn("event parked", "handler", l.c.h.name, "type", event.Clip(r.ev.Type), "id", event.Clip(r.ev.ID), "key", event.Clip(r.it.key),
+		l.c.warn("event parked", "type", event.Clip(r.ev.Type), "id", event.Clip(r.ev.ID), "key", event.Clip(r.it.key),
 			"state", parking{outcome: verdict}.state(), "attempts", attempts, "error", event.Clip(err.Error()))
 	}
 	return done, true, nil
@@ -186,7 +186,7 @@ func (d *drain) run(ctx context.Context) {
 		case ctx.Err() != nil:
 			return
 		case err != nil:
-			d.c.cfg.Log.Warn("parked events are not handled; it is tried again", "handler", d.c.h.name, "error", withoutTables(err))
+			d.c.warn("parked events are not handled; it is tried again", "error", withoutTables(err))
 			delay = min(2*delay, lastWait)
 		case more:
 			delay = drainInterval
@@ -272,7 +272,7 @@ func (d *drain) handle(tx transaction) any {
 func (d *drain) retry(ctx context.Context, p *due, err error) error {
 	verdict := d.c.h.judge(err, p.attempts+1)
 	state := parking{outcome: verdict}.state()
-	d.c.cfg.Log.Warn("parked event failed again", "handler", d.c.h.name, "type", event.Clip(p.ev.Type), "id", event.Clip(p.ev.ID),
+	d.c.warn("parked event failed again", "type", event.Clip(p.ev.Type), "id", event.Clip(p.ev.ID),
 		"state", state, "attempts", p.attempts+1, "error", event.Clip(err.Error()))
 	if problem := d.c.db.exec(ctx, sql.InboxRetry, p.number, state, p.attempts+1, verdict.after.Milliseconds(), clean(err.Error())); problem != nil {
 		return fmt.Errorf("noting that parked event %d failed: %w", p.number, problem)
