@@ -28,9 +28,11 @@ const (
 	pullMessages  = 2000
 	ackWait       = time.Minute
 	maxAckPending = 5000
-	// attendInterval is how often the consumer is looked at, silence how long nothing may
+	// attendInterval is how often the consumer is looked at, standInterval by those that
+	// stand by, silence how long nothing may
 	// come although something waits.
 	attendInterval = 2 * time.Second
+	standInterval  = time.Second
 	silence        = 4 * time.Second
 	apiTimeout     = 2 * time.Second
 	// endTimeout bounds what is done at the end, and noteInterval is how often the handler's
@@ -294,6 +296,7 @@ func (c *consumer) unpin(ctx context.Context, pin string) {
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), apiTimeout)
 	defer cancel()
+	_ = c.reset(ctx) // what was received and not handled is the other's at once
 	if stream, err := c.cfg.js.Stream(ctx, c.stream); err == nil {
 		_ = stream.UnpinConsumer(ctx, c.h.name, group) // the pin ends by itself, too
 	}

@@ -209,7 +209,11 @@ func (g *generation) await(done <-chan struct{}, d time.Duration) bool {
 
 // supervise looks after the consumer until the generation or the context ends.
 func (g *generation) supervise(ctx context.Context, cons jetstream.Consumer, cc jetstream.ConsumeContext, failures <-chan error) end {
-	ticker := time.NewTicker(attendInterval)
+	interval := attendInterval
+	if !g.active {
+		interval = standInterval
+	}
+	ticker := time.NewTicker(interval)
 	defer ticker.Stop()
 	for {
 		select {
@@ -264,6 +268,12 @@ func (g *generation) look(ctx context.Context, cons jetstream.Consumer) (end, bo
 		g.confirmed.Store(time.Now().UnixNano())
 	}
 	status.Lag, status.Pending = info.NumPending+uint64(info.NumAckPending), uint64(info.NumAckPending)
+	if !g.active && pinnedClient(info) == "" && info.NumAckPending > 0 {
+		// What another process has got and left comes to one of those that stand by.
+		if err := g.c.reset(ctx); err != nil {
+			g.c.warn("events that another process has left are not taken over; it is tried again", "error", err)
+		}
+	}
 	quiet := time.Since(time.Unix(0, g.lastSeen.Load())) > silence
 	if g.active && quiet && info.NumPending > 0 {
 		if info.NumWaiting == 0 && info.NumAckPending < maxAckPending {
