@@ -39,7 +39,9 @@ func (r *record) count(text string) int {
 func (r *record) use(cfg *inbox.Config) { cfg.Log = slog.New(slog.NewTextHandler(r, nil)) }
 
 func billing(r *inbox.Registry, opts ...inbox.Option) {
-	inbox.On(r, "billing", inbox.All(), func(ctx context.Context, tx pgx.Tx, ev inbox.Event[order]) error { return effect(ctx, tx, ev.CloudEvent) }, opts...)
+	inbox.On(r, "billing", inbox.All(), func(ctx context.Context, tx pgx.Tx, ev inbox.Event[order]) error {
+		return effect(ctx, tx, ev.CloudEvent)
+	}, opts...)
 }
 
 func TestRun_WaitsForWhatIsMissing(t *testing.T) {
