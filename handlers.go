@@ -3,6 +3,9 @@ package walrelay
 import (
 	"context"
 	"fmt"
+	"slices"
+
+	"github.com/jackc/pgx/v5"
 
 	"github.com/walrelay/walrelay/inbox"
 	"github.com/walrelay/walrelay/internal/connect"
@@ -34,31 +37,53 @@ func SetupInbox(ctx context.Context, cfg Config, handlers []string) error {
 	return inbox.Migrate(ctx, conn, roles)
 }
 
+// RenameHandler renames a handler that no process runs: its consumer, and what the database of the
+// configuration knows of it. It may be run again after it was interrupted.
+func RenameHandler(ctx context.Context, cfg Config, from, to string) error {
+	return withHandler(ctx, cfg, from, func(conn *pgx.Conn, js *connect.JetStream, stream string) error {
+		waiting, err := js.CopyConsumer(ctx, stream, from, to)
+		if err := runs(from, waiting, err); err != nil {
+			return err
+		}
+		if err := inbox.RenameHandler(ctx, conn, from, to); err != nil {
+			return err
+		}
+		waiting, err = js.DeleteConsumer(ctx, stream, from)
+		return runs(from, waiting, err)
+	})
+}
+
 // RemoveHandler removes a handler that no process runs any more: its consumer, and what the
 // database of the configuration knows of it. It returns how many parked events went with
 // it.
 func RemoveHandler(ctx context.Context, cfg Config, handler string) (parked int64, err error) {
+	err = withHandler(ctx, cfg, handler, func(conn *pgx.Conn, js *connect.JetStream, stream string) error {
+		waiting, err := js.DeleteConsumer(ctx, stream, handler)
+		if err := runs(handler, waiting, err); err != nil {
+			return err
+		}
+		parked, err = inbox.RemoveHandler(ctx, conn, handler)
+		return err
+	})
+	return parked, err
+}
+
+// withHandler calls do with the connections, and the stream of a handler that the database
+// knows.
+func withHandler(ctx context.Context, cfg Config, handler string, do func(conn *pgx.Conn, js *connect.JetStream, stream string) error) error {
 	conn, err := ConnectInbox(ctx, cfg)
 	if err != nil {
-		return 0, err
+		return err
 	}
 	defer connect.ClosePostgres(conn)
 	known, err := inbox.ListHandlers(ctx, conn)
 	if err != nil {
-		return 0, err
+		return err
 	}
-	for i := range known {
-		if known[i].Handler != handler {
-			continue
-		}
-		if err := removeConsumer(ctx, cfg, known[i].Stream, handler); err != nil {
-			return 0, err
-		}
+	i := slices.IndexFunc(known, func(h inbox.HandlerState) bool { return h.Handler == handler })
+	if i < 0 {
+		return fmt.Errorf("handler %q: %w", handler, inbox.ErrNoHandler)
 	}
-	return inbox.RemoveHandler(ctx, conn, handler)
-}
-
-func removeConsumer(ctx context.Context, cfg Config, stream, handler string) error {
 	nc, err := connect.NATS(ctx, cfg.NATS)
 	if err != nil {
 		return err
@@ -68,14 +93,15 @@ func removeConsumer(ctx context.Context, cfg Config, stream, handler string) err
 	if err != nil {
 		return err
 	}
-	waiting, err := js.DeleteConsumer(ctx, stream, handler)
-	if err != nil {
+	return do(conn, js, known[i].Stream)
+}
+
+// runs is the problem of a handler for whose messages clients wait.
+func runs(handler string, waiting int, err error) error {
+	if err != nil || waiting == 0 {
 		return err
 	}
-	if waiting > 0 {
-		return &problem.Problem{
-			ID: "handler_runs", What: fmt.Sprintf("handler %q runs: its consumer has %d requests waiting", handler, waiting), Fix: "stop its processes first",
-		}
+	return &problem.Problem{
+		ID: "handler_runs", What: fmt.Sprintf("handler %q runs: its consumer has %d requests waiting", handler, waiting), Fix: "stop its processes first",
 	}
-	return nil
 }

@@ -176,3 +176,23 @@ func RemoveHandler(ctx context.Context, conn Querier, handler string) (parked in
 	}
 	return parked, nil
 }
+
+// RenameHandler gives what a database knows of a handler that does not run to another name: marks
+// and parked events. Copy its consumer first.
+func RenameHandler(ctx context.Context, conn Querier, from, to string) error {
+	if !handlerName.MatchString(to) {
+		return fmt.Errorf("handler %q: its name must have from 1 to 64 letters, digits, - and _", to)
+	}
+	var n int
+	r, err := conn.Query(ctx, sql.HandlerRename, from, to)
+	if _, err := one(pgxRows{r}, err, &n); err != nil {
+		if sqlState(err) == "23505" {
+			return fmt.Errorf("renaming handler %q: there is a handler %q", from, to)
+		}
+		return fmt.Errorf("renaming handler %q: %w", from, err)
+	}
+	if n == 0 {
+		return fmt.Errorf("handler %q: %w", from, ErrNoHandler)
+	}
+	return nil
+}

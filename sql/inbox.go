@@ -70,6 +70,10 @@ FROM walrelay.parked WHERE ` + parkedFilter + ` AND ($7::bigint = 0 OR number < 
     count(p.number), count(DISTINCT p.key_hash)
 FROM walrelay.handlers AS h LEFT JOIN walrelay.parked AS p ON p.handler = h.handler
 GROUP BY h.handler ORDER BY h.handler`
+	// HandlerRename: from, to. One transaction; it fails if there are both.
+	HandlerRename = `WITH parked AS (UPDATE walrelay.parked SET handler = $2 WHERE handler = $1), marks AS (UPDATE walrelay.marks SET handler = $2 WHERE handler = $1),
+    handled AS (UPDATE walrelay.handled SET handler = $2 WHERE handler = $1), named AS (UPDATE walrelay.handlers SET handler = $2, epoch = epoch + 1 WHERE handler = $1 RETURNING 1)
+SELECT count(*) FROM named`
 	// HandlerRemove: handler. One transaction.
 	HandlerRemove = `WITH parked AS (DELETE FROM walrelay.parked WHERE handler = $1 RETURNING 1), marks AS (DELETE FROM walrelay.marks WHERE handler = $1),
     handled AS (DELETE FROM walrelay.handled WHERE handler = $1), gone AS (DELETE FROM walrelay.handlers WHERE handler = $1 RETURNING 1)

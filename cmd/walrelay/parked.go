@@ -255,11 +255,11 @@ Says how many there are and asks, unless --yes is given.`,
 func newHandlersCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "handlers",
-		Short: "See the handlers of applications, and remove what is left of one",
+		Short: "See the handlers of applications, rename and remove them",
 		Args:  cobra.NoArgs,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(newHandlersListCommand(), newHandlersRemoveCommand())
+	cmd.AddCommand(newHandlersListCommand(), newHandlersRenameCommand(), newHandlersRemoveCommand())
 	return cmd
 }
 
@@ -304,6 +304,25 @@ func newHandlersListCommand() *cobra.Command {
 			return nil
 		})
 	})
+	return cmd
+}
+
+func newHandlersRenameCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "rename FROM TO",
+		Short: "Rename a handler that does not run: its consumer, marks and parked events",
+		Args:  cobra.ExactArgs(2),
+	}
+	source := addConfigFlags(cmd)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		return source.command(func(ctx context.Context, cfg walrelay.Config) error {
+			if err := walrelay.RenameHandler(ctx, cfg, args[0], args[1]); err != nil {
+				return err
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "handler %s is now %s\n", printable(args[0]), printable(args[1]))
+			return nil
+		})(cmd, args)
+	}
 	return cmd
 }
 

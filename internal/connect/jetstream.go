@@ -134,3 +134,31 @@ func (j *JetStream) DeleteConsumer(ctx context.Context, stream, name string) (wa
 	}
 	return 0, nil
 }
+
+// CopyConsumer makes a consumer under another name that goes on where the first has come to,
+// unless clients wait for the first one's messages; their number is returned then. One that is
+// there already, and a first one that is not, are left alone.
+func (j *JetStream) CopyConsumer(ctx context.Context, stream, from, to string) (waiting int, err error) {
+	ctx, cancel := context.WithTimeout(ctx, jetStreamTimeout)
+	defer cancel()
+	first, err := j.js.Consumer(ctx, stream, from)
+	if errors.Is(err, jetstream.ErrConsumerNotFound) || errors.Is(err, jetstream.ErrStreamNotFound) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, fmt.Errorf("looking for consumer %q of stream %q: %w", from, stream, err)
+	}
+	info := first.CachedInfo()
+	if info.NumWaiting > 0 {
+		return info.NumWaiting, nil
+	}
+	cfg := info.Config
+	cfg.Name, cfg.Durable = to, to
+	if info.AckFloor.Stream > 0 {
+		cfg.DeliverPolicy, cfg.OptStartSeq, cfg.OptStartTime = jetstream.DeliverByStartSequencePolicy, info.AckFloor.Stream+1, nil
+	}
+	if _, err := j.js.CreateConsumer(ctx, stream, cfg); err != nil && !errors.Is(err, jetstream.ErrConsumerExists) {
+		return 0, fmt.Errorf("making consumer %q of stream %q: %w", to, stream, err)
+	}
+	return 0, nil
+}

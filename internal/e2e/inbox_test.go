@@ -108,8 +108,31 @@ func TestInbox_OnceAcrossARepairAndParkedEventsAreMended(t *testing.T) {
 	}
 	e.awaitSQL("events with effects, and parked ones", "SELECT (SELECT count(DISTINCT id) FROM effects) || ' ' || (SELECT count(*) FROM walrelay.parked)", "25 0")
 	cancel()
+	eventually(t, 30*time.Second, "the handler is renamed", func() error {
+		if out, code := e.walrelay("handlers", "rename", "billing", "invoices"); code != 0 {
+			return errors.New(out)
+		}
+		return nil
+	})
+	// Under its new name it goes on where it was.
+	publish(26, 30)
+	var renamed inbox.Registry
+	inbox.On(&renamed, "invoices", inbox.Types("order.*"), func(ctx context.Context, tx pgx.Tx, ev inbox.Event[struct{ N int }]) error {
+		_, err := tx.Exec(ctx, "INSERT INTO effects VALUES ($1, $2)", ev.ID, ev.Key)
+		return err
+	})
+	again, stop := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() {
+		ended <- inbox.Run(again, inbox.Config{NATS: e.nats(), Pool: pool, Log: slog.New(slog.DiscardHandler)}, &renamed)
+	}()
+	e.awaitSQL("effects", "SELECT count(*) || ' ' || count(DISTINCT id) FROM effects", "30 30")
+	stop()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
 	eventually(t, 30*time.Second, "the handler is removed", func() error {
-		if out, code := e.walrelay("handlers", "remove", "billing", "--yes"); code != 0 {
+		if out, code := e.walrelay("handlers", "remove", "invoices", "--yes"); code != 0 {
 			return errors.New(out)
 		}
 		return nil
