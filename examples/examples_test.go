@@ -3,13 +3,16 @@
 package examples
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -53,7 +56,8 @@ func TestExamples(t *testing.T) {
 	if os.Getenv("WALRELAY_EXAMPLES") == "" {
 		t.Skip("make test-examples installs what the examples need, and runs them")
 	}
-	url, stream := startRelay(t)
+	r := startRelay(t)
+	url, stream := r.url, r.stream
 	t.Run("all", func(t *testing.T) {
 		for subject, command := range programs {
 			t.Run(subject, func(t *testing.T) {
@@ -95,6 +99,53 @@ func TestExamples(t *testing.T) {
 	})
 }
 
+// The app for Django publishes and handles.
+func TestDjango(t *testing.T) {
+	if os.Getenv("WALRELAY_EXAMPLES") == "" {
+		t.Skip("make test-examples installs what the examples need, and runs them")
+	}
+	r := startRelay(t)
+	binary := filepath.Join(t.TempDir(), "walrelay")
+	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", binary, "../cmd/walrelay").CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	if err := walrelay.SetupInbox(t.Context(), walrelay.Config{Postgres: config.Postgres{URL: r.owner}}, nil); err != nil {
+		t.Fatal(err)
+	}
+	manage := func(ctx context.Context, command string) *exec.Cmd {
+		cmd := exec.CommandContext(ctx, python(), "manage.py", command)
+		cmd.Dir = "django"
+		ours := func(v string) bool { return strings.HasPrefix(v, "WALRELAY_") } // which walrelay would not know
+		cmd.Env = append(slices.DeleteFunc(os.Environ(), ours), "DATABASE_URL="+r.url, "WALRELAY_POSTGRES_URL="+r.owner, "WALRELAY_NATS_URL="+r.nats, "OUTBOX_WORKER_BIN="+binary, "PYTHONDONTWRITEBYTECODE=1")
+		return cmd
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	if out, err := manage(ctx, "migrate").CombinedOutput(); err != nil {
+		t.Fatalf("migrate: %v\n%s", err, out)
+	}
+	worker := manage(ctx, "outbox_worker")
+	var said bytes.Buffer
+	worker.Stdout, worker.Stderr = &said, &said
+	worker.Cancel = func() error { return worker.Process.Signal(syscall.SIGTERM) }
+	worker.WaitDelay = 20 * time.Second
+	if err := worker.Start(); err != nil {
+		t.Fatal(err)
+	}
+	out, err := manage(ctx, "use_events").CombinedOutput()
+	if stopped := errors.Join(worker.Process.Signal(syscall.SIGTERM), worker.Wait()); err != nil || stopped != nil {
+		t.Fatalf("use_events: %v\n%s\noutbox_worker: %v\n%s", err, out, stopped, said.String())
+	}
+	for _, want := range []string{"user: user created: ada@example.org", "user: user created: later@example.org", "order: order.created: 456", "all: order.updated from /orders"} {
+		if !strings.Contains(string(out), want) {
+			t.Errorf("use_events lacks %q:\n%s", want, out)
+		}
+	}
+	if out, err := manage(ctx, "makemigrations").CombinedOutput(); err != nil || !strings.Contains(string(out), "No changes detected") {
+		t.Errorf("makemigrations: %v\n%s", err, out)
+	}
+}
+
 // The reader in JavaScript reads what walrelay writes.
 func TestReaderInJavaScript(t *testing.T) {
 	if os.Getenv("WALRELAY_EXAMPLES") == "" {
@@ -120,8 +171,14 @@ func TestEveryExampleIsRun(t *testing.T) {
 	}
 }
 
-// startRelay runs a relay, and returns the URL of an application's role and the stream.
-func startRelay(t *testing.T) (url string, stream jetstream.Stream) {
+// running is a relay and what it uses.
+type running struct {
+	owner, url, nats string // addresses: the database as its owner and as an application, the server
+	stream           jetstream.Stream
+}
+
+// startRelay runs a relay.
+func startRelay(t *testing.T) running {
 	t.Helper()
 	cluster, server := pgtest.Start(t), natstest.Start(t)
 	owner := pgtest.NewDatabase(t, cluster)
@@ -159,10 +216,11 @@ func startRelay(t *testing.T) (url string, stream jetstream.Stream) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if stream, err = js.Stream(t.Context(), "EVENTS"); err != nil {
+	stream, err := js.Stream(t.Context(), "EVENTS")
+	if err != nil {
 		t.Fatal(err)
 	}
-	return strings.Replace(owner, "postgres@", "shop@", 1), stream
+	return running{owner, strings.Replace(owner, "postgres@", "shop@", 1), server.URL(), stream}
 }
 
 // read returns the headers of the messages with that ce-subject.

@@ -56,7 +56,7 @@ func one(r rows, err error, into ...any) (bool, error) {
 	return true, r.Err()
 }
 
-const beginStatement = "BEGIN ISOLATION LEVEL READ COMMITTED"
+const beginStatement = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"
 
 // pgxDatabase is a database by way of pgx.
 type pgxDatabase struct{ pool *pgxpool.Pool }

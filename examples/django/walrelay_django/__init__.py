@@ -1,0 +1,1 @@
+"""Publish and handle events with walrelay: copy this folder into your project."""
