@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"go.uber.org/goleak"
@@ -72,6 +73,12 @@ type world struct {
 
 func newWorld(t testing.TB) *world {
 	t.Helper()
+	return newWorldWith(t, nil)
+}
+
+// newWorldWith is newWorld with a server of other options.
+func newWorldWith(t testing.TB, configure func(*server.Options)) *world {
+	t.Helper()
 	common.once.Do(func() { common.cluster, common.err = pgtest.StartShared() })
 	if common.err != nil {
 		t.Fatal(common.err)
@@ -88,7 +95,7 @@ func newWorld(t testing.TB) *world {
 	w.exec("CREATE TABLE walrelay.secrets (slot text PRIMARY KEY, key bytea NOT NULL)")
 	w.exec("INSERT INTO walrelay.secrets VALUES ($1, $2)", slot, key)
 	w.exec("CREATE TABLE effects (n bigint GENERATED ALWAYS AS IDENTITY, id text, key text)")
-	if w.server, err = localnats.Start(localnats.Options{}); err != nil {
+	if w.server, err = localnats.Start(localnats.Options{Configure: configure}); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/walrelay/walrelay/inbox"
@@ -219,4 +221,36 @@ func TestTakeover_OfAQuietStream(t *testing.T) {
 	w.start(&r)
 	eventually(t, "5 effects", func() bool { return w.count("SELECT count(*) FROM effects") == 5 })
 	w.inOrder(5)
+}
+
+// The permissions that docs/inbox.md lists are enough.
+func TestRun_NeedsFewPermissions(t *testing.T) {
+	t.Parallel()
+	w := newWorldWith(t, func(o *server.Options) {
+		o.NoAuthUser = "admin"
+		o.Users = []*server.User{
+			{Username: "admin", Password: "a"},
+			{Username: "handler", Password: "h", Permissions: &server.Permissions{
+				Publish: &server.SubjectPermission{Allow: []string{
+					"$JS.API.STREAM.INFO.EVENTS", "$JS.API.CONSUMER.*.EVENTS.>", "$JS.API.CONSUMER.MSG.NEXT.EVENTS.>", "$JS.ACK.EVENTS.>",
+				}},
+				Subscribe: &server.SubjectPermission{Allow: []string{"_INBOX.>"}},
+			}},
+		}
+	})
+	var r inbox.Registry
+	billing(&r)
+	var refused atomic.Value
+	nc, err := nats.Connect(w.server.URL(), nats.UserInfo("handler", "h"), nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { refused.Store(err) }))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	p := w.start(&r, func(cfg *inbox.Config) { cfg.NATS = nc })
+	w.publish(numbered(10, 3)...)
+	eventually(t, "10 effects", func() bool { return w.count("SELECT count(*) FROM effects") == 10 })
+	p.stop()
+	if err := refused.Load(); err != nil {
+		t.Errorf("it was refused something: %v", err)
+	}
 }
