@@ -215,7 +215,7 @@ func (c *consumer) serverHas(major, minor int) bool {
 func (c *consumer) begin(ctx context.Context, g *generation) error {
 	c.warnMode()
 	if c.db != nil {
-		r, err := c.db.query(ctx, sql.InboxActivate, c.h.name, c.stream, textArray(c.h.match.patterns), c.h.mode.String(), c.cfg.Process)
+		r, err := c.db.query(ctx, sql.InboxActivate, c.h.name, c.stream, []byte(strings.Join(c.h.match.patterns, "\n")), c.h.mode.String(), clean(c.cfg.Process))
 		if _, err := one(r, err, &g.epoch); err != nil {
 			return fmt.Errorf("becoming the active process: %w", withoutTables(err))
 		}
@@ -367,7 +367,7 @@ func (c *consumer) failed(err error) {
 	c.failures.Add(1)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.lastError, c.newError = clean(err.Error()), true
+	c.lastError, c.newError = string(clean(err.Error())), true
 }
 
 // note writes the handler's row now and then.
@@ -379,7 +379,7 @@ func (c *consumer) note(ctx context.Context, lag uint64) {
 	c.mu.Lock()
 	var last any
 	if c.newError {
-		last = c.lastError
+		last = []byte(c.lastError)
 	}
 	c.newError = false
 	c.mu.Unlock()
@@ -406,22 +406,6 @@ type hungError struct{ handler, events string }
 
 func (e *hungError) Error() string {
 	return fmt.Sprintf("handler %q has not returned although its context has ended; it works on %s", e.handler, e.events)
-}
-
-// textArray writes an array for Postgres.
-func textArray(values []string) string {
-	var b strings.Builder
-	b.WriteByte('{')
-	for i, value := range values {
-		if i > 0 {
-			b.WriteByte(',')
-		}
-		b.WriteByte('"')
-		b.WriteString(strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(value))
-		b.WriteByte('"')
-	}
-	b.WriteByte('}')
-	return b.String()
 }
 
 // patience is for how long, in milliseconds, a transaction may stay open while the process

@@ -21,7 +21,7 @@ type parking struct {
 	onlyBehind bool
 	outcome    outcome
 	attempts   int
-	err        string
+	err        []byte
 }
 
 func (p parking) state() string {
@@ -31,14 +31,14 @@ func (p parking) state() string {
 	return "retrying"
 }
 
-// clean makes a text that Postgres takes and a person can read.
-func clean(s string) string {
+// clean makes a text, in UTF-8, that Postgres takes and a person can read.
+func clean(s string) []byte {
 	const most = 2000
 	s = strings.ToValidUTF8(strings.ReplaceAll(s, "\x00", ""), "�")
 	if len(s) > most {
 		s = strings.ToValidUTF8(s[:most], "") + " …"
 	}
-	return s
+	return []byte(s)
 }
 
 // fail decides what becomes of an event whose handler failed.
@@ -159,7 +159,7 @@ func headerText(s string) string {
 			return ' '
 		}
 		return c
-	}, clean(s))
+	}, string(clean(s)))
 }
 
 // drain handles parked events whose turn has come. Each process has one for each handler,

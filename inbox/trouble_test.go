@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -252,5 +253,50 @@ func TestRun_NeedsFewPermissions(t *testing.T) {
 	p.stop()
 	if err := refused.Load(); err != nil {
 		t.Errorf("it was refused something: %v", err)
+	}
+}
+
+// A text that the database's encoding has no form for stops nothing.
+func TestOn_AnotherEncodingOfTheDatabase(t *testing.T) {
+	t.Parallel()
+	for _, encoding := range []string{"LATIN1", "SQL_ASCII"} {
+		t.Run(encoding, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			name := "encoded_" + strings.ToLower(encoding)
+			w.exec("CREATE DATABASE " + name + " ENCODING '" + encoding + "' TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C'")
+			config := w.pool.Config()
+			config.ConnConfig.Database = name
+			pool, err := pgxpool.NewWithConfig(t.Context(), config)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer pool.Close()
+			if err := inbox.Migrate(t.Context(), pool, inbox.Roles{}); err != nil {
+				t.Fatal(err)
+			}
+			w.pool = pool
+			var mended atomic.Bool
+			var handled atomic.Int32
+			var r inbox.Registry
+			inbox.On(&r, "billing", inbox.Types("order.placed", "order.世"), func(context.Context, pgx.Tx, inbox.Event[order]) error {
+				if !mended.Load() {
+					return inbox.Park(errors.New("kein Kunde für 世界"))
+				}
+				handled.Add(1)
+				return nil
+			})
+			w.start(&r, func(cfg *inbox.Config) {
+				cfg.Keys = func(context.Context) (map[string][]byte, error) { return map[string][]byte{slot: key}, nil }
+			})
+			w.publish(
+				sent{id: "世1", kind: "order.placed", key: "世", data: order{1}}, sent{id: "2", kind: "order.placed", key: "世", data: order{2}},
+				sent{id: "3", kind: "order.世", key: "ä", data: order{3}},
+			)
+			eventually(t, "3 parked", func() bool { return w.count("SELECT count(*) FROM walrelay.parked") == 3 })
+			mended.Store(true)
+			w.exec("SELECT walrelay.redrive_parked(number) FROM walrelay.parked")
+			eventually(t, "3 are handled", func() bool { return handled.Load() == 3 && w.count("SELECT count(*) FROM walrelay.parked") == 0 })
+		})
 	}
 }

@@ -21,7 +21,7 @@ func InboxGrant(role string) string {
 	return strings.ReplaceAll(`
 GRANT USAGE ON SCHEMA walrelay TO {role};
 GRANT SELECT, INSERT, UPDATE, DELETE ON walrelay.handlers, walrelay.marks, walrelay.handled, walrelay.parked TO {role};
-GRANT EXECUTE ON FUNCTION walrelay.inbox_begin, walrelay.inbox_begin_foreign, walrelay.inbox_lock_key, walrelay.inbox_park, walrelay.inbox_unpark TO {role};
+GRANT EXECUTE ON FUNCTION walrelay.inbox_begin, walrelay.inbox_begin_foreign, walrelay.inbox_lock_key, walrelay.inbox_text, walrelay.inbox_park, walrelay.inbox_unpark TO {role};
 DO $walrelay$
 BEGIN
     IF to_regclass('walrelay.secrets') IS NOT NULL THEN
@@ -88,10 +88,10 @@ const (
 	InboxBeginForeign = "SELECT walrelay.inbox_begin_foreign($1, $2, $3, $4)"
 	InboxPark         = "SELECT walrelay.inbox_park($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)"
 	InboxUnpark       = "SELECT walrelay.inbox_unpark($1)"
-	// InboxActivate: handler, stream, types, mode, process.
+	// InboxActivate: handler, stream, types with line feeds between them, mode, process.
 	InboxActivate = `INSERT INTO walrelay.handlers AS h (handler, stream, types, mode, epoch, process, active_since, seen_at)
-VALUES ($1, $2, $3::text[], $4, 1, $5, now(), now())
-ON CONFLICT (handler) DO UPDATE SET stream = $2, types = $3::text[], mode = $4, epoch = h.epoch + 1, process = $5, active_since = now(), seen_at = now()
+VALUES ($1, $2, string_to_array(walrelay.inbox_text($3), E'\n'), $4, 1, walrelay.inbox_text($5), now(), now())
+ON CONFLICT (handler) DO UPDATE SET stream = $2, types = excluded.types, mode = $4, epoch = h.epoch + 1, process = excluded.process, active_since = now(), seen_at = now()
 RETURNING epoch`
 	// InboxMarks: handler, stream, writer, buckets.
 	InboxMarks = `INSERT INTO walrelay.marks (handler, stream, writer, bucket, position)
@@ -105,7 +105,7 @@ ON CONFLICT DO NOTHING`
 	InboxPatience = "SELECT length(set_config('idle_in_transaction_session_timeout', $1, true))"
 	// InboxSeen: handler, lag, removed, last error.
 	InboxSeen = `UPDATE walrelay.handlers SET seen_at = now(), lag = $2, removed = removed + $3,
-    last_error = coalesce($4, last_error), last_error_at = CASE WHEN $4::text IS NULL THEN last_error_at ELSE now() END
+    last_error = CASE WHEN $4::bytea IS NULL THEN last_error ELSE walrelay.inbox_text($4) END, last_error_at = CASE WHEN $4::bytea IS NULL THEN last_error_at ELSE now() END
 WHERE handler = $1`
 	// InboxBlocked: handler.
 	InboxBlocked = "SELECT DISTINCT key_hash FROM walrelay.parked WHERE handler = $1 AND key_hash IS NOT NULL"
@@ -115,7 +115,7 @@ WHERE handler = $1`
 WHERE handler = $1 AND state IN ('retrying', 'ready') AND next_attempt_at <= now()
 ORDER BY next_attempt_at, number LIMIT 1 FOR UPDATE SKIP LOCKED`
 	// InboxRetry: number, state, attempts, milliseconds, error.
-	InboxRetry = `UPDATE walrelay.parked SET state = $2, attempts = $3, last_error = $5,
+	InboxRetry = `UPDATE walrelay.parked SET state = $2, attempts = $3, last_error = walrelay.inbox_text($5),
     next_attempt_at = clock_timestamp() + make_interval(secs => $4::bigint / 1000.0)
 WHERE number = $1 AND state IN ('retrying', 'ready')`
 	// InboxForget: handler, seconds.

@@ -141,12 +141,26 @@ AS $$
         hashtextextended('walrelay parked ' || of_handler, hashtextextended(encode(of_key, 'hex'), 0)));
 $$;
 
+-- inbox_text makes a text of bytes in UTF-8, in whatever encoding the database has: what has no form in it
+-- is written with escapes.
+CREATE OR REPLACE FUNCTION walrelay.inbox_text(utf8 bytea) RETURNS text
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN convert_from(coalesce(utf8, ''), 'UTF8');
+EXCEPTION
+    WHEN data_exception THEN
+        RETURN encode(utf8, 'escape');
+END
+$$;
+
 -- inbox_park parks an event, in the transaction that moves its mark: behind those of its key that are parked, or as
 -- what it is. It returns whether it did: not if only_behind is given and the key is not blocked any more.
 CREATE OR REPLACE FUNCTION walrelay.inbox_park(
-    of_handler text, only_behind boolean, of_state text, of_event bytea, of_key_hash bytea, of_key text, of_id text, of_type text,
-    of_source text, of_stream text, of_sequence bigint, of_attempts integer, wait_ms bigint, of_error text,
-    of_subject text, of_headers bytea, of_data bytea
+    of_handler text, only_behind boolean, of_state text, of_event bytea, of_key_hash bytea, of_key bytea, of_id bytea, of_type bytea,
+    of_source bytea, of_stream text, of_sequence bigint, of_attempts integer, wait_ms bigint, of_error bytea,
+    of_subject bytea, of_headers bytea, of_data bytea
 ) RETURNS boolean
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -165,8 +179,8 @@ BEGIN
         handler, state, event, key_hash, key, event_id, event_type, source, stream, sequence,
         attempts, next_attempt_at, last_error, subject, headers, data
     ) VALUES (
-        of_handler, CASE WHEN behind THEN 'held' ELSE of_state END, of_event, of_key_hash, of_key, of_id, of_type, of_source, of_stream, of_sequence,
-        of_attempts, clock_timestamp() + make_interval(secs => wait_ms / 1000.0), of_error, of_subject, of_headers, of_data
+        of_handler, CASE WHEN behind THEN 'held' ELSE of_state END, of_event, of_key_hash, walrelay.inbox_text(of_key), walrelay.inbox_text(of_id), walrelay.inbox_text(of_type), walrelay.inbox_text(of_source), of_stream, of_sequence,
+        of_attempts, clock_timestamp() + make_interval(secs => wait_ms / 1000.0), walrelay.inbox_text(of_error), walrelay.inbox_text(of_subject), of_headers, of_data
     ) ON CONFLICT (handler, event) DO NOTHING;
     RETURN true;
 END
@@ -230,7 +244,7 @@ BEGIN
     FOR name IN
         SELECT p.oid FROM pg_catalog.pg_proc AS p
         WHERE p.pronamespace = 'walrelay'::regnamespace
-          AND p.proname IN ('inbox_begin', 'inbox_begin_foreign', 'inbox_lock_key', 'inbox_park', 'inbox_unpark', 'redrive_parked', 'discard_parked')
+          AND p.proname IN ('inbox_begin', 'inbox_begin_foreign', 'inbox_lock_key', 'inbox_text', 'inbox_park', 'inbox_unpark', 'redrive_parked', 'discard_parked')
     LOOP
         EXECUTE pg_catalog.format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', name);
     END LOOP;
