@@ -1,10 +1,13 @@
 package e2e_test
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/jackc/pgx/v5"
 
 	"github.com/walrelay/walrelay/internal/localpg/pgtest"
 )
@@ -311,4 +314,35 @@ func TestEvidence_DroppedAndDuplicateEvents(t *testing.T) {
 			e.awaitSQL("each event still has its state", states, "dropped published duplicate published")
 		})
 	}
+}
+
+// Somebody's transaction, in another database, is open when the last event is settled. When it has
+// ended, the event is called published although nothing else happens.
+func TestEvidence_StatusAfterATransactionOfAnotherDatabase(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t, own)
+	e.init()
+	e.run()
+	other, err := pgx.Connect(t.Context(), e.cluster.URL("postgres"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = other.Close(context.WithoutCancel(t.Context())) }()
+	for _, statement := range []string{"BEGIN", "SELECT pg_current_xact_id()"} {
+		if _, err := other.Exec(t.Context(), statement); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const id = "00000000-0000-0000-0000-000000000001"
+	execSQL(t, e.postgresURL, "INSERT INTO outbox (id, event_type, source) VALUES ('"+id+"', 'a', '/e2e')")
+	e.awaitMessages("EVENTS", 1)
+	// The relay has asked for a snapshot, in which the transaction is open.
+	e.awaitSQL("a noted snapshot", "SELECT coalesce(bool_or(pg_snapshot_xmin(published) < pg_snapshot_xmax(published)), false)::text FROM walrelay.progress", "true")
+	if got := e.status(id); got != "pending" {
+		t.Logf("its status is %s meanwhile", got)
+	}
+	if _, err := other.Exec(t.Context(), "COMMIT"); err != nil {
+		t.Fatal(err)
+	}
+	e.awaitStatus(id, "published")
 }

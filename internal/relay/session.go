@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -78,6 +79,10 @@ type sample struct {
 	snapshot string
 	lsn      replication.LSN
 	settled  uint64 // at the time
+	// open says that a transaction was under way, of whatever database; oldest is the oldest
+	// one: when it has ended, more can be said.
+	open   bool
+	oldest string
 }
 
 // session streams until the context ends, which it does in order, or until
@@ -555,7 +560,7 @@ func (s *session) samplePublished(ctx context.Context) error {
 	settled := s.settler.settled.Load() + 1 // so that 0 is before the first sample
 	waiting := s.sampled.snapshot != ""
 	reached := waiting && s.stream.Frontier().LSN() >= s.sampled.lsn
-	if waiting && !reached || !waiting && s.sampled.settled == settled {
+	if waiting && !reached || !waiting && s.sampled.settled == settled && !s.sampled.open {
 		return nil
 	}
 	err := s.withControl(ctx, func(ctx context.Context, conn *pgx.Conn) error {
@@ -566,13 +571,18 @@ func (s *session) samplePublished(ctx context.Context) error {
 				return err
 			}
 		}
-		if s.sampled.settled == settled {
+		if s.sampled.settled == settled && !s.sampled.open {
 			return nil // nothing has happened since
 		}
 		next := sample{settled: settled}
 		var lsn string
 		if err := conn.QueryRow(ctx, "SELECT pg_current_snapshot()::text").Scan(&next.snapshot); err != nil {
 			return err
+		}
+		bounds := strings.SplitN(next.snapshot, ":", 3) // xmin, xmax, and those between that are open
+		next.oldest, next.open = bounds[0], len(bounds) > 1 && bounds[0] != bounds[1]
+		if s.sampled.settled == settled && s.sampled.oldest == next.oldest {
+			return nil // and still is
 		}
 		err := conn.QueryRow(ctx, "SELECT pg_current_wal_insert_lsn()::text").Scan(&lsn)
 		if err == nil {
