@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/nats-io/nats.go"
 
+	"github.com/walrelay/walrelay/internal/sqlstate"
 	"github.com/walrelay/walrelay/sql"
 )
 
@@ -186,7 +187,7 @@ func RenameHandler(ctx context.Context, conn Querier, from, to string) error {
 	var n int
 	r, err := conn.Query(ctx, sql.HandlerRename, from, to)
 	if _, err := one(pgxRows{r}, err, &n); err != nil {
-		if sqlState(err) == "23505" {
+		if sqlState(err) == sqlstate.UniqueViolation {
 			return fmt.Errorf("renaming handler %q: there is a handler %q", from, to)
 		}
 		return fmt.Errorf("renaming handler %q: %w", from, err)

@@ -1,6 +1,7 @@
 package inbox
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -14,6 +15,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/walrelay/walrelay/internal/sqlstate"
 	"github.com/walrelay/walrelay/internal/wait"
 	"github.com/walrelay/walrelay/sql"
 )
@@ -76,7 +78,7 @@ func newConsumer(cfg *Config, h *handler) (*consumer, error) {
 		return nil, fmt.Errorf("handler %q: %w", h.name, err)
 	}
 	return &consumer{
-		cfg: cfg, h: h, db: cfg.database(h.mode), stream: orDefault(h.stream, cfg.Stream), subjects: subjects,
+		cfg: cfg, h: h, db: cfg.database(h.mode), stream: cmp.Or(h.stream, cfg.Stream), subjects: subjects,
 		warned: make(map[string]bool), repeats: make(map[string]*repeat),
 	}, nil
 }
@@ -416,7 +418,7 @@ func (c *consumer) patience() string {
 
 // withoutTables says what to do if the database has not the tables of handlers.
 func withoutTables(err error) error {
-	if code := sqlState(err); code == "42P01" || code == "3F000" || code == "42883" {
+	if code := sqlState(err); code == sqlstate.UndefinedTable || code == sqlstate.InvalidSchemaName || code == sqlstate.UndefinedFunction {
 		return fmt.Errorf("the database has not the tables of handlers: call inbox.Migrate, or run \"walrelay init --inbox\": %w", err)
 	}
 	return err

@@ -1,6 +1,7 @@
 package inbox
 
 import (
+	"cmp"
 	"context"
 	stdsql "database/sql"
 	"errors"
@@ -17,6 +18,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/walrelay/walrelay/event"
+	"github.com/walrelay/walrelay/internal/sqlstate"
 )
 
 // DefaultStream is the stream of a [Config] that names none.
@@ -126,9 +128,9 @@ func (cfg *Config) prepare(r *Registry) error {
 			errs = append(errs, fmt.Errorf("handler %q: Config.DB is nil, and OnSQL needs it", h.name))
 		}
 	}
-	cfg.Stream = orDefault(cfg.Stream, DefaultStream)
-	cfg.Subject = orDefault(cfg.Subject, DefaultSubject)
-	cfg.DeadLetters = orDefault(cfg.DeadLetters, "dead_letters")
+	cfg.Stream = cmp.Or(cfg.Stream, DefaultStream)
+	cfg.Subject = cmp.Or(cfg.Subject, DefaultSubject)
+	cfg.DeadLetters = cmp.Or(cfg.DeadLetters, "dead_letters")
 	if _, err := filters(cfg.Subject, All()); err != nil {
 		errs = append(errs, err)
 	}
@@ -161,20 +163,13 @@ func (cfg *Config) prepare(r *Registry) error {
 	if db := cfg.database(oncePgx); cfg.Keys == nil && db != nil {
 		cfg.ring.load = func(ctx context.Context) (map[string][]byte, error) {
 			keys, err := readKeys(ctx, db)
-			if code := sqlState(err); code == "42P01" || code == "3F000" || code == "42501" {
-				return map[string][]byte{}, nil // no such table, no such schema, no right to it
+			if code := sqlState(err); code == sqlstate.UndefinedTable || code == sqlstate.InvalidSchemaName || code == sqlstate.InsufficientPrivilege {
+				return map[string][]byte{}, nil // nobody has any here
 			}
 			return keys, err
 		}
 	}
 	return nil
-}
-
-func orDefault(s, otherwise string) string {
-	if s == "" {
-		return otherwise
-	}
-	return s
 }
 
 // database returns the one for a mode, or else the other; nil for none.

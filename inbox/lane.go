@@ -13,6 +13,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/walrelay/walrelay/event"
+	"github.com/walrelay/walrelay/internal/sqlstate"
 	"github.com/walrelay/walrelay/internal/wait"
 	"github.com/walrelay/walrelay/sql"
 )
@@ -222,7 +223,7 @@ func (l *lane) together(ctx context.Context, items []*item) bool {
 		evs = append(evs, r.ev)
 	}
 	if len(evs) > 0 {
-		tx, state, err := l.c.db.begin(ctx, sql.InboxBegin, h.name, items[0].stream, at.writer, at.timeline, at.began, marks.buckets(), marks.lowest(), marks.highest(), marks.keys(), l.c.patience())
+		tx, state, err := l.beginMarked(ctx, items[0].stream, at, marks)
 		if err != nil {
 			return false
 		}
@@ -230,7 +231,7 @@ func (l *lane) together(ctx context.Context, items []*item) bool {
 			tx.rollback(ctx)
 			return false
 		}
-		if err := l.call(ctx, call{tx: tx.handle(), events: evs, attempt: 1}); err != nil {
+		if err := l.c.call(ctx, call{tx: tx.handle(), events: evs, attempt: 1}); err != nil {
 			tx.rollback(ctx)
 			return false
 		}
@@ -246,8 +247,6 @@ func (l *lane) together(ctx context.Context, items []*item) bool {
 }
 
 // call runs the handler on some events, with the trace of the first.
-func (l *lane) call(ctx context.Context, c call) error { return l.c.call(ctx, c) }
-
 func (c *consumer) call(ctx context.Context, ca call) error {
 	ctx, cancel := context.WithTimeout(withTrace(ctx, &ca.events[0]), c.h.timeout)
 	defer cancel()
@@ -378,7 +377,7 @@ func (l *lane) attempt(ctx context.Context, it *item, attempt int) (done, tried 
 			l.g.end(end{pin: l.g.pin})
 			return false, false, errLost
 		}
-		if err := l.call(ctx, call{events: []CloudEvent{r.ev}, attempt: attempt}); err != nil {
+		if err := l.c.call(ctx, call{events: []CloudEvent{r.ev}, attempt: attempt}); err != nil {
 			return l.fail(ctx, &r, attempt, err)
 		}
 		l.c.handled.Add(1)
@@ -400,7 +399,7 @@ func (l *lane) attempt(ctx context.Context, it *item, attempt int) (done, tried 
 		l.g.block(r.key)
 		return false, false, nil
 	}
-	if err := l.call(ctx, call{tx: tx.handle(), events: []CloudEvent{r.ev}, attempt: attempt}); err != nil {
+	if err := l.c.call(ctx, call{tx: tx.handle(), events: []CloudEvent{r.ev}, attempt: attempt}); err != nil {
 		tx.rollback(ctx)
 		return l.fail(ctx, &r, attempt, err)
 	}
@@ -429,7 +428,13 @@ func (l *lane) begin(ctx context.Context, r *ready) (transaction, int, error) {
 	m := newMarks()
 	m.add(r.it.bucket, r.position)
 	m.key(r.key)
-	return l.c.db.begin(ctx, sql.InboxBegin, l.c.h.name, r.it.stream, r.writer, r.timeline, r.began, m.buckets(), m.lowest(), m.highest(), m.keys(), l.c.patience())
+	return l.beginMarked(ctx, r.it.stream, r.stamp, m)
+}
+
+// beginMarked starts a transaction that moves marks; at says of which writer and timeline they
+// are.
+func (l *lane) beginMarked(ctx context.Context, stream string, at stamp, m *marks) (transaction, int, error) {
+	return l.c.db.begin(ctx, sql.InboxBegin, l.c.h.name, stream, at.writer, at.timeline, at.began, m.buckets(), m.lowest(), m.highest(), m.keys(), l.c.patience())
 }
 
 // isOutage reports whether an error is not the event's: the connection was lost, the server
@@ -442,8 +447,8 @@ func isOutage(err error) bool {
 			errors.Is(err, errConnectionLost)
 	}
 	switch code[:2] {
-	case "08", "40", "53", "57", "58":
+	case sqlstate.ClassConnection, sqlstate.ClassRollback, sqlstate.ClassResources, sqlstate.ClassIntervention, sqlstate.ClassSystem:
 		return true
 	}
-	return code == "55P03"
+	return code == sqlstate.LockNotAvailable
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/walrelay/walrelay/event"
+	"github.com/walrelay/walrelay/internal/sqlstate"
 	"github.com/walrelay/walrelay/internal/wait"
 	"github.com/walrelay/walrelay/sql"
 )
@@ -46,7 +47,7 @@ func (l *lane) fail(ctx context.Context, r *ready, attempts int, err error) (don
 	if ctx.Err() != nil {
 		return false, false, context.Cause(ctx) // it was cut short
 	}
-	if code := sqlState(err); code == "40001" || code == "40P01" {
+	if code := sqlState(err); code == sqlstate.SerializationFailure || code == sqlstate.DeadlockDetected {
 		return false, false, err // transactions were in each other's way: at once again
 	}
 	l.c.failed(err)
@@ -113,8 +114,7 @@ func (l *lane) park(ctx context.Context, r *ready, p parking) (parked, done bool
 // another, by looking whether this process is still the active one.
 func (l *lane) beginParking(ctx context.Context, r *ready) (transaction, int, error) {
 	if l.c.h.mode != atLeastOnce {
-		tx, state, err := l.begin(ctx, r)
-		return tx, state, err
+		return l.begin(ctx, r)
 	}
 	tx, ours, err := l.c.db.begin(ctx, sql.InboxFence, l.c.h.name, l.g.epoch, l.c.patience())
 	if err != nil {

@@ -65,7 +65,12 @@ func checkState(state retry.State) error {
 
 // withDelayed runs do on a connection to the database.
 func withDelayed(ctx context.Context, cfg walrelay.Config, do func(conn *pgx.Conn) error) error {
-	conn, err := walrelay.ConnectDelayed(ctx, cfg)
+	return withConnection(ctx, cfg, walrelay.ConnectDelayed, do)
+}
+
+// withConnection runs do on a connection of its own.
+func withConnection(ctx context.Context, cfg walrelay.Config, connect func(context.Context, walrelay.Config) (*pgx.Conn, error), do func(conn *pgx.Conn) error) error {
+	conn, err := connect(ctx, cfg)
 	if err != nil {
 		return err
 	}
@@ -298,25 +303,40 @@ Says how many there are and asks, unless --yes is given.`,
 				}
 			}
 			return withDelayed(ctx, cfg, func(conn *pgx.Conn) error {
-				n, err := retry.Count(ctx, conn, action, *filter)
-				if err != nil {
-					return err
-				}
-				if n == 0 {
-					return fmt.Errorf("no delayed event that this takes can be %s", done)
-				}
-				if !yes && !confirm(cmd, fmt.Sprintf("%s: %d %s?", action, n, events(n))) {
-					return errors.New("nothing was changed")
-				}
-				if n, err = retry.Do(ctx, conn, action, *filter, when); err != nil {
-					return err
-				}
-				fmt.Fprintf(cmd.OutOrStdout(), "%d %s %s\n", n, events(n), done)
-				return nil
+				return changeEvents(cmd, yes, change{
+					what: string(action), kind: "delayed", done: done,
+					count: func() (int64, error) { return retry.Count(ctx, conn, action, *filter) },
+					do:    func() (int64, error) { return retry.Do(ctx, conn, action, *filter, when) },
+				})
 			})
 		})(cmd, args)
 	}
 	return cmd
+}
+
+// change is what a command does to events of a kind.
+type change struct {
+	what, kind, done string
+	count, do        func() (int64, error)
+}
+
+// changeEvents says how many there are, asks unless yes is given, and changes them.
+func changeEvents(cmd *cobra.Command, yes bool, c change) error {
+	n, err := c.count()
+	if err != nil {
+		return err
+	}
+	if n == 0 {
+		return fmt.Errorf("no %s event that this takes can be %s", c.kind, c.done)
+	}
+	if !yes && !confirm(cmd, fmt.Sprintf("%s: %d %s?", c.what, n, events(n))) {
+		return errors.New("nothing was changed")
+	}
+	if n, err = c.do(); err != nil {
+		return err
+	}
+	fmt.Fprintf(cmd.OutOrStdout(), "%d %s %s\n", n, events(n), c.done)
+	return nil
 }
 
 func newDelayedAdoptCommand() *cobra.Command {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -57,11 +58,7 @@ func checkParkedState(state string) error {
 
 // withInbox runs do on a connection to the handlers' database.
 func withInbox(ctx context.Context, cfg walrelay.Config, do func(conn *pgx.Conn) error) error {
-	conn, err := walrelay.ConnectInbox(ctx, cfg)
-	if err != nil {
-		return err
-	}
-	return errors.Join(do(conn), conn.Close(context.WithoutCancel(ctx)))
+	return withConnection(ctx, cfg, walrelay.ConnectInbox, do)
 }
 
 func newParkedListCommand() *cobra.Command {
@@ -191,12 +188,7 @@ func showParked(ctx context.Context, conn *pgx.Conn, w io.Writer, p *inbox.Parke
 	if p.LastError != "" {
 		row("last error", p.LastError)
 	}
-	names := make([]string, 0, len(header))
-	for name := range header {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	for _, name := range names {
+	for _, name := range slices.Sorted(maps.Keys(header)) {
 		row("header "+name, strings.Join(header[name], ", "))
 	}
 	if err := table.Flush(); err != nil {
@@ -231,21 +223,11 @@ Says how many there are and asks, unless --yes is given.`,
 				return &usageError{"name an event by its id, or several by --handler, --state, --type, --key or --error, or say --all; not both"}
 			}
 			return withInbox(ctx, cfg, func(conn *pgx.Conn) error {
-				n, err := inbox.CountParked(ctx, conn, action, *filter)
-				if err != nil {
-					return err
-				}
-				if n == 0 {
-					return fmt.Errorf("no parked event that this takes can be %s", done)
-				}
-				if !yes && !confirm(cmd, fmt.Sprintf("%s: %d %s?", action, n, events(n))) {
-					return errors.New("nothing was changed")
-				}
-				if n, err = inbox.ChangeParked(ctx, conn, action, *filter); err != nil {
-					return err
-				}
-				fmt.Fprintf(cmd.OutOrStdout(), "%d %s %s\n", n, events(n), done)
-				return nil
+				return changeEvents(cmd, yes, change{
+					what: string(action), kind: "parked", done: done,
+					count: func() (int64, error) { return inbox.CountParked(ctx, conn, action, *filter) },
+					do:    func() (int64, error) { return inbox.ChangeParked(ctx, conn, action, *filter) },
+				})
 			})
 		})(cmd, args)
 	}

@@ -30,6 +30,11 @@ const (
 	DuplicateObject           = "42710"
 	UniqueViolation           = "23505"
 	InternalError             = "XX000"
+	InvalidSchemaName         = "3F000"
+	UndefinedTable            = "42P01"
+	UndefinedFunction         = "42883"
+	SerializationFailure      = "40001"
+	DeadlockDetected          = "40P01"
 )
 
 // Classes: the first two characters of a code.
@@ -39,6 +44,11 @@ const (
 	ClassInvalidAuthorization = "28"
 	ClassProgramLimitExceeded = "54"
 	ClassPLpgSQL              = "P0"
+	ClassConnection           = "08"
+	ClassRollback             = "40"
+	ClassResources            = "53"
+	ClassIntervention         = "57"
+	ClassSystem               = "58"
 )
 
 // OfData reports whether a statement was refused for the values in it, so that it would
