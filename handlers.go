@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/jackc/pgx/v5"
 
@@ -41,15 +42,20 @@ func SetupInbox(ctx context.Context, cfg Config, handlers []string) error {
 // configuration knows of it. It may be run again after it was interrupted.
 func RenameHandler(ctx context.Context, cfg Config, from, to string) error {
 	return withHandler(ctx, cfg, from, func(conn *pgx.Conn, js *connect.JetStream, stream string) error {
-		waiting, err := js.CopyConsumer(ctx, stream, from, to)
-		if err := runs(from, waiting, err); err != nil {
+		consumers, err := js.HandlerConsumers(ctx, stream, from)
+		if err != nil {
 			return err
+		}
+		for _, name := range consumers {
+			waiting, err := js.CopyConsumer(ctx, stream, name, to+strings.TrimPrefix(name, from))
+			if err := runs(from, waiting, err); err != nil {
+				return err
+			}
 		}
 		if err := inbox.RenameHandler(ctx, conn, from, to); err != nil {
 			return err
 		}
-		waiting, err = js.DeleteConsumer(ctx, stream, from)
-		return runs(from, waiting, err)
+		return deleteConsumers(ctx, js, stream, from)
 	})
 }
 
@@ -58,14 +64,29 @@ func RenameHandler(ctx context.Context, cfg Config, from, to string) error {
 // it.
 func RemoveHandler(ctx context.Context, cfg Config, handler string) (parked int64, err error) {
 	err = withHandler(ctx, cfg, handler, func(conn *pgx.Conn, js *connect.JetStream, stream string) error {
-		waiting, err := js.DeleteConsumer(ctx, stream, handler)
-		if err := runs(handler, waiting, err); err != nil {
+		if err := deleteConsumers(ctx, js, stream, handler); err != nil {
 			return err
 		}
+		var err error
 		parked, err = inbox.RemoveHandler(ctx, conn, handler)
 		return err
 	})
 	return parked, err
+}
+
+// deleteConsumers deletes the consumers of a handler.
+func deleteConsumers(ctx context.Context, js *connect.JetStream, stream, handler string) error {
+	consumers, err := js.HandlerConsumers(ctx, stream, handler)
+	if err != nil {
+		return err
+	}
+	for _, name := range consumers {
+		waiting, err := js.DeleteConsumer(ctx, stream, name)
+		if err := runs(handler, waiting, err); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // withHandler calls do with the connections, and the stream of a handler that the database

@@ -133,7 +133,11 @@ type HandlerState struct {
 	Stream  string   `json:"stream"`
 	Types   []string `json:"types"`
 	Mode    string   `json:"mode"`
-	// Process is the active one, since ActiveSince; SeenAt is when it last said so.
+	// Partitions is how many consumers the handler has by the partition of its events; 0 for a
+	// single one of all.
+	Partitions int `json:"partitions"`
+	// Process is the active one, since ActiveSince; SeenAt is when it last said so. With partitions, there may
+	// be several, with spaces between them.
 	Process     string     `json:"process"`
 	ActiveSince *time.Time `json:"active_since"`
 	SeenAt      *time.Time `json:"seen_at"`

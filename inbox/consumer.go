@@ -14,6 +14,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/walrelay/walrelay/internal/sqlstate"
 	"github.com/walrelay/walrelay/internal/wait"
@@ -27,9 +28,12 @@ const (
 	pinnedTTL     = 6 * time.Second
 	pullExpiry    = 2 * time.Second
 	pullHeartbeat = time.Second
-	pullMessages  = 2000
 	ackWait       = time.Minute
+	// maxPull messages are asked for at a time, and maxAckPending may be unacknowledged; partitions share
+	// them, and have no less than minPull and twice that.
+	maxPull       = 2000
 	maxAckPending = 5000
+	minPull       = 100
 	// attendInterval is how often the consumer is looked at, standInterval by those that
 	// stand by, silence how long nothing may
 	// come although something waits.
@@ -50,9 +54,16 @@ type consumer struct {
 	cfg *Config
 	h   *handler
 	db  database // nil for none
-	// stream and subjects are what it consumes.
-	stream   string
-	subjects []string
+	// stream and subjects are what it consumes, by the consumer called durable: of one partition, if members is
+	// not nil.
+	stream    string
+	subjects  []string
+	durable   string
+	partition int
+	members   *members
+	// pull and pending are how many messages are asked for, and how many may be
+	// unacknowledged.
+	pull, pending int
 	// pinned says that the server can keep others away, resets that it can start a
 	// consumer over.
 	pinned, resets bool
@@ -72,24 +83,69 @@ type consumer struct {
 	repeats   map[string]*repeat
 }
 
-func newConsumer(cfg *Config, h *handler) (*consumer, error) {
-	subjects, err := filters(cfg.Subject, h.match)
+// newConsumers returns those of a handler: one, or one for each partition.
+func newConsumers(cfg *Config, h *handler) ([]*consumer, error) {
+	template := cmp.Or(h.subject, cfg.Subject)
+	n, placeholder, err := partitionsOf(template)
+	if err != nil {
+		return nil, fmt.Errorf("handler %q: template of subjects %q: %w", h.name, template, err)
+	}
+	if n == 0 {
+		c, err := newConsumer(cfg, h, template, unpartitioned)
+		return []*consumer{c}, err
+	}
+	var all []*consumer
+	for partition := range n {
+		c, err := newConsumer(cfg, h, strings.Replace(template, placeholder, strconv.Itoa(partition), 1), partition)
+		if err != nil {
+			return nil, err
+		}
+		c.pull, c.pending = max(maxPull/n, minPull), max(maxAckPending/n, 2*minPull)
+		all = append(all, c)
+	}
+	spread := newMembers(all[0], n)
+	for _, c := range all {
+		c.members = spread
+	}
+	return all, nil
+}
+
+func newConsumer(cfg *Config, h *handler, template string, partition int) (*consumer, error) {
+	subjects, err := filters(template, h.match)
 	if err != nil {
 		return nil, fmt.Errorf("handler %q: %w", h.name, err)
 	}
 	return &consumer{
 		cfg: cfg, h: h, db: cfg.database(h.mode), stream: cmp.Or(h.stream, cfg.Stream), subjects: subjects,
+		durable: durable(h.name, partition), partition: partition, pull: maxPull, pending: maxAckPending,
 		warned: make(map[string]bool), repeats: make(map[string]*repeat),
 	}, nil
 }
 
+// runHandler runs the consumers of a handler until the context ends.
+func runHandler(ctx context.Context, consumers []*consumer) error {
+	c := consumers[0]
+	group, ctx := errgroup.WithContext(ctx)
+	if c.db != nil {
+		group.Go(func() error {
+			(&drain{c}).run(ctx)
+			return nil
+		})
+	}
+	if c.members != nil {
+		group.Go(func() error {
+			c.members.run(ctx)
+			return nil
+		})
+	}
+	for _, c := range consumers {
+		group.Go(func() error { return c.run(ctx) })
+	}
+	return group.Wait()
+}
+
 // run attends to the consumer until the context ends.
 func (c *consumer) run(ctx context.Context) error {
-	if c.db != nil {
-		var draining sync.WaitGroup
-		defer draining.Wait()
-		draining.Go(func() { (&drain{c}).run(ctx) })
-	}
 	delay := firstWait
 	for ctx.Err() == nil {
 		started := time.Now()
@@ -100,7 +156,7 @@ func (c *consumer) run(ctx context.Context) error {
 		if hung, ok := errors.AsType[*hungError](err); ok {
 			return hung
 		}
-		c.cfg.Log.Warn("handler does not run; it is tried again", "handler", c.h.name, "stream", c.stream, "error", err)
+		c.cfg.Log.Warn("handler does not run; it is tried again", "handler", c.durable, "stream", c.stream, "error", err)
 		if time.Since(started) > lastWait {
 			delay = firstWait
 		}
@@ -114,9 +170,9 @@ func (c *consumer) run(ctx context.Context) error {
 type end struct {
 	// pin is that of the next one; "" to stand by.
 	pin string
-	// lost says that another process may have the pin.
-	lost bool
-	err  error
+	// lost says that another process may have the pin, back that others are to have it.
+	lost, back bool
+	err        error
 }
 
 // attend makes the consumer if it is missing, and consumes in one generation after the
@@ -129,21 +185,40 @@ func (c *consumer) attend(ctx context.Context) error {
 	pin := ""
 	defer func() { c.unpin(ctx, pin) }()
 	for ctx.Err() == nil {
-		g := newGeneration(c, pin)
-		if g.active {
-			if err := c.begin(ctx, g); err != nil {
-				return err
-			}
+		if pin == "" && c.members != nil && !c.members.mayStand(c.partition) {
+			c.observe(c.status())
+			_ = wait.For(ctx, shareInterval) // the loop asks the context
+			continue
 		}
-		e := g.consume(ctx, cons)
-		if e.err != nil {
-			return e.err
+		g := newGeneration(c, pin)
+		e, err := c.generation(ctx, g, cons)
+		if err != nil {
+			return err
+		}
+		if e.back {
+			c.unpin(ctx, pin)
+			e.pin = ""
 		}
 		if ctx.Err() == nil || e.pin != "" {
 			pin = e.pin
 		}
 	}
 	return nil
+}
+
+// generation begins and consumes one.
+func (c *consumer) generation(ctx context.Context, g *generation, cons jetstream.Consumer) (end, error) {
+	if g.active {
+		if c.members != nil {
+			c.members.activate(c.partition)
+			defer c.members.deactivate(c.partition)
+		}
+		if err := c.begin(ctx, g); err != nil {
+			return end{}, err
+		}
+	}
+	e := g.consume(ctx, cons)
+	return e, e.err
 }
 
 // ensure returns the consumer, made or brought up to date.
@@ -162,8 +237,8 @@ func (c *consumer) ensure(ctx context.Context) (jetstream.Consumer, error) {
 		return nil, fmt.Errorf("asking for stream %q: %w", c.stream, err)
 	}
 	want := jetstream.ConsumerConfig{
-		Durable: c.h.name, Description: "walrelay handler", AckPolicy: jetstream.AckExplicitPolicy, AckWait: ackWait, MaxDeliver: -1,
-		MaxAckPending: maxAckPending, FilterSubjects: c.subjects,
+		Durable: c.durable, Description: "walrelay handler", AckPolicy: jetstream.AckExplicitPolicy, AckWait: ackWait, MaxDeliver: -1,
+		MaxAckPending: c.pending, FilterSubjects: c.subjects,
 	}
 	if c.h.fromNow {
 		want.DeliverPolicy = jetstream.DeliverNewPolicy
@@ -171,10 +246,10 @@ func (c *consumer) ensure(ctx context.Context) (jetstream.Consumer, error) {
 	if c.pinned {
 		want.PriorityPolicy, want.PriorityGroups, want.PinnedTTL = jetstream.PriorityPolicyPinned, []string{group}, pinnedTTL
 	}
-	cons, err := stream.Consumer(ctx, c.h.name)
+	cons, err := stream.Consumer(ctx, c.durable)
 	if errors.Is(err, jetstream.ErrConsumerNotFound) {
 		if cons, err = stream.CreateConsumer(ctx, want); err == nil {
-			c.cfg.Log.Info("consumer made", "handler", c.h.name, "stream", c.stream, "subjects", strings.Join(c.subjects, " "))
+			c.cfg.Log.Info("consumer made", "consumer", c.durable, "stream", c.stream, "subjects", strings.Join(c.subjects, " "))
 		}
 	} else if err == nil {
 		have := cons.CachedInfo().Config
@@ -182,15 +257,43 @@ func (c *consumer) ensure(ctx context.Context) (jetstream.Consumer, error) {
 		want.Metadata, want.Replicas = have.Metadata, have.Replicas
 		if c.differs(have, want) {
 			if cons, err = stream.UpdateConsumer(ctx, want); err == nil {
-				c.cfg.Log.Info("consumer changed", "handler", c.h.name, "stream", c.stream, "subjects", strings.Join(c.subjects, " "))
+				c.cfg.Log.Info("consumer changed", "consumer", c.durable, "stream", c.stream, "subjects", strings.Join(c.subjects, " "))
 			}
 		}
 	}
 	if err != nil {
-		return nil, fmt.Errorf("making consumer %q of stream %q: %w", c.h.name, c.stream, err)
+		return nil, fmt.Errorf("making consumer %q of stream %q: %w", c.durable, c.stream, err)
 	}
 	c.created = cons.CachedInfo().Created
+	if c.partition <= 0 {
+		c.warnLeft(ctx, stream)
+	}
 	return cons, nil
+}
+
+// warnLeft warns of consumers that the handler had before its partitions were changed, and whose
+// events nobody handles.
+func (c *consumer) warnLeft(ctx context.Context, stream jetstream.Stream) {
+	present := map[string]bool{c.durable: true}
+	if c.members != nil {
+		for i := range c.members.partitions {
+			present[durable(c.h.name, i)] = true
+		}
+	}
+	names := stream.ConsumerNames(ctx)
+	for name := range names.Name() {
+		if base, _, _ := strings.Cut(name, "@"); base != c.h.name || present[name] {
+			continue
+		}
+		left, err := stream.Consumer(ctx, name)
+		if err != nil {
+			continue // it is looked for again at the next start
+		}
+		if info := left.CachedInfo(); info.NumPending > 0 || info.NumAckPending > 0 {
+			c.cfg.Log.Warn("a consumer from before the partitions were changed has events that nobody handles; run the handler with the former template of subjects until its lag is 0",
+				"handler", c.h.name, "consumer", name, "events", info.NumPending+uint64(info.NumAckPending))
+		}
+	}
 }
 
 func (c *consumer) differs(have, want jetstream.ConsumerConfig) bool {
@@ -217,7 +320,7 @@ func (c *consumer) serverHas(major, minor int) bool {
 func (c *consumer) begin(ctx context.Context, g *generation) error {
 	c.warnMode()
 	if c.db != nil {
-		r, err := c.db.query(ctx, sql.InboxActivate, c.h.name, c.stream, []byte(strings.Join(c.h.match.patterns, "\n")), c.h.mode.String(), clean(c.cfg.Process))
+		r, err := c.db.query(ctx, sql.InboxActivate, c.h.name, c.partition, c.stream, []byte(strings.Join(c.h.match.patterns, "\n")), c.h.mode.String(), clean(c.cfg.Process))
 		if _, err := one(r, err, &g.epoch); err != nil {
 			return fmt.Errorf("becoming the active process: %w", withoutTables(err))
 		}
@@ -253,15 +356,15 @@ func (c *consumer) reset(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("asking for stream %q: %w", c.stream, err)
 	}
-	cons, err := stream.Consumer(ctx, c.h.name)
+	cons, err := stream.Consumer(ctx, c.durable)
 	if err != nil {
-		return fmt.Errorf("asking for consumer %q: %w", c.h.name, err)
+		return fmt.Errorf("asking for consumer %q: %w", c.durable, err)
 	}
 	info := cons.CachedInfo()
 	c.countRemoved(info, stream.CachedInfo().State.FirstSeq)
 	if c.resets {
-		if _, err := stream.ResetConsumer(ctx, c.h.name); err != nil {
-			return fmt.Errorf("resetting consumer %q: %w", c.h.name, err)
+		if _, err := stream.ResetConsumer(ctx, c.durable); err != nil {
+			return fmt.Errorf("resetting consumer %q: %w", c.durable, err)
 		}
 		return nil
 	}
@@ -269,11 +372,11 @@ func (c *consumer) reset(ctx context.Context) error {
 	if floor := info.AckFloor.Stream; floor > 0 {
 		next.DeliverPolicy, next.OptStartSeq, next.OptStartTime = jetstream.DeliverByStartSequencePolicy, floor+1, nil
 	}
-	if err := stream.DeleteConsumer(ctx, c.h.name); err != nil {
-		return fmt.Errorf("starting consumer %q over: %w", c.h.name, err)
+	if err := stream.DeleteConsumer(ctx, c.durable); err != nil {
+		return fmt.Errorf("starting consumer %q over: %w", c.durable, err)
 	}
 	if _, err := stream.CreateConsumer(ctx, next); err != nil {
-		return fmt.Errorf("starting consumer %q over: %w", c.h.name, err)
+		return fmt.Errorf("starting consumer %q over: %w", c.durable, err)
 	}
 	return nil
 }
@@ -288,7 +391,7 @@ func (c *consumer) countRemoved(info *jetstream.ConsumerInfo, firstSequence uint
 	c.counted = firstSequence - 1
 	c.removed.Add(n)
 	c.cfg.Log.Warn("events were removed before this handler had them; it was away for longer than the stream keeps them (some may have been of other types)",
-		"handler", c.h.name, "stream", c.stream, "events", n)
+		"handler", c.durable, "stream", c.stream, "events", n)
 }
 
 // unpin lets another process take over at once.
@@ -300,7 +403,7 @@ func (c *consumer) unpin(ctx context.Context, pin string) {
 	defer cancel()
 	_ = c.reset(ctx) // what was received and not handled is the other's at once
 	if stream, err := c.cfg.js.Stream(ctx, c.stream); err == nil {
-		_ = stream.UnpinConsumer(ctx, c.h.name, group) // the pin ends by itself, too
+		_ = stream.UnpinConsumer(ctx, c.durable, group) // the pin ends by itself, too
 	}
 }
 
@@ -360,7 +463,7 @@ func (c *consumer) warn(message string, args ...any) {
 	say := r.left >= 0
 	c.mu.Unlock()
 	if say {
-		c.cfg.Log.Warn(message, append([]any{"handler", c.h.name}, args...)...)
+		c.cfg.Log.Warn(message, append([]any{"handler", c.durable}, args...)...)
 	}
 }
 
@@ -388,7 +491,7 @@ func (c *consumer) note(ctx context.Context, lag uint64) {
 	removed := c.removed.Load()
 	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
 	defer cancel()
-	if err := c.db.exec(ctx, sql.InboxSeen, c.h.name, int64(lag), int64(removed-c.recorded), last); err == nil {
+	if err := c.db.exec(ctx, sql.InboxSeen, c.h.name, c.partition, int64(lag), int64(removed-c.recorded), last); err == nil {
 		c.recorded = removed
 	}
 	if err := c.db.exec(ctx, sql.InboxForget, c.h.name, c.cfg.RememberFor.Seconds()); err != nil && ctx.Err() == nil {

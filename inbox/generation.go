@@ -111,7 +111,7 @@ func (g *generation) receive(msg jetstream.Msg) {
 	it := &item{msg: msg, header: header, stream: meta.Stream, sequence: meta.Sequence.Stream, received: now, touched: now}
 	var id string
 	it.key, id = keyOf(header, msg.Data())
-	it.bucket = bucketOf(it.key, id)
+	it.bucket = (g.c.partition+1)*buckets + bucketOf(it.key, id)
 	g.lanes[it.bucket%len(g.lanes)].put(it)
 }
 
@@ -141,7 +141,7 @@ func (g *generation) consume(ctx context.Context, cons jetstream.Consumer) end {
 	defer cancel(nil)
 	failures := make(chan error, 16)
 	options := []jetstream.PullConsumeOpt{
-		jetstream.PullMaxMessages(pullMessages), jetstream.PullExpiry(pullExpiry), jetstream.PullHeartbeat(pullHeartbeat),
+		jetstream.PullMaxMessages(g.c.pull), jetstream.PullExpiry(pullExpiry), jetstream.PullHeartbeat(pullHeartbeat),
 		jetstream.ConsumeErrHandler(func(_ jetstream.ConsumeContext, err error) {
 			select {
 			case failures <- err:
@@ -267,6 +267,9 @@ func (g *generation) look(ctx context.Context, cons jetstream.Consumer) (end, bo
 		}
 		g.confirmed.Store(time.Now().UnixNano())
 	}
+	if m := g.c.members; m != nil && (g.active && m.giveBack(g.c.partition) || !g.active && !m.mayStand(g.c.partition)) {
+		return end{back: true}, true
+	}
 	status.Lag, status.Pending = info.NumPending+uint64(info.NumAckPending), uint64(info.NumAckPending)
 	if !g.active && pinnedClient(info) == "" && info.NumAckPending > 0 {
 		// What another process has got and left comes to one of those that stand by.
@@ -276,10 +279,10 @@ func (g *generation) look(ctx context.Context, cons jetstream.Consumer) (end, bo
 	}
 	quiet := time.Since(time.Unix(0, g.lastSeen.Load())) > silence
 	if g.active && quiet && info.NumPending > 0 {
-		if info.NumWaiting == 0 && info.NumAckPending < maxAckPending {
+		if info.NumWaiting == 0 && info.NumAckPending < g.c.pending {
 			return end{pin: g.pin}, true // the pull request was lost
 		}
-		if before != nil && before.AckFloor.Consumer == info.AckFloor.Consumer && info.NumAckPending >= maxAckPending {
+		if before != nil && before.AckFloor.Consumer == info.AckFloor.Consumer && info.NumAckPending >= g.c.pending {
 			status.Trouble = "stuck"
 		}
 	}
@@ -314,7 +317,7 @@ func (g *generation) stillOurs(ctx context.Context) bool {
 	}
 	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
 	defer cancel()
-	cons, err := g.c.cfg.js.Consumer(ctx, g.c.stream, g.c.h.name)
+	cons, err := g.c.cfg.js.Consumer(ctx, g.c.stream, g.c.durable)
 	if err != nil {
 		return false
 	}
@@ -327,10 +330,16 @@ func (g *generation) stillOurs(ctx context.Context) bool {
 }
 
 func (g *generation) status() Status {
-	c := g.c
+	s := g.c.status()
+	s.Active, s.Running = g.active, g.running(g.c.h.timeout)
+	return s
+}
+
+// status returns that of a process that stands by.
+func (c *consumer) status() Status {
 	s := Status{
-		Handler: c.h.name, Stream: c.stream, Active: g.active, Handled: c.handled.Load(), Repeated: c.repeated.Load(),
-		Parked: c.parked.Load(), Failures: c.failures.Load(), Removed: c.removed.Load(), Running: g.running(c.h.timeout),
+		Handler: c.h.name, Partition: c.partition, Stream: c.stream, Handled: c.handled.Load(), Repeated: c.repeated.Load(),
+		Parked: c.parked.Load(), Failures: c.failures.Load(), Removed: c.removed.Load(),
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()

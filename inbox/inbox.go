@@ -43,7 +43,8 @@ type Config struct {
 	// Stream is the stream of handlers without one of their own; default "EVENTS".
 	Stream string
 	// Subject is the relay's template of subjects (publish.subject), by which only events of a
-	// handler's types are fetched; default "events.{type}".
+	// handler's types are fetched; default "events.{type}". If it has {partition:N}, each handler has a
+	// consumer for each partition, and the processes share them.
 	Subject string
 	// Keys returns the keys by which positions are authenticated, by slot; default those in
 	// walrelay.secrets of the database, if it is the outbox's. Without a key, the handled events of
@@ -73,6 +74,8 @@ type Config struct {
 // Status is how a handler is doing in this process.
 type Status struct {
 	Handler, Stream string
+	// Partition is from 0 on; -1 if the handler has none.
+	Partition int
 	// Active says that this process handles its events; others stand by.
 	Active bool
 	// Trouble says why nothing moves: "" for nothing known, "unreachable" or "stuck".
@@ -99,11 +102,11 @@ func Run(ctx context.Context, cfg Config, r *Registry) error {
 	}
 	group, ctx := errgroup.WithContext(ctx)
 	for _, h := range r.handlers {
-		c, err := newConsumer(&cfg, h)
+		consumers, err := newConsumers(&cfg, h)
 		if err != nil {
 			return err
 		}
-		group.Go(func() error { return c.run(ctx) })
+		group.Go(func() error { return runHandler(ctx, consumers) })
 	}
 	if err := group.Wait(); err != nil {
 		return fmt.Errorf("running handlers: %w", err)
@@ -131,8 +134,10 @@ func (cfg *Config) prepare(r *Registry) error {
 	cfg.Stream = cmp.Or(cfg.Stream, DefaultStream)
 	cfg.Subject = cmp.Or(cfg.Subject, DefaultSubject)
 	cfg.DeadLetters = cmp.Or(cfg.DeadLetters, "dead_letters")
-	if _, err := filters(cfg.Subject, All()); err != nil {
-		errs = append(errs, err)
+	for _, h := range r.handlers {
+		if _, err := newConsumers(cfg, h); err != nil {
+			errs = append(errs, err)
+		}
 	}
 	if err := errors.Join(errs...); err != nil {
 		return err
@@ -233,7 +238,7 @@ func filters(template string, match Match) ([]string, error) {
 func filter(template, pattern string) (string, error) {
 	tokens := strings.Split(template, ".")
 	if len(tokens) == 0 || strings.ContainsAny(tokens[0], "{}*>") || tokens[0] == "" {
-		return "", fmt.Errorf("Config.Subject %q: want the relay's template, whose first token is literal, such as %s", template, DefaultSubject)
+		return "", fmt.Errorf("template of subjects %q: want that of the relay, whose first token is literal, such as %s", template, DefaultSubject)
 	}
 	for i, token := range tokens {
 		switch {

@@ -184,7 +184,7 @@ func (l *lane) marks(ctx context.Context, stream, writer string) error {
 	if l.writers[stream+" "+writer] {
 		return nil
 	}
-	if err := l.c.db.exec(ctx, sql.InboxMarks, l.c.h.name, stream, writer, buckets); err != nil {
+	if err := l.c.db.exec(ctx, sql.InboxMarks, l.c.h.name, stream, writer, (l.c.partition+1)*buckets, buckets); err != nil {
 		return fmt.Errorf("making the marks of %s: %w", writer, err)
 	}
 	l.writers[stream+" "+writer] = true

@@ -69,6 +69,8 @@ type world struct {
 	nc     *nats.Conn
 	js     jetstream.JetStream
 	lsn    uint64
+	// partitions is how many the subjects have; 0 for none.
+	partitions int
 }
 
 func newWorld(t testing.TB) *world {
@@ -188,7 +190,11 @@ func (w *world) publish(messages ...sent) {
 		if err != nil {
 			w.t.Fatal(err)
 		}
-		msg := nats.NewMsg("events." + m.kind)
+		subject := "events." + m.kind
+		if w.partitions > 0 {
+			subject = fmt.Sprintf("events.%d.%s", event.Partition(m.key, m.id, w.partitions), m.kind)
+		}
+		msg := nats.NewMsg(subject)
 		msg.Data = body
 		for name, value := range map[string]string{"ce-specversion": "1.0", "ce-id": m.id, "ce-source": "/s", "ce-type": m.kind, "ce-datacontenttype": "application/json", "ce-partitionkey": m.key} {
 			if value != "" {
@@ -225,14 +231,20 @@ type process struct {
 	cancel context.CancelFunc
 	done   chan error
 	nc     *nats.Conn
-	status sync.Map // handler: inbox.Status
+	status sync.Map // handler, or handler@partition: inbox.Status
 }
 
 // start runs a registry; change may change the configuration.
 func (w *world) start(r *inbox.Registry, change ...func(*inbox.Config)) *process {
 	w.t.Helper()
 	p := &process{t: w.t, done: make(chan error, 1), nc: w.connect()}
-	cfg := inbox.Config{NATS: p.nc, Pool: w.pool, Log: slog.New(slog.NewTextHandler(logWriter{w.t}, nil)), Observe: func(s inbox.Status) { p.status.Store(s.Handler, s) }}
+	cfg := inbox.Config{NATS: p.nc, Pool: w.pool, Log: slog.New(slog.NewTextHandler(logWriter{w.t}, nil)), Observe: func(s inbox.Status) {
+		name := s.Handler
+		if s.Partition >= 0 {
+			name += "@" + strconv.Itoa(s.Partition)
+		}
+		p.status.Store(name, s)
+	}}
 	for _, f := range change {
 		f(&cfg)
 	}

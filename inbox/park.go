@@ -116,7 +116,7 @@ func (l *lane) beginParking(ctx context.Context, r *ready) (transaction, int, er
 	if l.c.h.mode != atLeastOnce {
 		return l.begin(ctx, r)
 	}
-	tx, ours, err := l.c.db.begin(ctx, sql.InboxFence, l.c.h.name, l.g.epoch, l.c.patience())
+	tx, ours, err := l.c.db.begin(ctx, sql.InboxFence, l.c.h.name, l.c.partition, l.g.epoch, l.c.patience())
 	if err != nil {
 		return nil, 0, fmt.Errorf("asking whether this process is the active one: %w", err)
 	}

@@ -20,14 +20,16 @@ import (
 // what the database means: it never changes.
 const buckets = 64
 
-// bucketOf returns the bucket of a key, or of an event without one.
+// bucketOf returns the bucket of a key, or of an event without one. The hash is another one than that of
+// partitions, so that the keys of a partition have all the buckets.
 func bucketOf(key, id string) int {
-	h := fnv.New32a()
+	h := fnv.New64a()
 	if key == "" {
 		key = id
 	}
 	_, _ = h.Write([]byte(key)) // it never fails
-	return int(h.Sum32() % buckets)
+	sum := h.Sum64()
+	return int((sum ^ sum>>29 ^ sum>>47) % buckets)
 }
 
 // keyHash is how the database knows a key: as bytes, of whatever length and encoding it is.

@@ -137,6 +137,7 @@ type handler struct {
 
 type options struct {
 	stream     string
+	subject    string
 	lanes      int
 	batch      int
 	timeout    time.Duration
@@ -159,7 +160,7 @@ const (
 type Option func(*options) error
 
 // Lanes is how many events of a handler are worked on at a time in a process: from 1 to
-// 64, default 16. Events of one key are worked on one after the other.
+// 64, default 16; of each partition, if there are some. Events of one key are worked on one after the other.
 func Lanes(n int) Option {
 	return func(o *options) error {
 		if n < 1 || n > buckets {
@@ -223,6 +224,18 @@ func Stream(name string) Option {
 			return errors.New("Stream: it has no name")
 		}
 		o.stream = name
+		return nil
+	}
+}
+
+// Subject is the relay's template of subjects for the handler's events, if a route gives them another
+// one than [Config] has.
+func Subject(template string) Option {
+	return func(o *options) error {
+		if template == "" {
+			return errors.New("Subject: it is empty")
+		}
+		o.subject = template
 		return nil
 	}
 }

@@ -233,7 +233,7 @@ func TestRun_NeedsFewPermissions(t *testing.T) {
 			{Username: "admin", Password: "a"},
 			{Username: "handler", Password: "h", Permissions: &server.Permissions{
 				Publish: &server.SubjectPermission{Allow: []string{
-					"$JS.API.STREAM.INFO.EVENTS", "$JS.API.CONSUMER.*.EVENTS.>", "$JS.API.CONSUMER.MSG.NEXT.EVENTS.>", "$JS.ACK.EVENTS.>",
+					"$JS.API.STREAM.INFO.EVENTS", "$JS.API.CONSUMER.*.EVENTS.>", "$JS.API.CONSUMER.NAMES.EVENTS", "$JS.API.CONSUMER.MSG.NEXT.EVENTS.>", "$JS.ACK.EVENTS.>",
 				}},
 				Subscribe: &server.SubjectPermission{Allow: []string{"_INBOX.>"}},
 			}},

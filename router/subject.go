@@ -3,6 +3,7 @@ package router
 import (
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 
 	"github.com/walrelay/walrelay/event"
@@ -32,9 +33,10 @@ type SubjectTemplate struct {
 }
 
 type subjectPart struct {
-	literal string
-	kind    placeholder
-	name    string // of an extension attribute
+	literal    string
+	kind       placeholder
+	name       string // of an extension attribute
+	partitions int
 }
 
 type placeholder uint8
@@ -48,6 +50,7 @@ const (
 	placeTable
 	placeSchema
 	placeExtension
+	placePartition
 )
 
 // ParseSubject reads a template such as "events.{type}".
@@ -81,7 +84,28 @@ func ParseSubject(text string) (SubjectTemplate, error) {
 	if first := &t.parts[0]; first.kind != literalText || len(t.parts) > 1 && !strings.Contains(first.literal, ".") {
 		return SubjectTemplate{}, fmt.Errorf("subject template %q: its first token must be literal, such as events in events.{type}: rows must not choose among the subjects of others", text)
 	}
+	if err := t.checkPartition(); err != nil {
+		return SubjectTemplate{}, fmt.Errorf("subject template %q: %w", text, err)
+	}
 	return t, nil
+}
+
+// checkPartition checks that consumers can ask for a partition by its token.
+func (t *SubjectTemplate) checkPartition() error {
+	found := false
+	for i := range t.parts {
+		if t.parts[i].kind != placePartition {
+			continue
+		}
+		if found {
+			return errors.New("{partition:N} may stand in it once")
+		}
+		found = true
+		if !strings.HasSuffix(t.parts[i-1].literal, ".") || i+1 < len(t.parts) && !strings.HasPrefix(t.parts[i+1].literal, ".") {
+			return errors.New("{partition:N} must be a token of its own, between dots")
+		}
+	}
+	return nil
 }
 
 func parsePlaceholder(name string) (subjectPart, error) {
@@ -101,9 +125,12 @@ func parsePlaceholder(name string) (subjectPart, error) {
 	case "":
 		return subjectPart{}, errors.New("{} names no attribute")
 	}
+	if n, err := event.ParsePartitions(name); n > 0 || err != nil {
+		return subjectPart{kind: placePartition, partitions: n}, err
+	}
 	for _, c := range []byte(name) {
 		if (c < 'a' || c > 'z') && (c < '0' || c > '9') {
-			return subjectPart{}, fmt.Errorf("{%s} is neither type, source, subject, partition_key, table, schema nor the name of an extension attribute", name)
+			return subjectPart{}, fmt.Errorf("{%s} is neither type, source, subject, partition_key, partition:N, table, schema nor the name of an extension attribute", name)
 		}
 	}
 	return subjectPart{kind: placeExtension, name: name}, nil
@@ -155,6 +182,8 @@ func (t *SubjectTemplate) Append(dst []byte, ev *event.Event) ([]byte, error) {
 			dst = event.AppendToken(dst, ev.Schema)
 		case placeExtension:
 			dst = event.AppendToken(dst, extension(ev, part.name))
+		case placePartition:
+			dst = strconv.AppendInt(dst, int64(event.Partition(ev.PartitionKey, ev.ID, part.partitions)), 10)
 		}
 	}
 	if n := len(dst) - start; n > maxSubject {

@@ -65,11 +65,18 @@ FROM walrelay.parked WHERE ` + parkedFilter + ` AND ($7::bigint = 0 OR number < 
 	ParkedRedrive = `SELECT count(*) FILTER (WHERE walrelay.redrive_parked(number)), coalesce(min(number), 0) FROM (` + parkedPage + `) AS page`
 	ParkedDiscard = `SELECT count(*) FILTER (WHERE walrelay.discard_parked(number)), coalesce(min(number), 0) FROM (` + parkedPage + `) AS page`
 	parkedPage    = `SELECT number FROM walrelay.parked WHERE ` + parkedFilter + ` AND state = ANY ($7) AND ($8::bigint = 0 OR number < $8) ORDER BY number DESC LIMIT 1000`
-	// HandlerList returns the handlers, and what each has parked.
-	HandlerList = `SELECT h.handler, h.stream, h.types, h.mode, h.process, h.active_since, h.seen_at, h.lag, h.removed, coalesce(h.last_error, ''), h.last_error_at,
+	// HandlerList returns the handlers, with their partitions summed up, and what each has parked.
+	HandlerList = `SELECT h.handler, h.stream, h.types, h.mode, h.partitions, h.process, h.active_since, h.seen_at, h.lag, h.removed, h.last_error, h.last_error_at,
     count(p.number), count(DISTINCT p.key_hash)
-FROM walrelay.handlers AS h LEFT JOIN walrelay.parked AS p ON p.handler = h.handler
-GROUP BY h.handler ORDER BY h.handler`
+FROM (
+    SELECT handler, max(stream) AS stream, max(types) AS types, max(mode) AS mode, count(*) FILTER (WHERE partition >= 0) AS partitions,
+        coalesce(string_agg(DISTINCT nullif(process, ''), ' '), '') AS process, max(active_since) AS active_since, max(seen_at) AS seen_at,
+        sum(lag)::bigint AS lag, sum(removed)::bigint AS removed, max(last_error_at) AS last_error_at,
+        coalesce((array_agg(last_error ORDER BY last_error_at DESC NULLS LAST))[1], '') AS last_error
+    FROM walrelay.handlers GROUP BY handler
+) AS h LEFT JOIN walrelay.parked AS p ON p.handler = h.handler
+GROUP BY h.handler, h.stream, h.types, h.mode, h.partitions, h.process, h.active_since, h.seen_at, h.lag, h.removed, h.last_error, h.last_error_at
+ORDER BY h.handler`
 	// HandlerRename: from, to. One transaction; it fails if there are both.
 	HandlerRename = `WITH parked AS (UPDATE walrelay.parked SET handler = $2 WHERE handler = $1), marks AS (UPDATE walrelay.marks SET handler = $2 WHERE handler = $1),
     handled AS (UPDATE walrelay.handled SET handler = $2 WHERE handler = $1), named AS (UPDATE walrelay.handlers SET handler = $2, epoch = epoch + 1 WHERE handler = $1 RETURNING 1)
@@ -88,25 +95,25 @@ const (
 	InboxBeginForeign = "SELECT walrelay.inbox_begin_foreign($1, $2, $3, $4)"
 	InboxPark         = "SELECT walrelay.inbox_park($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)"
 	InboxUnpark       = "SELECT walrelay.inbox_unpark($1)"
-	// InboxActivate: handler, stream, types with line feeds between them, mode, process.
-	InboxActivate = `INSERT INTO walrelay.handlers AS h (handler, stream, types, mode, epoch, process, active_since, seen_at)
-VALUES ($1, $2, string_to_array(walrelay.inbox_text($3), E'\n'), $4, 1, walrelay.inbox_text($5), now(), now())
-ON CONFLICT (handler) DO UPDATE SET stream = $2, types = excluded.types, mode = $4, epoch = h.epoch + 1, process = excluded.process, active_since = now(), seen_at = now()
+	// InboxActivate: handler, partition, stream, types with line feeds between them, mode, process.
+	InboxActivate = `INSERT INTO walrelay.handlers AS h (handler, partition, stream, types, mode, epoch, process, active_since, seen_at)
+VALUES ($1, $2, $3, string_to_array(walrelay.inbox_text($4), E'\n'), $5, 1, walrelay.inbox_text($6), now(), now())
+ON CONFLICT (handler, partition) DO UPDATE SET stream = $3, types = excluded.types, mode = $5, epoch = h.epoch + 1, process = excluded.process, active_since = now(), seen_at = now()
 RETURNING epoch`
-	// InboxMarks: handler, stream, writer, buckets.
+	// InboxMarks: handler, stream, writer, the first bucket, buckets.
 	InboxMarks = `INSERT INTO walrelay.marks (handler, stream, writer, bucket, position)
-SELECT $1, $2, $3, n, '' FROM generate_series(0, $4::integer - 1) AS n
+SELECT $1, $2, $3, n, '' FROM generate_series($4::integer, $4::integer + $5::integer - 1) AS n
 ON CONFLICT DO NOTHING`
-	// InboxFence: handler, epoch, patience in milliseconds. It returns 1 if the epoch is
+	// InboxFence: handler, partition, epoch, patience in milliseconds. It returns 1 if the epoch is
 	// the present one, and keeps the next one from beginning until the transaction ends.
-	InboxFence = `SELECT CASE WHEN EXISTS (SELECT FROM walrelay.handlers WHERE handler = $1 AND epoch = $2 FOR SHARE)
-    AND set_config('idle_in_transaction_session_timeout', $3, true) <> '' THEN 1 ELSE 0 END`
+	InboxFence = `SELECT CASE WHEN EXISTS (SELECT FROM walrelay.handlers WHERE handler = $1 AND partition = $2 AND epoch = $3 FOR SHARE)
+    AND set_config('idle_in_transaction_session_timeout', $4, true) <> '' THEN 1 ELSE 0 END`
 	// InboxPatience: milliseconds. It returns a number.
 	InboxPatience = "SELECT length(set_config('idle_in_transaction_session_timeout', $1, true))"
-	// InboxSeen: handler, lag, removed, last error.
-	InboxSeen = `UPDATE walrelay.handlers SET seen_at = now(), lag = $2, removed = removed + $3,
-    last_error = CASE WHEN $4::bytea IS NULL THEN last_error ELSE walrelay.inbox_text($4) END, last_error_at = CASE WHEN $4::bytea IS NULL THEN last_error_at ELSE now() END
-WHERE handler = $1`
+	// InboxSeen: handler, partition, lag, removed, last error.
+	InboxSeen = `UPDATE walrelay.handlers SET seen_at = now(), lag = $3, removed = removed + $4,
+    last_error = CASE WHEN $5::bytea IS NULL THEN last_error ELSE walrelay.inbox_text($5) END, last_error_at = CASE WHEN $5::bytea IS NULL THEN last_error_at ELSE now() END
+WHERE handler = $1 AND partition = $2`
 	// InboxBlocked: handler.
 	InboxBlocked = "SELECT DISTINCT key_hash FROM walrelay.parked WHERE handler = $1 AND key_hash IS NOT NULL"
 	// InboxAnyDue and InboxDue: handler.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -115,6 +116,30 @@ func Refused(cfg config.NATS, err error) error {
 		}
 	}
 	return err
+}
+
+// HandlerConsumers returns the names of a handler's consumers: its own, and those of its partitions.
+func (j *JetStream) HandlerConsumers(ctx context.Context, stream, handler string) ([]string, error) {
+	ctx, cancel := context.WithTimeout(ctx, jetStreamTimeout)
+	defer cancel()
+	s, err := j.js.Stream(ctx, stream)
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("asking for stream %q: %w", stream, err)
+	}
+	var found []string
+	names := s.ConsumerNames(ctx)
+	for name := range names.Name() {
+		if base, _, _ := strings.Cut(name, "@"); base == handler {
+			found = append(found, name)
+		}
+	}
+	if err := names.Err(); err != nil {
+		return nil, fmt.Errorf("listing the consumers of stream %q: %w", stream, err)
+	}
+	return found, nil
 }
 
 // DeleteConsumer deletes a consumer, unless clients wait for its messages; their number is

@@ -42,6 +42,8 @@ type Handler struct {
 	URL string `yaml:"url"`
 	// Stream is the stream; default EVENTS.
 	Stream string `yaml:"stream"`
+	// Subject is the relay's template of subjects for the handler's events; default publish.subject.
+	Subject string `yaml:"subject"`
 	// Concurrency is how many requests there are at a time; default 16.
 	Concurrency int `yaml:"concurrency"`
 	// Timeout is how long an answer may take; default 30 seconds.
@@ -156,6 +158,9 @@ func Register(r *inbox.Registry, handlers []Handler, client *http.Client) {
 		}
 		if h.Stream != "" {
 			options = append(options, inbox.Stream(h.Stream))
+		}
+		if h.Subject != "" {
+			options = append(options, inbox.Subject(h.Subject))
 		}
 		if h.FromNow {
 			options = append(options, inbox.FromNow())

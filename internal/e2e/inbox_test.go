@@ -21,7 +21,17 @@ import (
 // was repaired repeats nothing; and the commands mend what was parked.
 func TestInbox_OnceAcrossARepairAndParkedEventsAreMended(t *testing.T) {
 	t.Parallel()
+	for name, subject := range map[string]string{"one consumer": "events.{type}", "partitions": "events.{partition:4}.{type}"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			testInbox(t, subject)
+		})
+	}
+}
+
+func testInbox(t *testing.T, subject string) {
 	e := newEnv(t, shared)
+	e.writeConfig(fmt.Sprintf("publish: {subject: %q}\n", subject))
 	e.init()
 	role := "handler_" + e.slot
 	execSQL(t, e.postgresURL, "CREATE ROLE "+role+" LOGIN")
@@ -55,7 +65,7 @@ func TestInbox_OnceAcrossARepairAndParkedEventsAreMended(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() {
-		done <- inbox.Run(ctx, inbox.Config{NATS: e.nats(), Pool: pool, Log: slog.New(slog.DiscardHandler)}, &handlers)
+		done <- inbox.Run(ctx, inbox.Config{NATS: e.nats(), Pool: pool, Subject: subject, Log: slog.New(slog.DiscardHandler)}, &handlers)
 	}()
 	defer func() {
 		cancel()
@@ -124,7 +134,7 @@ func TestInbox_OnceAcrossARepairAndParkedEventsAreMended(t *testing.T) {
 	again, stop := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() {
-		ended <- inbox.Run(again, inbox.Config{NATS: e.nats(), Pool: pool, Log: slog.New(slog.DiscardHandler)}, &renamed)
+		ended <- inbox.Run(again, inbox.Config{NATS: e.nats(), Pool: pool, Subject: subject, Log: slog.New(slog.DiscardHandler)}, &renamed)
 	}()
 	e.awaitSQL("effects", "SELECT count(*) || ' ' || count(DISTINCT id) FROM effects", "30 30")
 	stop()

@@ -2,9 +2,11 @@
 -- and the events that it could not handle.
 CREATE SCHEMA IF NOT EXISTS walrelay;
 
--- A handler: one durable consumer of a stream.
+-- A handler: one durable consumer of a stream, or one for each partition, of which each has a row. The
+-- partition of a handler without partitions is -1.
 CREATE TABLE IF NOT EXISTS walrelay.handlers (
-    handler       text        PRIMARY KEY,
+    handler       text        NOT NULL,
+    partition     smallint    NOT NULL DEFAULT -1,
     stream        text        NOT NULL,
     types         text[]      NOT NULL,
     mode          text        NOT NULL,
@@ -15,12 +17,14 @@ CREATE TABLE IF NOT EXISTS walrelay.handlers (
     lag           bigint      NOT NULL DEFAULT 0,
     removed       bigint      NOT NULL DEFAULT 0,
     last_error    text,
-    last_error_at timestamptz
+    last_error_at timestamptz,
+    PRIMARY KEY (handler, partition)
 );
 COMMENT ON TABLE walrelay.handlers IS
     'The handlers of package inbox. Each time that a process becomes the active one of a handler, epoch grows: what an earlier one parks from then on is refused.';
 
--- The mark of a bucket: everything of the bucket up to the position was handled or parked.
+-- The mark of a bucket: everything of the bucket up to the position was handled or parked. Each partition has 64
+-- buckets of its own: 64 * (partition + 1) and the following.
 CREATE TABLE IF NOT EXISTS walrelay.marks (
     handler  text     NOT NULL,
     stream   text     NOT NULL,
