@@ -14,6 +14,10 @@ import (
 // number of a timeline that is not the first stand a slash and the LSN at which it began.
 const PositionHeader = "Walrelay-Position"
 
+// LateSuffix ends the position of a message that stands after messages of later positions, because one of
+// somebody else took its place.
+const LateSuffix = " late"
+
 // DigestHeader is the header that authenticates the position of a message: whoever
 // may publish into the stream can write a position, and only the relay its digest.
 const DigestHeader = "Walrelay-Digest"

@@ -150,13 +150,13 @@ func (c *consumer) run(ctx context.Context) error {
 	for ctx.Err() == nil {
 		started := time.Now()
 		err := c.attend(ctx)
-		if err == nil || ctx.Err() != nil {
-			return err
-		}
 		if hung, ok := errors.AsType[*hungError](err); ok {
 			return hung
 		}
-		c.cfg.Log.Warn("handler does not run; it is tried again", "handler", c.durable, "stream", c.stream, "error", err)
+		if err == nil || ctx.Err() != nil {
+			return nil
+		}
+		c.cfg.Log.Warn("handler does not run; it is tried again", "handler", c.h.name, "consumer", c.durable, "stream", c.stream, "error", err)
 		if time.Since(started) > lastWait {
 			delay = firstWait
 		}
@@ -249,7 +249,7 @@ func (c *consumer) ensure(ctx context.Context) (jetstream.Consumer, error) {
 	cons, err := stream.Consumer(ctx, c.durable)
 	if errors.Is(err, jetstream.ErrConsumerNotFound) {
 		if cons, err = stream.CreateConsumer(ctx, want); err == nil {
-			c.cfg.Log.Info("consumer made", "consumer", c.durable, "stream", c.stream, "subjects", strings.Join(c.subjects, " "))
+			c.cfg.Log.Info("consumer made", "handler", c.h.name, "consumer", c.durable, "stream", c.stream, "subjects", strings.Join(c.subjects, " "))
 		}
 	} else if err == nil {
 		have := cons.CachedInfo().Config
@@ -257,7 +257,7 @@ func (c *consumer) ensure(ctx context.Context) (jetstream.Consumer, error) {
 		want.Metadata, want.Replicas = have.Metadata, have.Replicas
 		if c.differs(have, want) {
 			if cons, err = stream.UpdateConsumer(ctx, want); err == nil {
-				c.cfg.Log.Info("consumer changed", "consumer", c.durable, "stream", c.stream, "subjects", strings.Join(c.subjects, " "))
+				c.cfg.Log.Info("consumer changed", "handler", c.h.name, "consumer", c.durable, "stream", c.stream, "subjects", strings.Join(c.subjects, " "))
 			}
 		}
 	}
@@ -391,7 +391,7 @@ func (c *consumer) countRemoved(info *jetstream.ConsumerInfo, firstSequence uint
 	c.counted = firstSequence - 1
 	c.removed.Add(n)
 	c.cfg.Log.Warn("events were removed before this handler had them; it was away for longer than the stream keeps them (some may have been of other types)",
-		"handler", c.durable, "stream", c.stream, "events", n)
+		"handler", c.h.name, "consumer", c.durable, "stream", c.stream, "events", n)
 }
 
 // unpin lets another process take over at once.
@@ -463,7 +463,7 @@ func (c *consumer) warn(message string, args ...any) {
 	say := r.left >= 0
 	c.mu.Unlock()
 	if say {
-		c.cfg.Log.Warn(message, append([]any{"handler", c.durable}, args...)...)
+		c.cfg.Log.Warn(message, append([]any{"handler", c.h.name}, args...)...)
 	}
 }
 

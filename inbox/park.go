@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/walrelay/walrelay/event"
 	"github.com/walrelay/walrelay/internal/sqlstate"
@@ -167,8 +168,12 @@ func headerText(s string) string {
 // apart, and only the first of a key has its turn.
 type drain struct{ c *consumer }
 
-// drainInterval is how often it is asked for them.
-const drainInterval = time.Second
+const (
+	// drainInterval is how often it is asked for them.
+	drainInterval = time.Second
+	// drainers is how many of them, of different keys, are handled at a time.
+	drainers = 4
+)
 
 // run works until the context ends. A call that is under way then may go on for a while.
 func (d *drain) run(ctx context.Context) {
@@ -181,21 +186,39 @@ func (d *drain) run(ctx context.Context) {
 	defer stop()
 	delay := drainInterval
 	for ctx.Err() == nil {
-		more, err := d.next(working)
+		err := d.all(ctx, working)
 		switch {
 		case ctx.Err() != nil:
 			return
 		case err != nil:
 			d.c.warn("parked events are not handled; it is tried again", "error", withoutTables(err))
 			delay = min(2*delay, lastWait)
-		case more:
-			delay = drainInterval
-			continue
 		default:
 			delay = drainInterval
 		}
 		_ = wait.For(ctx, delay) // the loop asks the context
 	}
+}
+
+// all handles what is due, until nothing is or the context ends.
+func (d *drain) all(ctx, working context.Context) error {
+	var some bool
+	exists, err := d.c.db.query(working, sql.InboxAnyDue, d.c.h.name)
+	if _, err := one(exists, err, &some); err != nil || !some {
+		return err
+	}
+	var group errgroup.Group
+	for range min(drainers, d.c.h.lanes) {
+		group.Go(func() error {
+			for ctx.Err() == nil {
+				if more, err := d.next(working); err != nil || !more {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	return group.Wait()
 }
 
 // due is a parked event.
@@ -210,11 +233,6 @@ type due struct {
 // next handles one parked event; false if none is due.
 func (d *drain) next(ctx context.Context) (bool, error) {
 	c := d.c
-	var some bool
-	exists, err := c.db.query(ctx, sql.InboxAnyDue, c.h.name)
-	if _, err := one(exists, err, &some); err != nil || !some {
-		return false, err
-	}
 	tx, _, err := c.db.begin(ctx, sql.InboxPatience, c.patience())
 	if err != nil {
 		return false, err
@@ -231,6 +249,10 @@ func (d *drain) next(ctx context.Context) (bool, error) {
 	}
 	if err := json.Unmarshal(headers, &p.header); err != nil {
 		return false, fmt.Errorf("reading the headers of parked event %d: %w", p.number, err)
+	}
+	// If the handler fails, the row stays locked until that is noted: another process would take it at once.
+	if err := tx.exec(ctx, "SAVEPOINT "+savepoint); err != nil {
+		return false, fmt.Errorf("handling parked event %d: %w", p.number, err)
 	}
 	if p.ev, err = DecodeParts(p.header, p.data); err == nil {
 		err = c.call(ctx, call{tx: d.handle(tx), events: []CloudEvent{p.ev}, attempt: p.attempts + 1})
@@ -251,13 +273,14 @@ func (d *drain) next(ctx context.Context) (bool, error) {
 	if ctx.Err() != nil {
 		return false, context.Cause(ctx)
 	}
-	tx.rollback(ctx)
 	c.failed(err)
 	if _, ok := errors.AsType[*PauseError](err); ok {
 		return false, err
 	}
-	return true, d.retry(ctx, &p, err)
+	return true, d.retry(ctx, tx, &p, err)
 }
+
+const savepoint = "walrelay_parked"
 
 // handle returns what the handler gets of the transaction: nothing if it is not for
 // handlers.
@@ -268,13 +291,25 @@ func (d *drain) handle(tx transaction) any {
 	return tx.handle()
 }
 
-// retry notes that a parked event failed again.
-func (d *drain) retry(ctx context.Context, p *due, err error) error {
+// retry notes that a parked event failed again, and ends the transaction.
+func (d *drain) retry(ctx context.Context, tx transaction, p *due, err error) error {
 	verdict := d.c.h.judge(err, p.attempts+1)
 	state := parking{outcome: verdict}.state()
 	d.c.warn("parked event failed again", "type", event.Clip(p.ev.Type), "id", event.Clip(p.ev.ID),
 		"state", state, "attempts", p.attempts+1, "error", event.Clip(err.Error()))
-	if problem := d.c.db.exec(ctx, sql.InboxRetry, p.number, state, p.attempts+1, verdict.after.Milliseconds(), clean(err.Error())); problem != nil {
+	args := []any{p.number, state, p.attempts + 1, verdict.after.Milliseconds(), clean(err.Error())}
+	problem := tx.exec(ctx, "ROLLBACK TO SAVEPOINT "+savepoint)
+	if problem == nil {
+		if problem = tx.exec(ctx, sql.InboxRetry, args...); problem == nil {
+			problem = tx.commit(ctx)
+		}
+	}
+	if problem != nil {
+		// The handler, or what befell it, has ended the transaction.
+		tx.rollback(ctx)
+		problem = d.c.db.exec(ctx, sql.InboxRetry, args...)
+	}
+	if problem != nil {
 		return fmt.Errorf("noting that parked event %d failed: %w", p.number, problem)
 	}
 	return nil

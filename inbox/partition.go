@@ -36,13 +36,18 @@ const (
 // partitionsOf returns the number of partitions of a template of subjects, and its
 // placeholder; 0 if it has none.
 func partitionsOf(template string) (n int, placeholder string, err error) {
+	typed := false
 	for token := range strings.SplitSeq(template, ".") {
+		typed = typed || strings.Contains(token, "{type}")
 		name, isPlaceholder := strings.CutPrefix(token, "{")
 		name, closed := strings.CutSuffix(name, "}")
 		if !isPlaceholder || !closed {
 			continue
 		}
-		if n, err = event.ParsePartitions(name); n > 0 || err != nil {
+		if n, err = event.ParsePartitions(name); n > 0 && typed {
+			return 0, "", errors.New("{partition:N} must stand before {type}, which is several tokens")
+		}
+		if n > 0 || err != nil {
 			return n, token, err
 		}
 	}

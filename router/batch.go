@@ -138,6 +138,9 @@ func (w *writer) hasOf(flights []Flight) int {
 	for i := range flights {
 		switch {
 		case flights[i].Event.Position.Compare(w.skip.through) <= 0:
+			if !w.skip.has(flights[i].Event.Position) {
+				return i
+			}
 		case beyond > 0:
 			beyond--
 		default:

@@ -65,7 +65,7 @@ func (o *Origin) began() (uint64, bool) {
 // the message says that the stream has everything of this cluster's present
 // timeline.
 func (o *Origin) parse(stream string, seq uint64, header string) (event.Position, error) {
-	fields := strings.Split(header, " ")
+	fields := strings.Split(strings.TrimSuffix(header, event.LateSuffix), " ")
 	if len(fields) != 3 {
 		return event.Position{}, unreadable(stream, seq, fmt.Errorf("it has %d fields, want 3", len(fields)))
 	}
@@ -163,8 +163,9 @@ type reading struct {
 	// own says that the position was read from a message: of the last one, or
 	// of our last one behind messages of others (foreign).
 	own      bool
-	position event.Position
-	foreign  uint64        // how many of the last messages are not ours
+	position event.Position // the highest, if the last one came late
+	foreign  uint64         // how many of the last messages are not ours
+	tail     tail
 	window   time.Duration // the stream's duplicate window
 }
 
@@ -180,19 +181,26 @@ func (l *ledger) read(ctx context.Context, floor uint64) (reading, error) {
 		floor = max(floor, r.last-l.lookBack)
 	}
 	for seq := r.last; seq > floor; seq-- {
-		position, err := l.position(ctx, seq)
+		position, late, err := l.message(ctx, seq)
 		switch {
 		case err == nil:
-			r.own, r.position = true, position
-			return r, nil
+			r.own = true
+			if r.position.Compare(position) < 0 {
+				r.position = position
+			}
+			if !late {
+				return r, nil
+			}
 		case errors.Is(err, nats.ErrMsgNotFound):
 			// Gone: consumed, expired or purged. What stands below it says
 			// nothing of the last message, unless others wrote that.
-			if r.foreign == 0 {
+			if r.foreign == 0 && !r.own {
 				return r, nil
 			}
 		case errors.Is(err, errForeign):
-			r.foreign++
+			if !r.own {
+				r.foreign++
+			}
 		default:
 			return reading{}, err
 		}
@@ -237,13 +245,33 @@ var errForeign = errors.New("the message has no position of this relay")
 // position reads the position of the message with the sequence, from the
 // stream's leader: a replica might not have it yet.
 func (l *ledger) position(ctx context.Context, seq uint64) (event.Position, error) {
+	position, _, err := l.message(ctx, seq)
+	return position, err
+}
+
+// message returns the position of a message, and whether it stands after later ones.
+func (l *ledger) message(ctx context.Context, seq uint64) (position event.Position, late bool, err error) {
+	msg, err := l.get(ctx, seq)
+	if err != nil {
+		return event.Position{}, false, err
+	}
+	position, err = l.positionOf(msg)
+	return position, strings.HasSuffix(msg.Header.Get(event.PositionHeader), event.LateSuffix), err
+}
+
+func (l *ledger) get(ctx context.Context, seq uint64) (*nats.RawStreamMsg, error) {
 	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
 	defer cancel()
 	msg, err := l.js.GetMsg(l.stream, seq, nats.Context(ctx))
 	if err != nil {
-		return event.Position{}, fmt.Errorf("reading message %d of stream %q: %w", seq, l.stream, err)
+		return nil, fmt.Errorf("reading message %d of stream %q: %w", seq, l.stream, err)
 	}
-	value := msg.Header.Get(event.PositionHeader)
+	return msg, nil
+}
+
+// positionOf returns the position of a message, if this relay wrote it.
+func (l *ledger) positionOf(msg *nats.RawStreamMsg) (event.Position, error) {
+	seq, value := msg.Sequence, msg.Header.Get(event.PositionHeader)
 	if value == "" {
 		return event.Position{}, errForeign
 	}

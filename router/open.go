@@ -40,6 +40,11 @@ func (w *writer) open(ctx context.Context, recorded *StreamState) error {
 	if err != nil {
 		return err
 	}
+	if recorded != nil && r.own {
+		if r.tail, err = w.tail(ctx, known.sequence, r.last); err != nil {
+			return err
+		}
+	}
 	domain, err := w.ledger.home(ctx)
 	if err != nil {
 		return err
@@ -75,13 +80,16 @@ func (w *writer) open(ctx context.Context, recorded *StreamState) error {
 				Msg("the stream's last message is gone; by its sequence, it has had this many events after the recorded position")
 		}
 	}
-	w.skip.through = w.reached.position
+	w.skipThrough(w.reached.position, known.position, &r.tail)
+	if w.skip.present != nil {
+		w.before = &known
+	}
 	w.offset = r.last + 1
 	if w.cfg.shared {
 		w.cfg.log.Warn().Str("stream", w.cfg.stream).Dur("duplicate_window", r.window).
 			Msg("the stream is shared with other writers: only its duplicate window keeps events from being stored twice, and one that is sent again may stand after later ones")
-	} else if r.foreign > 0 {
-		w.warnForeign(r.foreign)
+	} else if foreign := max(r.foreign, r.tail.foreign); foreign > 0 {
+		w.warnForeign(foreign)
 	}
 	return nil
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 
+	"github.com/walrelay/walrelay/event"
 	"github.com/walrelay/walrelay/internal/problem"
 	"github.com/walrelay/walrelay/retry"
 )
@@ -162,10 +163,12 @@ func (w *writer) evict(ctx context.Context, reason error) error {
 		switch {
 		case n < refused:
 			w.late.park(f)
+			w.settleLate(f.ev)
 			failed = append(failed, f.taken())
 			keys[key] = key != ""
 		case keys[key]:
 			w.late.park(f)
+			w.settleLate(f.ev)
 			behind = append(behind, f.taken())
 		default:
 			if n != end {
@@ -212,7 +215,8 @@ func (w *writer) unanswered() bool {
 // the outcome to the flights that it has. The others close ranks.
 func (w *writer) reconcile(ctx context.Context) error {
 	w.mu.Lock()
-	known, refused := w.reached.sequence, w.refused
+	before, refused := w.reached, w.refused
+	known := before.sequence
 	w.begin()
 	w.mu.Unlock()
 	r, err := w.readLedger(ctx, known)
@@ -222,6 +226,11 @@ func (w *writer) reconcile(ctx context.Context) error {
 	if w.cfg.shared {
 		r.foreign = 0
 	}
+	if r.own {
+		if r.tail, err = w.tail(ctx, known, r.last); err != nil {
+			return err
+		}
+	}
 	if refused {
 		inPlace, err := w.confirm(ctx, r)
 		if err != nil {
@@ -229,8 +238,8 @@ func (w *writer) reconcile(ctx context.Context) error {
 		}
 		r.foreign += inPlace
 	}
-	if r.foreign > 0 {
-		w.warnForeign(r.foreign)
+	if foreign := max(r.foreign, r.tail.foreign); foreign > 0 {
+		w.warnForeign(foreign)
 	}
 	if err := w.findLate(ctx, known, r); err != nil {
 		return err
@@ -245,6 +254,9 @@ func (w *writer) reconcile(ctx context.Context) error {
 			continue
 		}
 		f.stored = false
+		if !refused && r.own && f.ev.Position.Compare(r.position) < 0 {
+			w.reportLate(f.ev)
+		}
 		if n != end {
 			w.ring[end%uint64(len(w.ring))] = *f
 			*f = flight{}
@@ -257,8 +269,10 @@ func (w *writer) reconcile(ctx context.Context) error {
 	if r.own && !w.cfg.shared && w.reached.position.Compare(r.position) < 0 {
 		// A relay that lost its slot to us was ahead of us: what it stored
 		// beyond our window is still to be read.
-		w.reached.position, w.skip.through = r.position, r.position
+		w.skipThrough(r.position, w.reached.position, &r.tail)
+		w.reached.position = r.position
 	}
+	w.countLate(before)
 	signal(w.space)
 	return nil
 }
@@ -271,7 +285,10 @@ func (w *writer) covers(r reading, n uint64) bool {
 	case w.cfg.shared:
 		return false
 	case r.own:
-		return f.ev.Position.Compare(r.position) <= 0
+		if _, ok := r.tail.present[f.ev.Position]; ok {
+			return true
+		}
+		return f.ev.Position.Compare(r.position) <= 0 && r.tail.complete() && !w.isLate(f.ev)
 	case r.foreign > 0:
 		// Everything after what we know is of others.
 		return false
@@ -325,13 +342,41 @@ func (w *writer) confirm(ctx context.Context, r reading) (foreign uint64, err er
 			s.f.stored = !w.isRemembered(s.f, r)
 		case err == nil || errors.Is(err, errForeign):
 			foreign++
-			w.cfg.log.Error().Str("stream", w.cfg.stream).Str("id", s.f.ev.ID).Uint64("sequence", s.sequence).
-				Msg("a message of somebody else took the place of this event, which now follows out of order")
+			w.reportLate(s.f.ev)
 		default:
 			return foreign, err
 		}
 	}
 	return foreign, nil
+}
+
+// skipThrough says that the stream has the events up to a position; after from, those of the tail.
+func (w *writer) skipThrough(through, from event.Position, t *tail) {
+	w.skip.through, w.skip.from, w.skip.present = through, from, nil
+	if !t.complete() {
+		w.skip.present = t.present
+	}
+}
+
+// countLate counts the flights that come late, and keeps what was reached before them.
+func (w *writer) countLate(before reached) {
+	w.lates = 0
+	for n := w.base; n < w.next; n++ {
+		if w.isLate(w.ring[n%uint64(len(w.ring))].ev) {
+			w.lates++
+		}
+	}
+	switch {
+	case w.lates == 0 && w.skip.present == nil:
+		w.before = nil
+	case w.before == nil:
+		w.before = &before
+	}
+}
+
+func (w *writer) reportLate(ev *event.Event) {
+	w.cfg.log.Error().Str("stream", w.cfg.stream).Str("id", ev.ID).
+		Msg("a message of somebody else took the place of this event, which now follows out of order")
 }
 
 func (w *writer) warnForeign(messages uint64) {

@@ -92,10 +92,14 @@ func ParseSubject(text string) (SubjectTemplate, error) {
 
 // checkPartition checks that consumers can ask for a partition by its token.
 func (t *SubjectTemplate) checkPartition() error {
-	found := false
+	found, typed := false, false
 	for i := range t.parts {
+		typed = typed || t.parts[i].kind == placeType
 		if t.parts[i].kind != placePartition {
 			continue
+		}
+		if typed {
+			return errors.New("{partition:N} must stand before {type}, which is several tokens")
 		}
 		if found {
 			return errors.New("{partition:N} may stand in it once")

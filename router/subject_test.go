@@ -88,7 +88,7 @@ func TestSubjectThatIsTooLongIsAnErrorOfTheEvent(t *testing.T) {
 func TestTemplatesThatAreRefused(t *testing.T) {
 	t.Parallel()
 	for _, template := range []string{
-		"", "events.", ".events", "a..b", "events.*", "events.>", "a b", "$JS.API.{type}", "events.{type", "events.{}", "events.{Type}", "a%b", "a\tb", "a.{partition:0}", "a.p{partition:8}", "a.{partition:8}x", "a.{partition:8}{type}", "a.{partition:8}.{partition:8}",
+		"", "events.", ".events", "a..b", "events.*", "events.>", "a b", "$JS.API.{type}", "events.{type", "events.{}", "events.{Type}", "a%b", "a\tb", "a.{partition:0}", "a.p{partition:8}", "a.{partition:8}x", "a.{partition:8}{type}", "a.{partition:8}.{partition:8}", "a.{type}.{partition:8}",
 	} {
 		if _, err := ParseSubject(template); err == nil {
 			t.Errorf("the template %q was taken", template)

@@ -82,6 +82,8 @@ type writer struct {
 	denied   map[string]bool // subjects that were refused since something was stored
 	created  time.Time       // the stream's creation
 	reached  reached         // everything before base
+	before   *reached        // as it was before the first of those that come late; nil if none does
+	lates    int             // how many flights come late
 	refusals refusals        // what the server would refuse again
 	late     late            // what may be stored although it is in the delay table
 	skip     skip            // what a replay brings although the stream has it
@@ -100,6 +102,18 @@ type writer struct {
 type skip struct {
 	through event.Position
 	count   uint64
+	// present are those that it has after from; nil if it has all.
+	present map[event.Position]struct{}
+	from    event.Position
+}
+
+// has reports whether it has an event up to through.
+func (s *skip) has(p event.Position) bool {
+	if s.present == nil || p.Compare(s.from) <= 0 {
+		return true
+	}
+	_, ok := s.present[p]
+	return ok
 }
 
 // reached is the sequence up to which the stream is known, and the position of
@@ -168,6 +182,7 @@ func (w *writer) publish(ctx context.Context, taken Flight, target *Target) erro
 	err := w.send(n, place{})
 	if poison, ok := errors.AsType[*EventError](err); ok && poison.Class == Poison {
 		// Nothing was sent.
+		w.settleLate(ev)
 		w.next--
 		w.bytes -= size
 		w.ring[n%uint64(len(w.ring))] = flight{}
@@ -205,7 +220,26 @@ func (w *writer) take(taken Flight, target *Target, size int, whole uint64) uint
 	}
 	w.next++
 	w.bytes += size
+	if w.isLate(taken.Event) {
+		w.lates++
+	}
 	return n
+}
+
+// isLate reports whether the stream has a later event already: one of somebody else took
+// the event's place.
+func (w *writer) isLate(ev *event.Event) bool {
+	return !w.cfg.shared && !w.cfg.repair && ev.Position.Compare(w.reached.position) < 0
+}
+
+// settleLate notes that an event, if it came late, has its outcome.
+func (w *writer) settleLate(ev *event.Event) {
+	if w.lates > 0 && w.isLate(ev) {
+		w.lates--
+	}
+	if w.lates == 0 && w.skip.present == nil {
+		w.before = nil
+	}
 }
 
 // mayHave reports whether the stream may have the event from a run before.
@@ -239,8 +273,16 @@ func (w *writer) has(ev *event.Event) bool {
 		return false
 	}
 	if ev.Position.Compare(w.skip.through) <= 0 {
+		if !w.skip.has(ev.Position) {
+			w.reportLate(ev)
+			return false
+		}
 		w.journal.Add(ev)
 		return true
+	}
+	if w.skip.present != nil {
+		w.skip.present = nil
+		w.settleLate(ev)
 	}
 	if w.skip.count == 0 {
 		return false
@@ -322,6 +364,9 @@ func (w *writer) encode(f *flight, n uint64, in place) (err error) {
 		b = strconv.AppendUint(b, n+w.offset-1, 10)
 		endSequence := len(b)
 		b = w.cfg.origin.appendPosition(b, f.ev.Position)
+		if w.isLate(f.ev) {
+			b = append(b, event.LateSuffix...)
+		}
 		endPosition := len(b)
 		if w.signer != nil {
 			b = w.signer.Append(b, b[endSubject:endSequence], b[endSequence:endPosition])
@@ -426,6 +471,8 @@ func (w *writer) done(f *flight, sequence uint64) {
 	}
 	if w.reached.position.Compare(f.ev.Position) < 0 {
 		w.reached = reached{sequence: sequence, position: f.ev.Position}
+	} else {
+		w.settleLate(f.ev)
 	}
 	outcome := Published
 	if f.elsewhere {
@@ -492,7 +539,11 @@ func (w *writer) inFlight() int {
 func (w *writer) progress() StreamState {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return StreamState{Created: w.created, LastSequence: w.reached.sequence, Position: w.reached.position.String()}
+	at := w.reached
+	if w.before != nil {
+		at = *w.before
+	}
+	return StreamState{Created: w.created, LastSequence: at.sequence, Position: at.position.String()}
 }
 
 func (w *writer) close() error {

@@ -351,6 +351,61 @@ func TestEventWhosePlaceSomebodyElseTookIsNotLost(t *testing.T) {
 	}
 }
 
+// A relay died before it could publish the event whose place was taken, and after later ones were
+// stored. Their last one does not stand for all before it.
+func TestEventWhosePlaceSomebodyElseTook_BeforeACrash(t *testing.T) {
+	r := newRig(t, nats.StreamConfig{Duplicates: 100 * time.Millisecond})
+	r.start(nil)
+	r.publish(at(100, 0))
+	r.awaitOutcomes(1)
+	before := r.router.Progress()
+	r.end()
+	if _, err := r.js.Publish("events.foreign", nil, nats.MsgId("foreign")); err != nil {
+		t.Fatal(err)
+	}
+	for i := range uint32(3) { // as the relay writes them
+		r.store(at(200, i+1))
+	}
+	r.start(before)
+	r.publish(at(100, 0), at(200, 0))
+	r.awaitOutcomes(2)
+	// It dies again, and has not seen the others; what is recorded is of before.
+	after := r.router.Progress()
+	if sequence := after["EVENTS"].LastSequence; sequence != 1 {
+		t.Errorf("while events that may be missing are still to come, sequence %d is recorded", sequence)
+	}
+	r.end()
+	r.await("the duplicate window has passed", func() bool {
+		info, err := r.js.StreamInfo("EVENTS")
+		return err == nil && time.Since(info.State.LastTime) > 200*time.Millisecond
+	})
+	r.start(after)
+	r.publish(at(100, 0), at(200, 0), at(200, 1), at(200, 2), at(200, 3), at(300, 0))
+	r.awaitOutcomes(6)
+	if sequence := r.router.Progress()["EVENTS"].LastSequence; sequence != 7 {
+		t.Errorf("sequence %d is recorded, want 7", sequence)
+	}
+	r.wantIDs("id-100-0", "foreign", "id-200-1", "id-200-2", "id-200-3", "id-200-0", "id-300-0")
+	msg, err := r.js.GetMsg("EVENTS", 6)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if position := msg.Header.Get(event.PositionHeader); !strings.HasSuffix(position, event.LateSuffix) {
+		t.Errorf("the event that follows out of order says %q", position)
+	}
+}
+
+// store stores an event as the router does.
+func (r *rig) store(ev *event.Event) {
+	r.t.Helper()
+	msg := nats.NewMsg("events." + ev.Type)
+	msg.Header.Set(nats.MsgIdHdr, "/test "+ev.ID)
+	msg.Header.Set(event.PositionHeader, string(r.origin.appendPosition(nil, ev.Position)))
+	if _, err := r.js.PublishMsg(msg); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
 // delays stands for the delay table: it remembers what it was given.
 type delays struct {
 	mu     sync.Mutex

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -24,12 +25,15 @@ type variant struct {
 	edits []edit
 	// added are whole files, by their name from the top of the module.
 	added map[string]string
+	// pkg is what is built; the relay unless said.
+	pkg string
 }
 
 // programs are the binaries of a run.
 type programs struct {
 	dir                             string
 	relay, stepped, nats, toxiproxy string
+	handlers                        string
 }
 
 // build builds a package of the module.
@@ -41,12 +45,16 @@ func build(ctx context.Context, output, pkg string, args ...string) error {
 	return nil
 }
 
-const relayPackage = "github.com/walrelay/walrelay/cmd/walrelay"
+const (
+	relayPackage    = "github.com/walrelay/walrelay/cmd/walrelay"
+	handlersPackage = "github.com/walrelay/walrelay/internal/chaos/handlers"
+)
 
 // buildPrograms builds what every run needs.
 func buildPrograms(ctx context.Context, dir string) (programs, error) {
 	p := programs{
 		dir: dir, relay: filepath.Join(dir, "walrelay"), nats: filepath.Join(dir, "nats-server"), toxiproxy: filepath.Join(dir, "toxiproxy-server"),
+		handlers: filepath.Join(dir, "handlers"),
 	}
 	root, err := moduleRoot(ctx)
 	if err != nil {
@@ -57,6 +65,7 @@ func buildPrograms(ctx context.Context, dir string) (programs, error) {
 		args        []string
 	}{
 		{p.relay, relayPackage, nil},
+		{p.handlers, handlersPackage, nil},
 		{p.nats, "github.com/nats-io/nats-server/v2", nil},
 		{p.toxiproxy, "github.com/Shopify/toxiproxy/v2/cmd/server", []string{"-modfile", filepath.Join(root, "tools", "go.mod")}},
 	} {
@@ -137,7 +146,7 @@ func buildVariant(ctx context.Context, dir string, v variant) (string, error) {
 		return "", fmt.Errorf("changing the relay (%s): %w", v.name, err)
 	}
 	output := filepath.Join(folder, "walrelay")
-	if err := build(ctx, output, relayPackage, "-overlay", file); err != nil {
+	if err := build(ctx, output, cmp.Or(v.pkg, relayPackage), "-overlay", file); err != nil {
 		return "", errors.Join(fmt.Errorf("building the relay that %s", v.name), err)
 	}
 	return output, nil

@@ -167,14 +167,31 @@ func endings() []fault { //nolint:gocognit // a table
 		},
 		{
 			name: "foreign-publisher", settings: []string{onSingle}, alone: true,
-			what: "somebody else publishes into the stream that walrelay owns",
+			what: "somebody else publishes into the stream that walrelay owns, and the relay is killed and cut off now and then",
 			then: "the relay says so and goes on; nothing is lost or doubled",
 			says: []string{"somebody else writes into a stream that walrelay owns"},
 			do: func(ctx context.Context, w *World, rng *rand.Rand) error {
 				w.reorders, w.foreign = true, true
-				for range 20 {
-					if err := w.nc.PublishMsg(&nats.Msg{Subject: "events.chaos.foreign", Data: []byte("not an event")}); err != nil {
-						return err
+				for range 40 {
+					for range 1 + rng.IntN(10) {
+						if err := w.nc.PublishMsg(&nats.Msg{Subject: "events.chaos.foreign", Data: []byte("not an event")}); err != nil {
+							return err
+						}
+						sleep(ctx, between(rng, 0, 10*time.Millisecond))
+					}
+					switch rng.IntN(4) {
+					case 0:
+						w.relays[0].kill()
+						if err := w.relays[0].start(""); err != nil {
+							return err
+						}
+					case 1:
+						for _, cut := range []bool{true, false} {
+							if err := w.net.cut(ctx, w.nats[0].name, cut); err != nil {
+								return err
+							}
+						}
+					default:
 					}
 					sleep(ctx, between(rng, 0, 200*time.Millisecond))
 				}

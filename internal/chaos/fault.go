@@ -39,11 +39,14 @@ const (
 	onSmall    = "small"
 	onAtomic   = "atomic"
 	onInterest = "interest"
+	onHandlers = "handlers"
+
+	onHandlersCluster = "handlers-cluster"
 )
 
 // faults is everything that can go wrong.
 func faults() []fault {
-	return slices.Concat(relayFaults(), postgresFaults(), natsFaults(), clusterFaults(), networkFaults(), repairFaults(), hostileFaults(), endings())
+	return slices.Concat(relayFaults(), postgresFaults(), natsFaults(), clusterFaults(), networkFaults(), repairFaults(), hostileFaults(), handlerFaults(), endings())
 }
 
 // between returns a random duration.
@@ -51,7 +54,7 @@ func between(rng *rand.Rand, from, to time.Duration) time.Duration {
 	return from + time.Duration(rng.Int64N(int64(to-from)+1))
 }
 
-var everywhere = []string{onSingle, onPair, onCluster, onQueue, onFailover, onAtomic, onInterest}
+var everywhere = []string{onSingle, onPair, onCluster, onQueue, onFailover, onAtomic, onInterest, onHandlers, onHandlersCluster}
 
 func relayFaults() []fault { //nolint:gocognit // a table
 	return []fault{

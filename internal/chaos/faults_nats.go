@@ -15,7 +15,7 @@ import (
 func natsFaults() []fault { //nolint:gocognit // a table
 	return []fault{
 		{
-			name: "nats-killed", settings: []string{onSingle, onPair, onQueue, onInterest, onFailover}, short: onSingle,
+			name: "nats-killed", settings: []string{onSingle, onPair, onQueue, onInterest, onFailover, onHandlers}, short: onSingle,
 			what: "nats-server is killed and started again, three times",
 			then: "the stream says what it has, and the relay goes on after it",
 			do: func(ctx context.Context, w *World, rng *rand.Rand) error {
@@ -43,7 +43,7 @@ func natsFaults() []fault { //nolint:gocognit // a table
 			},
 		},
 		{
-			name: "nats-frozen", settings: []string{onSingle, onQueue, onPair},
+			name: "nats-frozen", settings: []string{onSingle, onQueue, onPair, onHandlers},
 			what: "nats-server is frozen for longer than ack_timeout and answers late",
 			then: "late answers are void; the stream is read",
 			do: func(ctx context.Context, w *World, rng *rand.Rand) error {
@@ -294,7 +294,7 @@ func (w *World) writeOne(ctx context.Context, a *application, k kind) error {
 func clusterFaults() []fault { //nolint:gocognit // a table
 	return []fault{
 		{
-			name: "leader-killed", settings: []string{onCluster, onAtomic},
+			name: "leader-killed", settings: []string{onCluster, onAtomic, onHandlersCluster},
 			what: "the server that leads the stream is killed, four times, and started again",
 			then: "nothing is lost, doubled or reordered at the next leader",
 			do: func(ctx context.Context, w *World, rng *rand.Rand) error {
@@ -320,7 +320,7 @@ func clusterFaults() []fault { //nolint:gocognit // a table
 			},
 		},
 		{
-			name: "leader-steps-down", settings: []string{onCluster, onAtomic},
+			name: "leader-steps-down", settings: []string{onCluster, onAtomic, onHandlersCluster},
 			what: "the leader of the stream steps down, ten times",
 			then: "the same",
 			do: func(ctx context.Context, w *World, rng *rand.Rand) error {
@@ -339,7 +339,7 @@ func clusterFaults() []fault { //nolint:gocognit // a table
 			},
 		},
 		{
-			name: "leader-frozen", settings: []string{onCluster, onAtomic},
+			name: "leader-frozen", settings: []string{onCluster, onAtomic, onHandlersCluster},
 			what: "the leader is frozen until another is elected, and wakes up",
 			then: "what the old one still has is not stored",
 			do: func(ctx context.Context, w *World, rng *rand.Rand) error {
@@ -401,7 +401,7 @@ func clusterFaults() []fault { //nolint:gocognit // a table
 			},
 		},
 		{
-			name: "everything-killed", settings: []string{onCluster, onAtomic},
+			name: "everything-killed", settings: []string{onCluster, onAtomic, onHandlersCluster},
 			what: "all three servers are killed at once, and the relay too",
 			then: "everything comes back by itself",
 			do: func(ctx context.Context, w *World, _ *rand.Rand) error {

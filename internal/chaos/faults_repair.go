@@ -23,7 +23,7 @@ import (
 func repairFaults() []fault {
 	losing := func(name, what string, lose func(context.Context, *World, *rand.Rand) error) fault {
 		return fault{
-			name: name, settings: []string{onSingle}, alone: true, what: what,
+			name: name, settings: []string{onSingle, onHandlers}, alone: true, what: what,
 			then: `the relay ends with 1 and says what is missing; "walrelay repair", killed in between, brings it back, and says what it cannot`,
 			says: []string{"walrelay repair --dry-run", "streaming"},
 			do: func(ctx context.Context, w *World, rng *rand.Rand) error {

@@ -81,6 +81,11 @@ func settings() []setting {
 		{name: onInterest, what: "a stream that keeps what a consumer has still to take (interest)", queue: true, interest: true},
 		{name: onFailover, what: "a primary and a standby with failover slots (Postgres 17)", standby: true, relays: 2, configuration: "failover: true\n"},
 		{name: onAtomic, what: "each transaction one atomic batch, in a stream with three replicas, and two relays", nodes: 3, relays: 2, publish: ", atomic: true, atomic_overflow: split"},
+		{name: onHandlers, what: "one relay, one nats-server, two processes of handlers, and a database of their own", handlers: 2},
+		{
+			name: onHandlersCluster, what: "three nats-servers, and handlers with four partitions, in three processes", nodes: 3, handlers: 3,
+			partitions: "{partition:4}", publish: `, subject: "events.{partition:4}.{type}"`,
+		},
 		{name: onSmall, what: "little room on the disks", storeSize: 24, walSize: 160},
 	}
 }

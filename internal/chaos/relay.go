@@ -32,12 +32,12 @@ type relay struct {
 
 // configuration is the walrelay.yaml of the relays.
 func (w *World) configuration() string {
-	return fmt.Sprintf(`streams: [{name: %s, subjects: ["events.chaos.>"], replicas: %d, duplicate_window: 100ms}]
+	return fmt.Sprintf(`streams: [{name: %s, subjects: [%q], replicas: %d, duplicate_window: 100ms}]
 retry: {initial: 50ms, max: 500ms, max_retries: 2}
 publish: {ack_timeout: 2s%s}
 shutdown_timeout: 3s
 log: {level: debug, format: json}
-%s`, streamName, len(w.nats), w.setting.publish, w.setting.configuration)
+%s`, streamName, w.setting.subjects(), len(w.nats), w.setting.publish, w.setting.configuration)
 }
 
 func (w *World) environ() []string {

@@ -180,6 +180,12 @@ func controls() []control {
 			faults: []string{"forged-positions"}, setting: onSingle, promise: "forged-positions",
 		},
 		{
+			variant: variant{name: "takes-the-last-position-for-all-before-it", edits: []edit{
+				{"router/tail.go", "{ return t.foreign == 0 }", "{ return true }"},
+			}},
+			faults: []string{"foreign-publisher"}, setting: onSingle, promise: "P1",
+		},
+		{
 			variant: variant{name: "copies-what-is-too-large", edits: []edit{
 				{"internal/relay/session.go", "\tdecoding.MaxEventSize = maxEventSize(r.cfg.Publish, nc)\n", "\t_ = maxEventSize\n"},
 			}},

@@ -41,6 +41,10 @@ type setting struct {
 	// storeSize is how many MiB the disk of nats-server has, and walSize that of
 	// the write-ahead log; no volume of their own unless said.
 	storeSize, walSize int
+	// handlers is how many processes of handlers there are, and partitions the placeholder of
+	// their partitions; none unless said.
+	handlers   int
+	partitions string
 	// configuration is added to walrelay.yaml, and publish to that key of it.
 	configuration, publish string
 	// pause of the writers between two transactions.
@@ -63,7 +67,9 @@ type World struct {
 	nats   []*natsServer
 	net    *network
 	relays []*relay
-	logs   []*logFile
+	// handlers is nil in a setting without them.
+	handlers *handlers
+	logs     []*logFile
 
 	nc      *nats.Conn
 	js      jetstream.JetStream
@@ -183,7 +189,7 @@ func (w *World) startServers(ctx context.Context) (err error) {
 			retention = jetstream.InterestPolicy
 		}
 		if _, err := w.js.CreateStream(ctx, jetstream.StreamConfig{
-			Name: streamName, Subjects: []string{"events.chaos.>"}, Retention: retention, Duplicates: 100 * time.Millisecond,
+			Name: streamName, Subjects: []string{w.setting.subjects()}, Retention: retention, Duplicates: 100 * time.Millisecond,
 		}); err != nil {
 			return fmt.Errorf("making a work queue: %w", err)
 		}
@@ -279,6 +285,11 @@ func (w *World) startRelaysAndWatchers(ctx context.Context) error {
 	}
 	if _, err := w.active(ctx); err != nil {
 		return err
+	}
+	if w.setting.handlers > 0 {
+		if err := w.startHandlers(ctx); err != nil {
+			return err
+		}
 	}
 	watching, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	w.cancel = cancel
@@ -451,6 +462,9 @@ func (w *World) heal(ctx context.Context) error {
 			}
 		}
 	}
+	if w.handlers != nil {
+		return w.handlers.heal(ctx)
+	}
 	return nil
 }
 
@@ -477,6 +491,11 @@ func (w *World) suffer(ctx context.Context, f fault, rng *rand.Rand) error {
 	}
 	if err := w.caughtUp(ctx, 60*time.Second); err != nil {
 		return fmt.Errorf("after %s: %w", f.name, err)
+	}
+	if w.handlers != nil {
+		if err := w.handlers.handling(ctx, 100); err != nil {
+			return fmt.Errorf("after %s: %w", f.name, err)
+		}
 	}
 	for _, pattern := range f.says {
 		if !w.said(marks, pattern) {
@@ -520,6 +539,12 @@ func (w *World) judge(ctx context.Context) ([]string, error) {
 		return nil, err
 	}
 	var found []string
+	if w.handlers != nil {
+		var err error
+		if found, err = w.handlers.judge(ctx); err != nil {
+			return nil, err
+		}
+	}
 	for _, r := range w.relays {
 		if err := r.stop(ctx); err != nil {
 			found = append(found, err.Error())
@@ -626,7 +651,7 @@ func (w *World) story(ctx context.Context) (*story, error) {
 		lost: w.lost, repairedBelow: w.repairedBelow,
 	}
 	if w.foreign {
-		s.stream = slices.DeleteFunc(s.stream, func(m stored) bool { return m.id == "" })
+		s.stream = slices.DeleteFunc(s.stream, func(m stored) bool { return m.id == "" || strings.HasPrefix(m.id, forgedPrefix) })
 	}
 	if w.setting.queue {
 		slices.SortFunc(s.stream, func(a, b stored) int { return cmp.Compare(a.sequence, b.sequence) })
@@ -664,6 +689,10 @@ func (w *World) close() error {
 		}
 		r.log.close()
 	}
+	var errs []error
+	if w.handlers != nil {
+		errs = append(errs, w.handlers.close())
+	}
 	if w.nc != nil {
 		w.nc.Close()
 	}
@@ -675,7 +704,6 @@ func (w *World) close() error {
 	if w.net != nil {
 		w.net.kill()
 	}
-	var errs []error
 	for i, pg := range []*localpg.Cluster{w.pg, w.spare} {
 		if pg != nil {
 			errs = append(errs, os.WriteFile(filepath.Join(w.dir, fmt.Sprintf("postgres-%d.log", i)), []byte(pg.LogTail(5000)), 0o600), pg.Close())

@@ -1,0 +1,97 @@
+package router
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/walrelay/walrelay/event"
+	"github.com/walrelay/walrelay/retry"
+)
+
+const (
+	// maxTail is how many messages are read at most, and tailRequests how many at a time.
+	maxTail      = 500_000
+	tailRequests = 32
+)
+
+// tail is what stands in a stream after the recorded state.
+type tail struct {
+	present map[event.Position]struct{}
+	last    event.Position // the highest of them
+	foreign uint64         // messages of others
+	gone    int            // messages that were removed
+}
+
+// complete reports whether the stream has every event up to the last one: nobody else wrote between
+// them. Whose the messages were that are gone is not known: if others wrote as well, they may have been theirs.
+func (t *tail) complete() bool { return t.foreign == 0 }
+
+// readTail reads the messages after from, up to and with to.
+func (l *ledger) readTail(ctx context.Context, from, to uint64) (tail, error) {
+	t := tail{present: make(map[event.Position]struct{}, to-from)}
+	var mu sync.Mutex
+	group, ctx := errgroup.WithContext(ctx)
+	next := from
+	for range tailRequests {
+		group.Go(func() error {
+			for {
+				mu.Lock()
+				next++
+				seq := next
+				mu.Unlock()
+				if seq > to {
+					return nil
+				}
+				msg, err := l.get(ctx, seq)
+				mu.Lock()
+				var position event.Position
+				if err == nil {
+					position, err = l.positionOf(msg)
+				}
+				switch {
+				case err == nil:
+					t.present[position] = struct{}{}
+					if t.last.Compare(position) < 0 {
+						t.last = position
+					}
+				case errors.Is(err, errForeign):
+					t.foreign++
+				case errors.Is(err, nats.ErrMsgNotFound):
+					t.gone++
+				default:
+					mu.Unlock()
+					return err
+				}
+				mu.Unlock()
+			}
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return tail{}, fmt.Errorf("reading what stream %q has had since its state was recorded: %w", l.stream, err)
+	}
+	return t, nil
+}
+
+// tail reads what the stream has had since the recorded state, until it answers.
+func (w *writer) tail(ctx context.Context, from, to uint64) (tail, error) {
+	if w.cfg.shared || w.cfg.repair || from >= to || to-from > maxTail {
+		return tail{}, nil
+	}
+	backoff := retry.NewBackoff(50*time.Millisecond, time.Second)
+	for {
+		t, err := w.ledger.readTail(ctx, from, to)
+		if err == nil || isDone(ctx) || classify(err) == Configuration {
+			return t, err
+		}
+		w.pause(err)
+		if err := backoff.Wait(ctx); err != nil {
+			return tail{}, fmt.Errorf("reading stream %q: %w", w.cfg.stream, err)
+		}
+	}
+}
