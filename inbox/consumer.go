@@ -25,7 +25,7 @@ const (
 	// group is the priority group in which one client of a consumer is pinned.
 	group = "walrelay"
 	// A pin is renewed by pull requests only: its time must be more than twice theirs.
-	pinnedTTL     = 6 * time.Second
+	pinnedTTL     = 5 * time.Second
 	pullExpiry    = 2 * time.Second
 	pullHeartbeat = time.Second
 	ackWait       = time.Minute
@@ -153,7 +153,10 @@ func (c *consumer) run(ctx context.Context) error {
 		if hung, ok := errors.AsType[*hungError](err); ok {
 			return hung
 		}
-		if err == nil || ctx.Err() != nil {
+		if ctx.Err() != nil {
+			return nil //nolint:nilerr // what failed is what the end of the context interrupted
+		}
+		if err == nil {
 			return nil
 		}
 		c.cfg.Log.Warn("handler does not run; it is tried again", "handler", c.h.name, "consumer", c.durable, "stream", c.stream, "error", err)

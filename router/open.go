@@ -36,14 +36,9 @@ func (w *writer) open(ctx context.Context, recorded *StreamState) error {
 			return fmt.Errorf("the recorded state of stream %q: %w", w.cfg.stream, err)
 		}
 	}
-	r, err := w.readLedger(ctx, known.sequence)
+	r, err := w.readLedger(ctx, known.sequence, recorded != nil)
 	if err != nil {
 		return err
-	}
-	if recorded != nil && r.own {
-		if r.tail, err = w.tail(ctx, known.sequence, r.last); err != nil {
-			return err
-		}
 	}
 	domain, err := w.ledger.home(ctx)
 	if err != nil {
@@ -95,8 +90,9 @@ func (w *writer) open(ctx context.Context, recorded *StreamState) error {
 }
 
 // readLedger reads the stream until it answers, and until its answer fits what
-// is known or has failed to for longer than a server takes to recover.
-func (w *writer) readLedger(ctx context.Context, sequence uint64) (reading, error) {
+// is known or has failed to for longer than a server takes to recover. With tail it
+// also reads the messages after the known sequence.
+func (w *writer) readLedger(ctx context.Context, sequence uint64, tail bool) (reading, error) {
 	backoff := retry.NewBackoff(50*time.Millisecond, time.Second)
 	floor := sequence
 	if w.cfg.shared {
@@ -108,6 +104,9 @@ func (w *writer) readLedger(ctx context.Context, sequence uint64) (reading, erro
 		var doubt *problem.Problem
 		if err == nil && !w.cfg.shared {
 			doubt = w.lostMessages(r, sequence)
+		}
+		if err == nil && doubt == nil && tail && w.wantsTail(r, sequence) {
+			r.tail, err = w.ledger.readTail(ctx, sequence, r.last)
 		}
 		switch {
 		case err == nil && doubt == nil:

@@ -219,17 +219,12 @@ func (w *writer) reconcile(ctx context.Context) error {
 	known := before.sequence
 	w.begin()
 	w.mu.Unlock()
-	r, err := w.readLedger(ctx, known)
+	r, err := w.readLedger(ctx, known, true)
 	if err != nil {
 		return err
 	}
 	if w.cfg.shared {
 		r.foreign = 0
-	}
-	if r.own {
-		if r.tail, err = w.tail(ctx, known, r.last); err != nil {
-			return err
-		}
 	}
 	if refused {
 		inPlace, err := w.confirm(ctx, r)

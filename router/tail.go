@@ -5,13 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"sync"
-	"time"
 
 	"github.com/nats-io/nats.go"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/walrelay/walrelay/event"
-	"github.com/walrelay/walrelay/retry"
 )
 
 const (
@@ -78,20 +76,7 @@ func (l *ledger) readTail(ctx context.Context, from, to uint64) (tail, error) {
 	return t, nil
 }
 
-// tail reads what the stream has had since the recorded state, until it answers.
-func (w *writer) tail(ctx context.Context, from, to uint64) (tail, error) {
-	if w.cfg.shared || w.cfg.repair || from >= to || to-from > maxTail {
-		return tail{}, nil
-	}
-	backoff := retry.NewBackoff(50*time.Millisecond, time.Second)
-	for {
-		t, err := w.ledger.readTail(ctx, from, to)
-		if err == nil || isDone(ctx) || classify(err) == Configuration {
-			return t, err
-		}
-		w.pause(err)
-		if err := backoff.Wait(ctx); err != nil {
-			return tail{}, fmt.Errorf("reading stream %q: %w", w.cfg.stream, err)
-		}
-	}
+// wantsTail reports whether the messages after a sequence are to be read, up to the last one.
+func (w *writer) wantsTail(r reading, from uint64) bool {
+	return r.own && !w.cfg.shared && !w.cfg.repair && r.last > from && r.last-from <= maxTail
 }

@@ -21,7 +21,7 @@ func InboxGrant(role string) string {
 	return strings.ReplaceAll(`
 GRANT USAGE ON SCHEMA walrelay TO {role};
 GRANT SELECT, INSERT, UPDATE, DELETE ON walrelay.handlers, walrelay.marks, walrelay.handled, walrelay.parked TO {role};
-GRANT EXECUTE ON FUNCTION walrelay.inbox_begin, walrelay.inbox_begin_foreign, walrelay.inbox_lock_key, walrelay.inbox_text, walrelay.inbox_park, walrelay.inbox_unpark TO {role};
+GRANT EXECUTE ON FUNCTION walrelay.inbox_first, walrelay.inbox_begin, walrelay.inbox_begin_foreign, walrelay.inbox_lock_key, walrelay.inbox_text, walrelay.inbox_park, walrelay.inbox_unpark TO {role};
 DO $walrelay$
 BEGIN
     IF to_regclass('walrelay.secrets') IS NOT NULL THEN
@@ -117,7 +117,7 @@ WHERE handler = $1 AND partition = $2`
 	// InboxBlocked: handler.
 	InboxBlocked = "SELECT DISTINCT key_hash FROM walrelay.parked WHERE handler = $1 AND key_hash IS NOT NULL"
 	// InboxAnyDue and InboxDue: handler.
-	InboxAnyDue = "SELECT EXISTS (SELECT FROM walrelay.parked WHERE handler = $1 AND state IN ('retrying', 'ready') AND next_attempt_at <= now())"
+	InboxAnyDue = "SELECT EXISTS (SELECT FROM walrelay.parked WHERE handler = $1 AND state IN ('retrying', 'ready') AND next_attempt_at <= now() ORDER BY next_attempt_at, number LIMIT 1)"
 	InboxDue    = `SELECT number, attempts, subject, headers, data, stream, sequence FROM walrelay.parked
 WHERE handler = $1 AND state IN ('retrying', 'ready') AND next_attempt_at <= now()
 ORDER BY next_attempt_at, number LIMIT 1 FOR UPDATE SKIP LOCKED`

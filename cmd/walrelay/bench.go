@@ -6,6 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/signal"
+	"strconv"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -18,7 +21,7 @@ func newBenchCommand() *cobra.Command {
 	opts := bench.Options{Parameters: bench.DefaultParameters()}
 	p := &opts.Parameters
 	var duration time.Duration
-	var asJSON bool
+	var asJSON, handlers bool
 	var only, plot string
 	cmd := &cobra.Command{
 		Use:   "bench",
@@ -26,7 +29,9 @@ func newBenchCommand() *cobra.Command {
 		Long: `Measure how fast a relay drains a backlog, beside a reader of the slot and a
 publisher that do nothing else and a relay that waits for each acknowledgement;
 and how long an event takes, from its transaction to the stream and to a
-consumer, while others are written at a steady rate.
+consumer, while others are written at a steady rate. With --handlers, it measures
+handlers (package inbox) instead: their rates, how soon another process takes
+over, and what parked events cost others.
 
 It measures the configured servers, or throw-away ones when none is configured.
 On configured servers it uses a table, slots, a publication and streams of its
@@ -39,6 +44,7 @@ write-ahead log and in a stream. Method and meaning: docs/performance.md.`,
 	flags := cmd.Flags()
 	flags.BoolVar(&opts.Private, "private", false, "throw-away servers, also when others are configured")
 	flags.StringVar(&only, "only", "", "one part only: drain or live")
+	flags.BoolVar(&handlers, "handlers", false, "measure handlers, on throw-away servers, and nothing else")
 	flags.BoolVar(&asJSON, "json", false, "print one JSON object with everything")
 	flags.StringVar(&plot, "plot", "", "also draw the result into this `FILE.svg`")
 	flags.StringVar(&opts.CPUProfile, "cpuprofile", "", "also profile the relay (the last one that runs) into this `FILE`, for go tool pprof")
@@ -61,7 +67,7 @@ write-ahead log and in a stream. Method and meaning: docs/performance.md.`,
 		p.DurationS = duration.Seconds()
 		switch only {
 		case "", "drain", "live":
-			opts.Drain, opts.Live = only != "live", only != "drain"
+			opts.Drain, opts.Live, opts.Handlers = only != "live" && !handlers, only != "drain" && !handlers, handlers
 		default:
 			return &usageError{fmt.Sprintf("--only: %q is neither drain nor live", only)}
 		}
@@ -122,6 +128,26 @@ func discardPlot(file *os.File) error {
 		return nil
 	}
 	return errors.Join(file.Close(), os.Remove(file.Name()))
+}
+
+// newBenchHandlerCommand is what bench starts for its handlers to have processes
+// of their own.
+func newBenchHandlerCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:    bench.HandlersCommand + " KIND NAME EVENTS",
+		Short:  "Run a handler for bench",
+		Args:   cobra.ExactArgs(3),
+		Hidden: true,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			events, err := strconv.Atoi(args[2])
+			if err != nil {
+				return &usageError{fmt.Sprintf("EVENTS: %q is not a number", args[2])}
+			}
+			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGTERM)
+			defer stop()
+			return bench.RunHandler(ctx, args[0], args[1], events, cmd.OutOrStdout())
+		},
+	}
 }
 
 // newBenchServerCommand is what bench starts for its nats-server to have a

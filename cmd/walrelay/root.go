@@ -57,7 +57,7 @@ func newRootCommand() *cobra.Command {
 		SilenceUsage:  true,
 	}
 	root.AddCommand(newInitCommand(), newRunCommand(), newDelayedCommand(), newDeliverCommand(), newParkedCommand(), newHandlersCommand(), newRepairCommand(), newRecoverCommand(), newDemoCommand(),
-		newBenchCommand(), newBenchServerCommand(), newVersionCommand())
+		newBenchCommand(), newBenchServerCommand(), newBenchHandlerCommand(), newVersionCommand())
 	return root
 }
 

@@ -180,5 +180,10 @@ func (b *bench) parts(ctx context.Context) (result *Result, err error) {
 			return nil, fmt.Errorf("measuring live events: %w", err)
 		}
 	}
+	if b.opts.Handlers {
+		if result.Handlers, err = b.handlers(ctx); err != nil {
+			return nil, fmt.Errorf("measuring handlers: %w", err)
+		}
+	}
 	return result, nil
 }

@@ -19,7 +19,9 @@ type Options struct {
 	Private bool
 	// Drain and Live are the parts to measure.
 	Drain, Live bool
-	Parameters  Parameters
+	// Handlers measures handlers of package inbox, on throw-away servers.
+	Handlers   bool
+	Parameters Parameters
 	// CPUProfile is the file for a profile of the relay, of the last one that
 	// runs; none if it is empty.
 	CPUProfile string
@@ -94,7 +96,10 @@ func (o Options) Validate() error {
 	if d := time.Duration(p.DurationS * float64(time.Second)); d < time.Second || d > 24*time.Hour {
 		faults = append(faults, &OptionError{Name: "duration", Problem: fmt.Sprintf("%v is not between 1s and 24h", d)})
 	}
-	if !o.Drain && !o.Live {
+	if o.Handlers && !o.private() {
+		faults = append(faults, &OptionError{Name: "handlers", Problem: "handlers are measured on throw-away servers; add --private"})
+	}
+	if !o.Drain && !o.Live && !o.Handlers {
 		faults = append(faults, &OptionError{Name: "only", Problem: "nothing is left to measure"})
 	}
 	if o.private() {

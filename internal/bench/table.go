@@ -19,6 +19,9 @@ func (r *Result) WriteText(w io.Writer) error {
 	if r.Live != nil {
 		r.liveText(&b)
 	}
+	if r.Handlers != nil {
+		r.handlersText(&b)
+	}
 	for _, text := range r.LeftBehind {
 		fmt.Fprintf(&b, "\nleft behind: %s", text)
 	}
@@ -143,6 +146,25 @@ func (r *Result) liveText(b *strings.Builder) {
 	} {
 		rows.cells(line.name, ms(line.d.P50Us), ms(line.d.P90Us), ms(line.d.P99Us), ms(line.d.P999Us), ms(line.d.MaxUs), fmt.Sprint(line.d.Samples))
 	}
+	rows.flush()
+}
+
+func (r *Result) handlersText(b *strings.Builder) {
+	h := r.Handlers
+	b.WriteString("\nHandlers: events that wait in a stream, handled by one process\n\n")
+	rows := newRows(b, false)
+	rows.cells("", "events/s", "µs of the handler", "of Postgres", "of nats-server", "events")
+	for _, rate := range h.Rates {
+		rows.cells(rate.Name, fmt.Sprintf("%.0f", rate.PerS), fmt.Sprintf("%.1f", rate.HandlerCPUPerEventUs), fmt.Sprintf("%.1f", rate.PostgresCPUPerEventUs),
+			fmt.Sprintf("%.1f", rate.NATSCPUPerEventUs), fmt.Sprint(rate.Events))
+	}
+	rows.flush()
+	b.WriteString("\n")
+	rows = newRows(b, false)
+	rows.row("takeover from a process that was killed", "s, at most", 2, h.TakeoverKilledS)
+	rows.row("takeover from one that was stopped", "s, at most", 3, h.TakeoverStoppedS)
+	rows.row(fmt.Sprintf("rate with %d events behind one key", h.ParkedEvents), "of usual", 2, h.ParkedRatio)
+	rows.row(fmt.Sprintf("rate with %d blocked keys", h.ParkedEvents), "of usual", 2, h.BlockedKeysRatio)
 	rows.flush()
 }
 

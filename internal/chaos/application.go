@@ -63,7 +63,7 @@ func (w *World) startHandlers(ctx context.Context) error {
 			return err
 		}
 	}
-	if _, err := run(ctx, w.dir, append(w.environ(), "WALRELAY_POSTGRES_URL="+h.pg.URL("postgres")), w.programs.relay, "init", "--inbox"); err != nil {
+	if _, err := run(ctx, w.dir, []string{"CHAOS_DATABASE=" + h.pg.URL("postgres")}, w.programs.handlers, "migrate"); err != nil {
 		return err
 	}
 	if err := h.exec(ctx, "CREATE TABLE mended (at timestamptz)",

@@ -270,8 +270,13 @@ func (h *harness) controls(ctx context.Context) error {
 			return err
 		}
 		p := h.programs
-		p.relay = binary
-		found, err := h.control(ctx, c, p)
+		who := "relay"
+		if c.pkg == handlersPackage {
+			who, p.handlers = "handler", binary
+		} else {
+			p.relay = binary
+		}
+		found, err := h.control(ctx, c, who, p)
 		if err != nil {
 			return err
 		}
@@ -280,17 +285,17 @@ func (h *harness) controls(ctx context.Context) error {
 		}
 	}
 	if len(missed) > 0 {
-		return fmt.Errorf("the harness did not find what these relays break: %s", strings.Join(missed, ", "))
+		return fmt.Errorf("the harness did not find what these break: %s", strings.Join(missed, ", "))
 	}
-	fmt.Fprintln(h.out, "the harness finds what each of these relays breaks")
+	fmt.Fprintln(h.out, "the harness finds what each of these breaks")
 	return nil
 }
 
 // control runs one of them, some times if need be: what it breaks may depend on
 // luck.
-func (h *harness) control(ctx context.Context, c control, p programs) (found bool, err error) {
+func (h *harness) control(ctx context.Context, c control, who string, p programs) (found bool, err error) {
 	for attempt := range max(6, h.rounds) {
-		fmt.Fprintf(h.out, "a relay that %s: ", strings.ReplaceAll(c.name, "-", " "))
+		fmt.Fprintf(h.out, "a %s that %s: ", who, strings.ReplaceAll(c.name, "-", " "))
 		s := step{}
 		for _, candidate := range settings() {
 			if candidate.name == c.setting {

@@ -31,7 +31,7 @@ func stepped() variant {
 			before("router/writer.go", "\tif in.isLast() {\n\t\tw.sent++\n", "sent"),
 			before("router/writer.go", "\tn := got.sequence - w.offset\n", "acked"),
 			imports("router/resync.go"),
-			before("router/resync.go", "\tr, err := w.readLedger(ctx, known)\n", "resync"),
+			before("router/resync.go", "\tr, err := w.readLedger(ctx, known, true)\n", "resync"),
 			before("router/resync.go", "\treturn w.cfg.parker.Park(ctx, failed, reason, behind)\n", "expel"),
 			imports("retry/table.go"),
 			before("retry/table.go", "\tif err := conn.SendBatch(ctx, &batch).Close(); err != nil {\n", "delaying"),
@@ -109,8 +109,49 @@ type control struct {
 	promise string
 }
 
-// controls are the relays that break a promise.
-func controls() []control {
+// controls are the relays and the handlers that break a promise.
+func controls() []control { return append(relayControls(), handlerControls()...) }
+
+// handlerControls are handlers that break P10. Parking is looked up by a statement of its own in each transaction,
+// which is right in READ COMMITTED, so that there is no control for one statement: marks need no such look.
+func handlerControls() []control {
+	handlers := func(name string, edits ...edit) variant {
+		return variant{name: name, pkg: handlersPackage, edits: edits}
+	}
+	return []control{
+		{
+			variant: handlers("moves-marks-by-any-position", edit{"inbox/position.go", "\tif !signer.Signs(it.sequence, text, digest) {\n", "\tif false {\n"},
+				edit{"inbox/position.go", "known != nil && known.Signs(it.sequence, text, digest)", "known != nil"}),
+			faults: []string{"forged-events"}, setting: onHandlers, promise: "P10",
+		},
+		{
+			variant: handlers("does-not-reset-at-a-takeover", edit{"inbox/consumer.go", "\tif err := c.reset(ctx); err != nil {\n\t\treturn err\n\t}\n\tif c.db != nil {\n", "\tif c.db != nil {\n"},
+				edit{"inbox/consumer.go", "\t_ = c.reset(ctx) // what", "\t// what"},
+				edit{"inbox/generation.go", "meta.Sequence.Consumer != g.last+1 {\n", "g.last > 0 && meta.Sequence.Consumer <= g.last {\n"},
+				edit{"inbox/generation.go", "\tg.last++\n", "\tg.last = meta.Sequence.Consumer\n"}),
+			faults: []string{"handlers-unpinned", "handlers-frozen"}, setting: onHandlers, promise: "P10",
+		},
+		{
+			variant: handlers("retries-by-nak", edit{"inbox/park.go", "\tif l.c.db == nil {\n\t\tif !verdict.failed {\n", "\tif !verdict.failed {\n\t\t_ = r.it.msg.Nak()\n\t\treturn true, true, nil\n\t}\n\tif l.c.db == nil {\n\t\tif !verdict.failed {\n"}),
+			faults:  []string{"handlers-killed"}, setting: onHandlers, promise: "P10",
+		},
+		{
+			variant: handlers("knows-blocked-keys-from-memory-only", edit{"sql/inbox/0001_inbox.sql", "    IF cardinality(keys) > 0 AND EXISTS (\n", "    IF false AND EXISTS (\n"},
+				edit{"inbox/consumer.go", "\t\t\tg.block(hash)\n", "\t\t\t_ = hash\n"}),
+			faults: []string{"handlers-killed", "handlers-stopped"}, setting: onHandlers, promise: "P10",
+		},
+		{
+			variant: handlers("does-not-compare-marks", edit{"sql/inbox/0001_inbox.sql", "          AND (m.timeline = of_timeline AND m.position < lowest[1]\n", "          AND (true OR m.timeline = of_timeline AND m.position < lowest[1]\n"}),
+			faults:  []string{"handlers-unpinned", "handlers-frozen"}, setting: onHandlers, promise: "P10",
+		},
+		{
+			variant: handlers("knows-events-by-their-sequence", edit{"inbox/position.go", "\tname := it.stream + \" \" + slot\n", "\ts.position = event.Position{CommitLSN: it.sequence}.String()\n\tname := it.stream + \" \" + slot\n"}),
+			faults:  []string{"stream-restored"}, setting: onHandlers, promise: "P10",
+		},
+	}
+}
+
+func relayControls() []control {
 	return []control{
 		{
 			variant: variant{name: "acknowledges-on-receipt", edits: []edit{

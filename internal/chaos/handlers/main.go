@@ -2,7 +2,7 @@
 // which writes down what it did. Some events fail twice, and some until the table mended has a
 // row.
 //
-// Input: CHAOS_DATABASE, the handlers' database; CHAOS_OUTBOX, that of the outbox, which has the keys of
+// With the argument migrate it makes its tables, and ends. Input: CHAOS_DATABASE, the handlers' database; CHAOS_OUTBOX, that of the outbox, which has the keys of
 // positions; CHAOS_NATS; CHAOS_SUBJECT, the template of subjects. It must not import the harness.
 package main
 
@@ -40,6 +40,9 @@ func run(ctx context.Context) error {
 		return fmt.Errorf("connecting to the database: %w", err)
 	}
 	defer pool.Close()
+	if len(os.Args) > 1 && os.Args[1] == "migrate" {
+		return inbox.Migrate(ctx, pool, inbox.Roles{})
+	}
 	nc, err := nats.Connect(os.Getenv("CHAOS_NATS"), nats.MaxReconnects(-1), nats.RetryOnFailedConnect(true), nats.IgnoreDiscoveredServers(),
 		nats.ReconnectWait(100*time.Millisecond), nats.PingInterval(2*time.Second), nats.MaxPingsOutstanding(2))
 	if err != nil {
