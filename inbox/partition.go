@@ -2,6 +2,7 @@ package inbox
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"hash/fnv"
@@ -11,7 +12,6 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
-	"github.com/nats-io/nuid"
 
 	"github.com/walrelay/walrelay/event"
 	"github.com/walrelay/walrelay/internal/wait"
@@ -88,7 +88,7 @@ func newMembers(c *consumer, partitions int) *members {
 
 // run counts the processes until the context ends.
 func (m *members) run(ctx context.Context) {
-	own := m.subject + nuid.Next()
+	own := m.subject + rand.Text()
 	for {
 		n, err := m.count(ctx, own)
 		switch {

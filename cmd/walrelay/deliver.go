@@ -6,13 +6,17 @@ import (
 	"log/slog"
 
 	"github.com/nats-io/nats.go"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/rs/zerolog"
 	"github.com/spf13/cobra"
 
 	"github.com/walrelay/walrelay"
 	"github.com/walrelay/walrelay/inbox"
+	"github.com/walrelay/walrelay/inbox/inboxmetrics"
 	"github.com/walrelay/walrelay/internal/connect"
 	"github.com/walrelay/walrelay/internal/deliver"
+	"github.com/walrelay/walrelay/internal/web"
 )
 
 func newDeliverCommand() *cobra.Command {
@@ -26,6 +30,7 @@ endpoint does not take is tried again, or parked (walrelay parked).
 Several processes may run: one is active for each handler.
 
 Needs NATS, and a database with the tables of handlers (walrelay init --inbox).
+Health and metrics are served if --http-addr says where.
 The file is described in docs/deliver.md.`,
 		Args: cobra.NoArgs,
 	}
@@ -41,12 +46,46 @@ The file is described in docs/deliver.md.`,
 			return err
 		}
 		defer flush()
-		return runDeliver(ctx, cfg.WithDefaults(), handlers, log)
+		addr := cfg.HTTP.Addr
+		if addr == "off" {
+			addr = ""
+		}
+		return serveDeliver(ctx, cfg.WithDefaults(), addr, handlers, log)
 	})
 	return cmd
 }
 
-func runDeliver(ctx context.Context, cfg walrelay.Config, handlers []deliver.Handler, log zerolog.Logger) error {
+// serveDeliver runs the handlers, and serves what they say of themselves if there is an address: the relay of
+// the same machine has the default one.
+func serveDeliver(ctx context.Context, cfg walrelay.Config, addr string, handlers []deliver.Handler, log zerolog.Logger) error {
+	metrics := inboxmetrics.New()
+	if addr == "" {
+		return runDeliver(ctx, cfg, handlers, metrics.Observe, log)
+	}
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(metrics, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return serveBeside(ctx, addr, log, web.Handler(web.Source{
+		Reasons: func() []string { return notReady(metrics.States()) },
+		Status:  func() any { return metrics.States() },
+		Metrics: registry,
+	}), func(ctx context.Context) error { return runDeliver(ctx, cfg, handlers, metrics.Observe, log) })
+}
+
+// notReady says why handlers are not.
+func notReady(states []inbox.Status) []string {
+	if len(states) == 0 {
+		return []string{"no handler has been looked at yet"}
+	}
+	var reasons []string
+	for _, s := range states {
+		if s.Trouble != "" {
+			reasons = append(reasons, fmt.Sprintf("handler %s is %s", s.Handler, s.Trouble))
+		}
+	}
+	return reasons
+}
+
+func runDeliver(ctx context.Context, cfg walrelay.Config, handlers []deliver.Handler, observe func(inbox.Status), log zerolog.Logger) error {
 	if cfg.Postgres.URL == "" {
 		return &walrelay.ConfigError{Key: "postgres.url", Problem: "must be set: failed events are parked there"}
 	}
@@ -71,7 +110,7 @@ func runDeliver(ctx context.Context, cfg walrelay.Config, handlers []deliver.Han
 	log.Info().Int("handlers", len(handlers)).Msg("delivering")
 	err = inbox.Run(ctx, inbox.Config{
 		NATS: nc, Domain: cfg.NATS.Domain, Pool: pool, Subject: cfg.Publish.Subject, Grace: cfg.ShutdownTimeout,
-		Log: slog.New(zerolog.NewSlogHandler(log)),
+		Log: slog.New(zerolog.NewSlogHandler(log)), Observe: observe,
 	}, &registry)
 	if err != nil {
 		return fmt.Errorf("delivering: %w", err)

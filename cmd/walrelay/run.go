@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"os"
 	"runtime/pprof"
 
@@ -68,6 +69,11 @@ func serveAndRun(ctx context.Context, cfg walrelay.Config, log zerolog.Logger, r
 	if addr == "off" {
 		return relay.Run(ctx)
 	}
+	return serveBeside(ctx, addr, log, relay.Handler(), relay.Run)
+}
+
+// serveBeside serves HTTP while something runs.
+func serveBeside(ctx context.Context, addr string, log zerolog.Logger, handler http.Handler, run func(context.Context) error) error {
 	var lc net.ListenConfig
 	listener, err := lc.Listen(ctx, "tcp", addr)
 	if err != nil {
@@ -76,10 +82,10 @@ func serveAndRun(ctx context.Context, cfg walrelay.Config, log zerolog.Logger, r
 	log.Info().Stringer("addr", listener.Addr()).Msg("serving /healthz, /readyz, /status and /metrics")
 	group, working := errgroup.WithContext(ctx)
 	serving, stop := context.WithCancel(working)
-	group.Go(func() error { return web.Serve(serving, listener, relay.Handler()) })
+	group.Go(func() error { return web.Serve(serving, listener, handler) })
 	group.Go(func() error {
 		defer stop()
-		return relay.Run(working)
+		return run(working)
 	})
 	return group.Wait()
 }

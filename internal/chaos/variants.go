@@ -132,7 +132,7 @@ func handlerControls() []control {
 			faults: []string{"handlers-unpinned", "handlers-frozen"}, setting: onHandlers, promise: "P10",
 		},
 		{
-			variant: handlers("retries-by-nak", edit{"inbox/park.go", "\tif l.c.db == nil {\n\t\tif !verdict.failed {\n", "\tif !verdict.failed {\n\t\t_ = r.it.msg.Nak()\n\t\treturn true, true, nil\n\t}\n\tif l.c.db == nil {\n\t\tif !verdict.failed {\n"}),
+			variant: handlers("retries-by-nak", edit{"inbox/park.go", "\tif l.c.db == nil {\n\t\tif !verdict.failed {\n", "\tif !verdict.failed {\n\t\t_ = r.it.msg.Nak()\n\t\treturn !verdict.failed, true, nil\n\t}\n\tif l.c.db == nil {\n\t\tif !verdict.failed {\n"}),
 			faults:  []string{"handlers-killed"}, setting: onHandlers, promise: "P10",
 		},
 		{

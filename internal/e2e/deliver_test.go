@@ -110,6 +110,15 @@ func TestDeliver_InOrderForEachKey(t *testing.T) {
 		}
 		last[key] = n
 	}
+	eventually(t, 10*time.Second, "the metrics have the handled events", func() error {
+		if n, err := deliver.metric(`walrelay_handler_handled_total{handler="billing",partition=""}`); err != nil || n != 30 {
+			return fmt.Errorf("they have %v (%w)", n, err)
+		}
+		return nil
+	})
+	if status, body := deliver.get("/readyz"); status != http.StatusOK {
+		t.Errorf("/readyz answers %d: %s", status, body)
+	}
 	if code := deliver.stop(); code != 0 {
 		t.Errorf("deliver ended with %d", code)
 	}
