@@ -3,8 +3,11 @@
 package examples
 
 import (
+	"bufio"
 	"bytes"
 	"context"
+	"crypto/rand"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"os"
@@ -42,6 +45,7 @@ var programs = map[string][]string{ //nolint:gochecknoglobals // never written
 	"sequelize":     {"node", "node/sequelize.mjs"},
 	"typeorm":       {"node", "node/typeorm.mjs"},
 	"drizzle":       {"node", "node/drizzle.mjs"},
+	"prisma":        {"node", "node/prisma/prisma.mjs"},
 }
 
 // python is the one that has the packages of the system.
@@ -105,10 +109,7 @@ func TestDjango(t *testing.T) {
 		t.Skip("make test-examples installs what the examples need, and runs them")
 	}
 	r := startRelay(t)
-	binary := filepath.Join(t.TempDir(), "walrelay")
-	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", binary, "../cmd/walrelay").CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
+	binary := buildRelay(t)
 	if err := walrelay.SetupInbox(t.Context(), walrelay.Config{Postgres: config.Postgres{URL: r.owner}}, nil); err != nil {
 		t.Fatal(err)
 	}
@@ -146,6 +147,107 @@ func TestDjango(t *testing.T) {
 	}
 }
 
+// The workers in JavaScript and Ruby publish and handle.
+func TestWorkers(t *testing.T) {
+	if os.Getenv("WALRELAY_EXAMPLES") == "" {
+		t.Skip("make test-examples installs what the examples need, and runs them")
+	}
+	binary := buildRelay(t)
+	for name, command := range map[string][]string{"node": {"node", "node/worker/app.mjs"}, "ruby": {"ruby", "ruby/worker/app.rb"}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := startRelay(t)
+			if err := walrelay.SetupInbox(t.Context(), walrelay.Config{Postgres: config.Postgres{URL: r.owner}}, nil); err != nil {
+				t.Fatal(err)
+			}
+			key := make([]byte, 32)
+			_, _ = rand.Read(key) // it never fails
+			secret := "whsec_" + base64.StdEncoding.EncodeToString(key)
+			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+			defer cancel()
+			app := exec.CommandContext(ctx, command[0], command[1:]...)
+			app.Env = append(os.Environ(), "DATABASE_URL="+r.url, "WEBHOOK_SECRET="+secret)
+			var errors bytes.Buffer
+			app.Stderr = &errors
+			out, err := app.StdoutPipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := app.Start(); err != nil {
+				t.Fatal(err)
+			}
+			lines := bufio.NewScanner(out)
+			if !lines.Scan() {
+				t.Fatalf("it prints nothing (%v)\n%s", app.Wait(), errors.String())
+			}
+			dir := t.TempDir()
+			for file, text := range map[string]string{"handlers.yaml": lines.Text(), "secret": secret} {
+				if err := os.WriteFile(filepath.Join(dir, file), []byte(text), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			deliver := exec.CommandContext(ctx, binary, "deliver", "--handlers", filepath.Join(dir, "handlers.yaml"))
+			ours := func(v string) bool { return strings.HasPrefix(v, "WALRELAY_") }
+			deliver.Env = append(slices.DeleteFunc(os.Environ(), ours), "WALRELAY_POSTGRES_URL="+r.owner, "WALRELAY_NATS_URL="+r.nats)
+			var said bytes.Buffer
+			deliver.Stderr = &said
+			if err := deliver.Start(); err != nil {
+				t.Fatal(err)
+			}
+			want := []string{"audit order.created Order #456 ü", "audit order.updated ", "audit user.created ", "bill order.created 456 of customer-8", "bill order.updated 456 of customer-8", "welcome ada@example.org"}
+			var got []string
+			for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline) && !slices.Equal(got, want); time.Sleep(50 * time.Millisecond) {
+				got = effects(t, r.owner, "effects_"+name)
+			}
+			if !slices.Equal(got, want) {
+				t.Errorf("the effects are %q, want %q\ndeliver said:\n%s\nthe application said:\n%s", got, want, said.String(), errors.String())
+			}
+			for _, p := range []*exec.Cmd{deliver, app} {
+				if err := p.Process.Signal(syscall.SIGTERM); err != nil {
+					t.Error(err)
+				}
+			}
+			if !lines.Scan() || lines.Text() != "published" {
+				t.Errorf("it says %q of the state, want published", lines.Text())
+			}
+			if err := app.Wait(); err != nil {
+				t.Errorf("the application ended: %v\n%s", err, errors.String())
+			}
+			if err := deliver.Wait(); err != nil {
+				t.Errorf("deliver ended: %v\n%s", err, said.String())
+			}
+		})
+	}
+}
+
+// effects returns what handlers did, in order.
+func effects(t *testing.T, url, table string) []string {
+	t.Helper()
+	conn, err := pgx.Connect(t.Context(), url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close(context.WithoutCancel(t.Context())) }()
+	rows, err := conn.Query(t.Context(), "SELECT e FROM (SELECT handler || ' ' || text AS e FROM "+table+") AS effects ORDER BY e COLLATE \"C\"")
+	if err != nil {
+		t.Fatal(err)
+	}
+	all, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
+func buildRelay(t *testing.T) string {
+	t.Helper()
+	binary := filepath.Join(t.TempDir(), "walrelay")
+	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", binary, "../cmd/walrelay").CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	return binary
+}
+
 // The reader in JavaScript reads what walrelay writes.
 func TestReaderInJavaScript(t *testing.T) {
 	if os.Getenv("WALRELAY_EXAMPLES") == "" {
@@ -159,7 +261,7 @@ func TestReaderInJavaScript(t *testing.T) {
 // Every program of the folder is one of the list.
 func TestEveryExampleIsRun(t *testing.T) {
 	var files []string
-	for _, pattern := range []string{"python/*.py", "ruby/*.rb", "php/*.php", "node/*.mjs", "go/*/main.go"} {
+	for _, pattern := range []string{"python/*.py", "ruby/*.rb", "php/*.php", "node/*.mjs", "node/prisma/*.mjs", "go/*/main.go"} {
 		found, err := filepath.Glob(pattern)
 		if err != nil {
 			t.Fatal(err)
