@@ -342,6 +342,40 @@ func typedEvent[T any](ev CloudEvent, attempt int) (Event[T], error) {
 	return typed, nil
 }
 
+// Call calls a handler on an event, for tests: as [Run] does, with its middleware, the payload read into its type, and a
+// panic as an error, but without NATS, marks and parking. tx is what the handler takes: a pgx.Tx, a *sql.Tx, or nil. The
+// error says what would become of the event: [ParkError], [RetryError], [PauseError], or another one for the
+// handler's backoff.
+func (r *Registry) Call(ctx context.Context, name string, tx any, events ...CloudEvent) error {
+	if err := errors.Join(r.errs...); err != nil {
+		return err
+	}
+	i := slices.IndexFunc(r.handlers, func(h *handler) bool { return h.name == name })
+	if i < 0 {
+		return fmt.Errorf("handler %q: it is not registered", event.Clip(name))
+	}
+	h := r.handlers[i]
+	for _, ev := range events {
+		if !h.match.matches(ev.Type) {
+			return fmt.Errorf("handler %q: it does not take events of type %q", name, event.Clip(ev.Type))
+		}
+	}
+	if len(events) == 0 {
+		return fmt.Errorf("handler %q: there is no event to call it with", name)
+	}
+	ctx, cancel := context.WithTimeout(withTrace(ctx, &events[0]), h.timeout)
+	defer cancel()
+	if h.many {
+		return h.run(ctx, call{tx: tx, events: events, attempt: 1})
+	}
+	for _, ev := range events {
+		if err := h.run(ctx, call{tx: tx, events: []CloudEvent{ev}, attempt: 1}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // A handler's name is that of a consumer, a token of subjects.
 var handlerName = regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}$`)
 
