@@ -13,7 +13,7 @@ E2E_PARALLEL := -parallel 4
 .PHONY: help build test test-all test-unit test-e2e test-examples test-majors test-chaos lint vet fuzz chaos bench demo clean
 
 # How long each fuzz target runs.
-FUZZTIME ?= 20s
+FUZZTIME ?= 10s
 
 help: ## list the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
