@@ -228,9 +228,9 @@ func (w *writer) encodePlace(in place) {
 // batchEnd returns the end of the batch that begins with flight n; of a flight
 // that is sent alone, the next one.
 func (w *writer) batchEnd(n uint64) uint64 {
-	whole := w.ring[n%uint64(len(w.ring))].whole
+	whole := w.at(n).whole
 	end := n + 1
-	for whole != 0 && end < w.next && w.ring[end%uint64(len(w.ring))].whole == whole {
+	for whole != 0 && end < w.next && w.at(end).whole == whole {
 		end++
 	}
 	return end
@@ -247,7 +247,7 @@ const maxOpenBatches = 16
 func (w *writer) countOpen() {
 	w.underWay, w.ended = 0, 0
 	for n := w.base; n < w.next; n = w.batchEnd(n) {
-		if w.ring[n%uint64(len(w.ring))].whole != 0 {
+		if w.at(n).whole != 0 {
 			w.underWay++
 		}
 	}
@@ -266,9 +266,9 @@ func (w *writer) sendBatch(first, end uint64) error {
 
 // markStored says that flight n is stored, and with it its batch.
 func (w *writer) markStored(n uint64) {
-	whole := w.ring[n%uint64(len(w.ring))].whole
+	whole := w.at(n).whole
 	for {
-		f := &w.ring[n%uint64(len(w.ring))]
+		f := w.at(n)
 		if f.whole != whole {
 			return
 		}
@@ -283,11 +283,11 @@ func (w *writer) markStored(n uint64) {
 // splitBatch makes flights of a batch such that are sent alone.
 func (w *writer) splitBatch(first, end uint64) {
 	for n := first; n < end; n++ {
-		f := &w.ring[n%uint64(len(w.ring))]
+		f := w.at(n)
 		f.whole, f.split = 0, SplitRefused
 	}
 	w.cfg.log.Warn().Str("stream", w.cfg.stream).Uint64("events", end-first).
-		Stringer("position", w.ring[first%uint64(len(w.ring))].ev.Position).
+		Stringer("position", w.at(first).ev.Position).
 		Msg("the stream refuses a transaction as a whole; its events are published one by one")
 	w.cfg.observer.Split(w.cfg.stream)
 }

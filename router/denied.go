@@ -68,7 +68,7 @@ func (w *writer) deny(subject string) {
 // when the server refused a message on the subject. w.mu is held.
 func (w *writer) denies(subject string, first, end uint64) (n uint64, ok bool) {
 	for n := first; n < end; n++ {
-		f := &w.ring[n%uint64(len(w.ring))]
+		f := w.at(n)
 		var err error
 		if w.subject, err = f.target.Subject.Append(w.subject[:0], f.ev); err == nil && string(w.subject) == subject {
 			return n, true

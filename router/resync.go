@@ -45,7 +45,7 @@ func (w *writer) run(ctx context.Context) error {
 func (w *writer) expire() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.base < w.next && w.flows && time.Since(w.ring[w.base%uint64(len(w.ring))].sent) > w.cfg.ackTimeout {
+	if w.base < w.next && w.flows && time.Since(w.at(w.base).sent) > w.cfg.ackTimeout {
 		w.fail(fmt.Errorf("stream %q: %w", w.cfg.stream, nats.ErrTimeout))
 	}
 }
@@ -156,9 +156,7 @@ func (w *writer) evict(ctx context.Context, reason error) error {
 	}
 	var failed, behind []Flight
 	keys := make(map[string]bool)
-	end := first
-	for n := first; n < w.next; n++ {
-		f := &w.ring[n%uint64(len(w.ring))]
+	w.retain(func(n uint64, f *flight) bool {
 		key := f.ev.PartitionKey
 		switch {
 		case n < refused:
@@ -171,17 +169,12 @@ func (w *writer) evict(ctx context.Context, reason error) error {
 			w.settleLate(f.ev)
 			behind = append(behind, f.taken())
 		default:
-			if n != end {
-				w.ring[end%uint64(len(w.ring))] = *f
-				*f = flight{}
-			}
-			end++
-			continue
+			return true
 		}
 		w.bytes -= f.size
 		*f = flight{}
-	}
-	w.next = end
+		return false
+	})
 	w.mu.Unlock()
 	return w.cfg.parker.Park(ctx, failed, reason, behind)
 }
@@ -241,24 +234,17 @@ func (w *writer) reconcile(ctx context.Context) error {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	end := w.base
-	for n := w.base; n < w.next; n++ {
-		f := &w.ring[n%uint64(len(w.ring))]
+	w.retain(func(n uint64, f *flight) bool {
 		if f.stored || !refused && w.covers(r, n) {
 			w.done(f, n+w.offset)
-			continue
+			return false
 		}
 		f.stored = false
 		if !refused && r.own && f.ev.Position.Compare(r.position) < 0 {
 			w.reportLate(f.ev)
 		}
-		if n != end {
-			w.ring[end%uint64(len(w.ring))] = *f
-			*f = flight{}
-		}
-		end++
-	}
-	w.next = end
+		return true
+	})
 	w.offset = r.last + 1 - w.base
 	w.reached.sequence = r.last
 	if r.own && !w.cfg.shared && w.reached.position.Compare(r.position) < 0 {
@@ -275,7 +261,7 @@ func (w *writer) reconcile(ctx context.Context) error {
 // covers reports whether the stream's last message says that flight n is
 // stored, if nothing was refused.
 func (w *writer) covers(r reading, n uint64) bool {
-	f := &w.ring[n%uint64(len(w.ring))]
+	f := w.at(n)
 	switch {
 	case w.cfg.shared:
 		return false
@@ -318,7 +304,7 @@ func (w *writer) confirm(ctx context.Context, r reading) (foreign uint64, err er
 	}
 	var suspects []suspect
 	for n := w.base; n < w.next; n++ {
-		f := &w.ring[n%uint64(len(w.ring))]
+		f := w.at(n)
 		if !f.stored && w.covers(r, n) {
 			suspects = append(suspects, suspect{f, n + w.offset})
 		}
@@ -357,7 +343,7 @@ func (w *writer) skipThrough(through, from event.Position, t *tail) {
 func (w *writer) countLate(before reached) {
 	w.lates = 0
 	for n := w.base; n < w.next; n++ {
-		if w.isLate(w.ring[n%uint64(len(w.ring))].ev) {
+		if w.isLate(w.at(n).ev) {
 			w.lates++
 		}
 	}
@@ -400,7 +386,7 @@ func (w *writer) probe(ctx context.Context) error {
 		if end == n+1 {
 			w.refusals.learn(&w.msg, err)
 		}
-		return w.eventError(&w.ring[answered%uint64(len(w.ring))], err)
+		return w.eventError(w.at(answered), err)
 	}
 	if got.duplicate && !w.cfg.shared {
 		return w.confirmDuplicate(ctx, n, got.sequence)
@@ -478,7 +464,7 @@ func (w *writer) sendAsking(first, end uint64, inbox string) (n uint64, err erro
 	defer w.mu.Unlock()
 	in := w.place(first, end)
 	for n = first; n < end; n, in = n+1, in.next() {
-		f := &w.ring[n%uint64(len(w.ring))]
+		f := w.at(n)
 		if err := w.encode(f, n, in); err != nil {
 			return n, err
 		}
@@ -493,7 +479,7 @@ func (w *writer) sendAsking(first, end uint64, inbox string) (n uint64, err erro
 
 // explainNoResponders says why nobody answered to flight n.
 func (w *writer) explainNoResponders(ctx context.Context, n uint64) error {
-	f := &w.ring[n%uint64(len(w.ring))]
+	f := w.at(n)
 	subject, err := f.target.Subject.Append(nil, f.ev)
 	if err != nil {
 		return err
@@ -522,7 +508,7 @@ func (w *writer) confirmDuplicate(ctx context.Context, n, sequence uint64) error
 	position, positionErr := w.ledger.position(ctx, sequence)
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	f := &w.ring[n%uint64(len(w.ring))]
+	f := w.at(n)
 	if positionErr == nil && position == f.ev.Position {
 		return errWrongLastSequence
 	}

@@ -60,11 +60,8 @@ type writer struct {
 	// one that finds it full is left out.
 	denials chan string
 
-	mu       sync.Mutex      // guards everything below
-	ring     []flight        // flight n is at n % len(ring)
-	base     uint64          // the first flight without an outcome
-	next     uint64          // the number of the next flight
-	bytes    int             // the sizes of the flights between
+	mu sync.Mutex // guards everything below
+	window
 	offset   uint64          // sequence of flight n, minus n
 	epoch    uint64          // answers to earlier epochs are void
 	reply    string          // the reply subject of this epoch
@@ -156,7 +153,7 @@ func newWriter(nc *nats.Conn, js nats.JetStreamContext, cfg writerConfig) *write
 		space:   make(chan struct{}, 1),
 		drained: make(chan struct{}, 1),
 		denials: make(chan string, 16),
-		ring:    make([]flight, cfg.maxInFlight),
+		window:  window{ring: make([]flight, cfg.maxInFlight)},
 	}
 }
 
@@ -183,9 +180,7 @@ func (w *writer) publish(ctx context.Context, taken Flight, target *Target) erro
 	if poison, ok := errors.AsType[*EventError](err); ok && poison.Class == Poison {
 		// Nothing was sent.
 		w.settleLate(ev)
-		w.next--
-		w.bytes -= size
-		w.ring[n%uint64(len(w.ring))] = flight{}
+		w.pop()
 		w.mu.Unlock()
 		return err
 	}
@@ -214,16 +209,10 @@ func (w *writer) awaitRoom(ctx context.Context, events, size int) error {
 
 // take appends an event to the window, and returns the number of its flight.
 func (w *writer) take(taken Flight, target *Target, size int, whole uint64) uint64 {
-	n := w.next
-	w.ring[n%uint64(len(w.ring))] = flight{
-		ev: taken.Event, ticket: taken.Ticket, split: taken.Split, target: target, size: size, whole: whole,
-	}
-	w.next++
-	w.bytes += size
 	if w.isLate(taken.Event) {
 		w.lates++
 	}
-	return n
+	return w.push(flight{ev: taken.Event, ticket: taken.Ticket, split: taken.Split, target: target, size: size, whole: whole})
 }
 
 // isLate reports whether the stream has a later event already: one of somebody else took
@@ -297,7 +286,7 @@ func (w *writer) has(ev *event.Event) bool {
 // send encodes and sends flight n. It waits for the connection's buffer at
 // most, never for an answer.
 func (w *writer) send(n uint64, in place) error {
-	f := &w.ring[n%uint64(len(w.ring))]
+	f := w.at(n)
 	if err := w.encode(f, n, in); err != nil {
 		if classify(err) == Poison {
 			return w.eventError(f, err)
@@ -433,7 +422,7 @@ func (w *writer) answer(msg *nats.Msg) {
 			return
 		}
 	}
-	switch f := &w.ring[n%uint64(len(w.ring))]; {
+	switch f := w.at(n); {
 	case n < w.base || n >= w.next:
 	case w.cfg.shared:
 		f.stored = true
@@ -455,7 +444,7 @@ func (w *writer) settle(end uint64) {
 		return
 	}
 	for ; w.base < end; w.base++ {
-		w.done(&w.ring[w.base%uint64(len(w.ring))], w.base+w.offset)
+		w.done(w.at(w.base), w.base+w.offset)
 	}
 	if !w.full || w.hasRoom(1, 0) {
 		signal(w.space)
@@ -490,7 +479,7 @@ func (w *writer) done(f *flight, sequence uint64) {
 // shared stream that is not acknowledged.
 func (w *writer) settleStored() {
 	end := w.base
-	for end < w.next && w.ring[end%uint64(len(w.ring))].stored {
+	for end < w.next && w.at(end).stored {
 		end++
 	}
 	w.settle(end)

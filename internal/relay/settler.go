@@ -68,7 +68,7 @@ func (s *settler) done(ticket uint64, ev *event.Event) {
 // Paused implements [router.Observer].
 func (s *settler) Paused(stream string, reason error) {
 	s.health.setPaused(stream, reason)
-	gauge := s.metrics.Held.WithLabelValues(stream)
+	gauge := s.metrics.Paused.WithLabelValues(stream)
 	if reason == nil {
 		gauge.Set(0)
 		s.log.Info().Str("stream", stream).Msg("stream resumed")

@@ -25,7 +25,7 @@ type Metrics struct {
 	Failures       *prometheus.CounterVec
 	Apart          *prometheus.CounterVec
 	DelayedEvents  *prometheus.GaugeVec
-	HeldKeys       prometheus.Gauge
+	BlockedKeys    prometheus.Gauge
 	OldestDue      prometheus.Gauge
 	Lateness       prometheus.Histogram
 	TableBlocked   *prometheus.GaugeVec
@@ -39,7 +39,7 @@ type Metrics struct {
 	SafeBytes      prometheus.Gauge
 	FlushLSN       prometheus.Gauge
 	Reconnects     *prometheus.CounterVec
-	Held           *prometheus.GaugeVec
+	Paused         *prometheus.GaugeVec
 }
 
 // New registers the metrics; those that are read when asked for come
@@ -77,9 +77,9 @@ func New(inFlight func() float64, lagSeconds func() float64, ready func() float6
 			Name: "walrelay_reconnects_total",
 			Help: "Connections made again after they were lost.",
 		}, []string{"peer"}),
-		Held: prometheus.NewGaugeVec(prometheus.GaugeOpts{
-			Name: "walrelay_stream_held",
-			Help: "1 while a stream is held in place, 0 while it flows.",
+		Paused: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "walrelay_stream_paused",
+			Help: "1 while a stream is paused, 0 while it flows.",
 		}, []string{"stream"}),
 		Events: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "walrelay_events_total",
@@ -97,8 +97,8 @@ func New(inFlight func() float64, lagSeconds func() float64, ready func() float6
 			Name: "walrelay_delayed",
 			Help: "Events in the delay table, by state; counted every ten seconds.",
 		}, []string{"state"}),
-		HeldKeys: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "walrelay_held_keys",
+		BlockedKeys: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "walrelay_blocked_keys",
 			Help: "Keys whose later events are held.",
 		}),
 		OldestDue: prometheus.NewGauge(prometheus.GaugeOpts{
@@ -151,7 +151,7 @@ func New(inFlight func() float64, lagSeconds func() float64, ready func() float6
 	}
 	m.Registry.MustRegister(
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
-		m.Events, m.Failures, m.TableBlocked, m.Apart, m.DelayedEvents, m.HeldKeys, m.OldestDue, m.Lateness, m.CleanedRows, m.CleanUps, m.RefusedRows, m.PublishLatency, m.CommitLatency, m.LagBytes, m.RetainedBytes, m.SafeBytes, m.FlushLSN, m.Reconnects, m.Held,
+		m.Events, m.Failures, m.TableBlocked, m.Apart, m.DelayedEvents, m.BlockedKeys, m.OldestDue, m.Lateness, m.CleanedRows, m.CleanUps, m.RefusedRows, m.PublishLatency, m.CommitLatency, m.LagBytes, m.RetainedBytes, m.SafeBytes, m.FlushLSN, m.Reconnects, m.Paused,
 		gauge("walrelay_in_flight", "Events that are sent and have no outcome.", inFlight),
 		gauge("walrelay_lag_seconds", "Age of the last published event while others wait; 0 when none does.", lagSeconds),
 		gauge("walrelay_ready", "1 while the relay streams, is connected to NATS and holds no stream.", ready),
@@ -179,7 +179,7 @@ func (m *Metrics) Counted(states map[retry.State]int64, keys int, oldest float64
 	for _, state := range retry.States() {
 		m.DelayedEvents.WithLabelValues(string(state)).Set(float64(states[state]))
 	}
-	m.HeldKeys.Set(float64(keys))
+	m.BlockedKeys.Set(float64(keys))
 	m.OldestDue.Set(oldest)
 }
 
