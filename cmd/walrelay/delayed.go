@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/walrelay/walrelay"
+	"github.com/walrelay/walrelay/event"
 	"github.com/walrelay/walrelay/retry"
 )
 
@@ -79,7 +80,8 @@ func withConnection(ctx context.Context, cfg walrelay.Config, connect func(conte
 
 func newDelayedListCommand() *cobra.Command {
 	var asJSON bool
-	limit, page := 50, 1
+	var before string
+	limit := 50
 	cmd := &cobra.Command{
 		Use:   "list",
 		Short: "List delayed events, the newest first",
@@ -88,17 +90,25 @@ func newDelayedListCommand() *cobra.Command {
 	filter := addFilterFlags(cmd)
 	cmd.Flags().BoolVar(&asJSON, "json", false, "one JSON object a line")
 	cmd.Flags().IntVar(&limit, "limit", limit, "how many at most; 0 for all")
-	cmd.Flags().IntVar(&page, "page", page, "which of the pages of --limit events")
+	cmd.Flags().StringVar(&before, "before", "", "go on before this `POSITION/SLOT` of an earlier list")
 	source := addConfigFlags(cmd)
 	cmd.RunE = source.command(func(ctx context.Context, cfg walrelay.Config) error {
 		if err := checkState(filter.State); err != nil {
 			return err
 		}
-		if limit < 0 || page < 1 {
-			return &usageError{fmt.Sprintf("--limit %d --page %d: pages count from 1, and a limit is no less than 0", limit, page)}
+		if limit < 0 {
+			return &usageError{fmt.Sprintf("--limit %d: want no less than 0", limit)}
+		}
+		var last *retry.Delayed
+		if before != "" {
+			position, slot, found := strings.Cut(before, "/")
+			if _, err := event.ParsePosition(position); err != nil || !found || slot == "" {
+				return &usageError{fmt.Sprintf("--before %q: want what an earlier list says, such as 00000000019553D8.00000000/walrelay", before)}
+			}
+			last = &retry.Delayed{Position: position, Slot: slot}
 		}
 		return withDelayed(ctx, cfg, func(conn *pgx.Conn) error {
-			return listDelayed(ctx, conn, *filter, limit, page, asJSON, cmd.OutOrStdout(), cmd.ErrOrStderr())
+			return listDelayed(ctx, conn, *filter, last, limit, asJSON, cmd.OutOrStdout(), cmd.ErrOrStderr())
 		})
 	})
 	return cmd
@@ -107,56 +117,62 @@ func newDelayedListCommand() *cobra.Command {
 // pageSize is how many events are read at a time.
 const pageSize = 500
 
-func listDelayed(ctx context.Context, conn *pgx.Conn, filter retry.Filter, limit, page int, asJSON bool, stdout, stderr io.Writer) error {
-	out := bufio.NewWriter(stdout)
-	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	encoder := json.NewEncoder(out)
-	if !asJSON {
-		fmt.Fprintln(table, "ID\tTYPE\tSTATE\tDUE\tATTEMPTS\tKEY\tLAST ERROR")
-	}
-	var last *retry.Delayed
-	more := false
-	skip, end := limit*(page-1), limit*page
+// pages reads a list, page by page, and takes up to limit entries of it; 0 for all. If there are more, it returns
+// the last one that was taken.
+func pages[T any](limit int, last *T, read func(last *T, size int) ([]T, error), take func(*T) error) (before *T, err error) {
 	for n := 0; ; {
 		size := pageSize
 		if limit > 0 {
-			size = min(pageSize, end-n+1) // one more tells whether there are more
+			size = min(pageSize, limit-n+1) // one more tells whether there are more
 		}
-		list, err := retry.List(ctx, conn, filter, last, size)
+		list, err := read(last, size)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		for i := range list {
-			if limit > 0 && n == end {
-				more = true
-				break
+			if limit > 0 && n == limit {
+				return last, nil
+			}
+			if err := take(&list[i]); err != nil {
+				return nil, fmt.Errorf("writing the list: %w", err)
 			}
 			n++
 			last = &list[i]
-			switch {
-			case n <= skip:
-			case asJSON:
-				if err := encoder.Encode(list[i]); err != nil {
-					return fmt.Errorf("writing the list: %w", err)
-				}
-			default:
-				printDelayed(table, list[i])
-			}
 		}
-		if more || len(list) < size {
-			break
+		if len(list) < size {
+			return nil, nil
 		}
+	}
+}
+
+func listDelayed(ctx context.Context, conn *pgx.Conn, filter retry.Filter, last *retry.Delayed, limit int, asJSON bool, stdout, stderr io.Writer) error {
+	out := bufio.NewWriter(stdout)
+	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	encoder := json.NewEncoder(out)
+	take := func(d *retry.Delayed) error { return encoder.Encode(d) }
+	if !asJSON {
+		fmt.Fprintln(table, "ID\tTYPE\tSTATE\tDUE\tATTEMPTS\tKEY\tLAST ERROR")
+		take = func(d *retry.Delayed) error {
+			printDelayed(table, d)
+			return nil
+		}
+	}
+	before, err := pages(limit, last, func(last *retry.Delayed, size int) ([]retry.Delayed, error) {
+		return retry.List(ctx, conn, filter, last, size)
+	}, take)
+	if err != nil {
+		return err
 	}
 	if err := errors.Join(table.Flush(), out.Flush()); err != nil {
 		return fmt.Errorf("writing the list: %w", err)
 	}
-	if more {
-		fmt.Fprintf(stderr, "there are more; see them with --page %d or a higher --limit, or narrow the list with --state, --type, --key or --error\n", page+1)
+	if before != nil {
+		fmt.Fprintf(stderr, "there are more; see them with --before %s/%s or a higher --limit, or narrow the list with --state, --type, --key or --error\n", before.Position, before.Slot)
 	}
 	return nil
 }
 
-func printDelayed(w io.Writer, d retry.Delayed) {
+func printDelayed(w io.Writer, d *retry.Delayed) {
 	due := ""
 	if d.DueAt != nil && (d.State == retry.Scheduled || d.State == retry.Retrying) {
 		due = d.DueAt.UTC().Format(time.RFC3339)

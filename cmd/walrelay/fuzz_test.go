@@ -24,7 +24,7 @@ func FuzzPrintDelayed(f *testing.F) {
 			Kind:    "row", Content: content, Failures: []event.Failure{{At: time.Unix(0, 0), Error: reason}},
 		}
 		var out bytes.Buffer
-		printDelayed(&out, d.Delayed)
+		printDelayed(&out, &d.Delayed)
 		if err := printDetail(&out, d, false); err != nil {
 			t.Fatal(err)
 		}

@@ -92,36 +92,25 @@ func listParked(ctx context.Context, conn *pgx.Conn, filter inbox.Filter, before
 	out := bufio.NewWriter(stdout)
 	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	encoder := json.NewEncoder(out)
+	take := func(p *inbox.Parked) error { return encoder.Encode(p) }
 	if !asJSON {
 		fmt.Fprintln(table, "NUMBER\tHANDLER\tID\tTYPE\tSTATE\tNEXT\tATTEMPTS\tKEY\tLAST ERROR")
+		take = func(p *inbox.Parked) error {
+			printParked(table, p)
+			return nil
+		}
 	}
-	for n, more := 0, true; more && (limit == 0 || n < limit); {
-		size := pageSize
-		if limit > 0 {
-			size = min(pageSize, limit-n)
-		}
-		list, err := inbox.ListParked(ctx, conn, filter, before, size)
-		if err != nil {
-			return err
-		}
-		for i := range list {
-			before = list[i].Number
-			if asJSON {
-				if err := encoder.Encode(list[i]); err != nil {
-					return fmt.Errorf("writing the list: %w", err)
-				}
-				continue
-			}
-			printParked(table, &list[i])
-		}
-		n += len(list)
-		more = len(list) == size
-		if more && n == limit {
-			defer fmt.Fprintf(stderr, "there may be more; see them with --before %d or a higher --limit, or narrow the list with --handler, --state, --type, --key or --error\n", before)
-		}
+	next, err := pages(limit, &inbox.Parked{Number: before}, func(last *inbox.Parked, size int) ([]inbox.Parked, error) {
+		return inbox.ListParked(ctx, conn, filter, last.Number, size)
+	}, take)
+	if err != nil {
+		return err
 	}
 	if err := errors.Join(table.Flush(), out.Flush()); err != nil {
 		return fmt.Errorf("writing the list: %w", err)
+	}
+	if next != nil {
+		fmt.Fprintf(stderr, "there are more; see them with --before %d or a higher --limit, or narrow the list with --handler, --state, --type, --key or --error\n", next.Number)
 	}
 	return nil
 }

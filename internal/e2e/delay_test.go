@@ -824,9 +824,13 @@ func TestDelayedCommands(t *testing.T) {
 		}
 	}
 	check(0, []string{"000000000001  a.later  scheduled  2100-01-02T03:04:05Z  0         k", "000000000002  a.bad", "-2 is not a number of retries"}, "list")
-	check(0, []string{"000000000003", "there are more; see them with --page 2"}, "list", "--state", "failed", "--limit", "1")
-	check(0, []string{"000000000002"}, "list", "--state", "failed", "--limit", "1", "--page", "2")
-	check(2, []string{"pages count from 1"}, "list", "--page", "0")
+	check(0, []string{"000000000003", "there are more; see them with --before "}, "list", "--state", "failed", "--limit", "1")
+	out, _ := e.walrelay("delayed", "list", "--state", "failed", "--limit", "1")
+	_, rest, _ := strings.Cut(out, "--before ")
+	before, _, _ := strings.Cut(rest, " ")
+	check(0, []string{"000000000002"}, "list", "--state", "failed", "--limit", "1", "--before", before)
+	check(2, []string{"want what an earlier list says"}, "list", "--before", "2")
+	check(2, []string{"no less than 0"}, "list", "--limit", "-1")
 	check(0, []string{`"state":"failed"`, `"type":"b.bad"`}, "list", "--json", "--type", "b.bad")
 	check(2, []string{`"lost" is not a state`}, "list", "--state", "lost")
 	check(0, []string{"attempts  1", "failed    20", "column max_retries: -1 is not a number of retries", `["event_type",25,"a.bad"]`}, "show", "00000000-0000-0000-0000-000000000002")
