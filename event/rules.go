@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/url"
 	"strconv"
+	"strings"
 	"unicode/utf8"
 
 	ce "github.com/cloudevents/sdk-go/v2/event"
@@ -150,4 +151,25 @@ func Clip[T ~string | ~[]byte](value T) string {
 		end--
 	}
 	return string(value[:end]) + "…"
+}
+
+// Printable writes what a terminal would obey as Go escapes: texts of events are of
+// whoever wrote them. Line feeds stay.
+func Printable(text string) string {
+	plain := true
+	for _, r := range text {
+		plain = plain && (strconv.IsPrint(r) || r == '\n') && r != utf8.RuneError
+	}
+	if plain {
+		return text
+	}
+	var b strings.Builder
+	for i, line := range strings.Split(text, "\n") {
+		if i > 0 {
+			b.WriteByte('\n')
+		}
+		quoted := strconv.Quote(line)
+		b.WriteString(strings.ReplaceAll(strings.ReplaceAll(quoted[1:len(quoted)-1], `\"`, `"`), `\\`, `\`))
+	}
+	return b.String()
 }

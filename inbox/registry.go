@@ -40,7 +40,18 @@ func Types(types ...string) Match { return Match{patterns: types} }
 // Strings returns the patterns.
 func (m Match) Strings() []string { return append([]string(nil), m.patterns...) }
 
-func (m Match) check() error {
+// Takes reports whether events of a type are among them.
+func (m Match) Takes(eventType string) bool { return m.matches(eventType) }
+
+// TakesAll reports whether it takes every event.
+func (m Match) TakesAll() bool { return slices.Contains(m.patterns, ">") }
+
+// Subjects returns the subjects that the events have by a relay's template of subjects (publish.subject), with
+// wildcards: for a consumer of one's own. No two of them overlap.
+func (m Match) Subjects(template string) ([]string, error) { return filters(template, m) }
+
+// Check returns what is wrong with the patterns; nil for nothing.
+func (m Match) Check() error {
 	if len(m.patterns) == 0 {
 		return errors.New("it takes no type: give Types at least one, or use All")
 	}
@@ -395,7 +406,7 @@ func add(r *Registry, name string, match Match, m mode, many, missing bool, run 
 	if missing {
 		wrong(errors.New("its function is nil"))
 	}
-	if err := match.check(); err != nil {
+	if err := match.Check(); err != nil {
 		wrong(err)
 	}
 	for _, opt := range opts {

@@ -7,11 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
-	"unicode/utf8"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/spf13/cobra"
@@ -140,7 +138,7 @@ func pages[T any](limit int, last *T, read func(last *T, size int) ([]T, error),
 			last = &list[i]
 		}
 		if len(list) < size {
-			return nil, nil
+			return nil, nil //nolint:nilnil // there are no more
 		}
 	}
 }
@@ -182,32 +180,11 @@ func printDelayed(w io.Writer, d *retry.Delayed) {
 
 // short makes a text fit into a cell: on one line, and no longer than n.
 func short(text string, n int) string {
-	text = printable(strings.Join(strings.Fields(text), " "))
+	text = event.Printable(strings.Join(strings.Fields(text), " "))
 	if runes := []rune(text); len(runes) > n {
 		return string(runes[:n-1]) + "…"
 	}
 	return text
-}
-
-// printable writes what a terminal would obey as Go escapes: texts of events are of
-// whoever wrote them. Line feeds stay.
-func printable(text string) string {
-	plain := true
-	for _, r := range text {
-		plain = plain && (strconv.IsPrint(r) || r == '\n') && r != utf8.RuneError
-	}
-	if plain {
-		return text
-	}
-	var b strings.Builder
-	for i, line := range strings.Split(text, "\n") {
-		if i > 0 {
-			b.WriteByte('\n')
-		}
-		quoted := strconv.Quote(line)
-		b.WriteString(strings.ReplaceAll(strings.ReplaceAll(quoted[1:len(quoted)-1], `\"`, `"`), `\\`, `\`))
-	}
-	return b.String()
 }
 
 func newDelayedShowCommand() *cobra.Command {
@@ -251,7 +228,7 @@ func printDetail(w io.Writer, d retry.Detail, asJSON bool) error {
 		return nil
 	}
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	row := func(name string, value any) { fmt.Fprintf(table, "%s\t%s\n", name, printable(fmt.Sprint(value))) }
+	row := func(name string, value any) { fmt.Fprintf(table, "%s\t%s\n", name, event.Printable(fmt.Sprint(value))) }
 	row("id", d.ID)
 	row("type", d.Type)
 	row("source", d.Source)
@@ -275,7 +252,7 @@ func printDetail(w io.Writer, d retry.Detail, asJSON bool) error {
 	if err := table.Flush(); err != nil {
 		return fmt.Errorf("writing event %q: %w", d.ID, err)
 	}
-	fmt.Fprintf(w, "%s\n%s\n\n", d.Kind, printable(string(d.Content)))
+	fmt.Fprintf(w, "%s\n%s\n\n", d.Kind, event.Printable(string(d.Content)))
 	return nil
 }
 

@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/walrelay/walrelay"
+	"github.com/walrelay/walrelay/event"
 	"github.com/walrelay/walrelay/inbox"
 )
 
@@ -158,7 +159,7 @@ func showParked(ctx context.Context, conn *pgx.Conn, w io.Writer, p *inbox.Parke
 		return err
 	}
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	row := func(name string, value any) { fmt.Fprintf(table, "%s\t%s\n", name, printable(fmt.Sprint(value))) }
+	row := func(name string, value any) { fmt.Fprintf(table, "%s\t%s\n", name, event.Printable(fmt.Sprint(value))) }
 	row("number", p.Number)
 	row("handler", p.Handler)
 	row("id", p.ID)
@@ -183,7 +184,7 @@ func showParked(ctx context.Context, conn *pgx.Conn, w io.Writer, p *inbox.Parke
 	if err := table.Flush(); err != nil {
 		return fmt.Errorf("writing event %q: %w", p.ID, err)
 	}
-	fmt.Fprintf(w, "%s\n\n", printable(string(data)))
+	fmt.Fprintf(w, "%s\n\n", event.Printable(string(data)))
 	return nil
 }
 
@@ -290,7 +291,7 @@ func newHandlersRenameCommand() *cobra.Command {
 			if err := walrelay.RenameHandler(ctx, cfg, args[0], args[1]); err != nil {
 				return err
 			}
-			fmt.Fprintf(cmd.OutOrStdout(), "handler %s is now %s\n", printable(args[0]), printable(args[1]))
+			fmt.Fprintf(cmd.OutOrStdout(), "handler %s is now %s\n", event.Printable(args[0]), event.Printable(args[1]))
 			return nil
 		})(cmd, args)
 	}
@@ -308,14 +309,14 @@ func newHandlersRemoveCommand() *cobra.Command {
 	source := addConfigFlags(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		return source.command(func(ctx context.Context, cfg walrelay.Config) error {
-			if !yes && !confirm(cmd, fmt.Sprintf("remove handler %q with its parked events?", printable(args[0]))) {
+			if !yes && !confirm(cmd, fmt.Sprintf("remove handler %q with its parked events?", event.Printable(args[0]))) {
 				return errors.New("nothing was changed")
 			}
 			parked, err := walrelay.RemoveHandler(ctx, cfg, args[0])
 			if err != nil {
 				return err
 			}
-			fmt.Fprintf(cmd.OutOrStdout(), "handler %s is removed, and %d parked %s\n", printable(args[0]), parked, events(parked))
+			fmt.Fprintf(cmd.OutOrStdout(), "handler %s is removed, and %d parked %s\n", event.Printable(args[0]), parked, events(parked))
 			return nil
 		})(cmd, args)
 	}

@@ -27,8 +27,15 @@ type JetStream struct {
 
 // NewJetStream uses a connection, which stays the caller's.
 func NewJetStream(conn *nats.Conn, cfg config.NATS) (*JetStream, error) {
-	var js jetstream.JetStream
-	var err error
+	js, err := JetStreamContext(conn, cfg)
+	if err != nil {
+		return nil, err
+	}
+	return &JetStream{conn: conn, js: js, address: cfg.Address()}, nil
+}
+
+// JetStreamContext returns the client's JetStream, in the domain of the configuration.
+func JetStreamContext(conn *nats.Conn, cfg config.NATS) (js jetstream.JetStream, err error) {
 	if cfg.Domain != "" {
 		js, err = jetstream.NewWithDomain(conn, cfg.Domain)
 	} else {
@@ -37,7 +44,7 @@ func NewJetStream(conn *nats.Conn, cfg config.NATS) (*JetStream, error) {
 	if err != nil {
 		return nil, fmt.Errorf("using JetStream: %w", err)
 	}
-	return &JetStream{conn: conn, js: js, address: cfg.Address()}, nil
+	return js, nil
 }
 
 // Stream asks for a stream; nil if there is none. It blocks for 5 s at most. A
