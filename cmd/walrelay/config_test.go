@@ -3,6 +3,7 @@ package main
 import (
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -11,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/walrelay/walrelay"
+	"github.com/walrelay/walrelay/config"
 )
 
 // load reads a configuration from a file's text, variables and flags, in a
@@ -94,6 +96,23 @@ func TestAFileSetsEveryKindOfKey(t *testing.T) {
 		if !ok {
 			t.Errorf("%s is not what the file says: %+v", name, cfg)
 		}
+	}
+}
+
+// What config.Environ writes is read as the same configuration, but for what a file alone can say.
+func TestTheEnvironmentOfAConfiguration(t *testing.T) {
+	want, err := load(t, everything, nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	environ := config.Environ(want)
+	want.Streams, want.Routes, want.Outbox.Mappings = nil, nil, nil
+	got, err := load(t, "", environ, nil)
+	if err != nil {
+		t.Fatalf("%v\n%s", err, strings.Join(environ, "\n"))
+	}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("it is read as\n%+v\nwant\n%+v\nof\n%s", got, want, strings.Join(environ, "\n"))
 	}
 }
 

@@ -5,7 +5,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"time"
 
@@ -70,33 +69,6 @@ func relayEnvironment(environ []string, cfg walrelay.Config) []string {
 			env = append(env, entry)
 		}
 	}
-	cfg = cfg.WithDefaults()
-	for _, variable := range [][2]string{
-		{"POSTGRES_URL", cfg.Postgres.URL},
-		{"NATS_URL", cfg.NATS.URL},
-		{"NATS_USER", cfg.NATS.User},
-		{"NATS_PASSWORD", cfg.NATS.Password},
-		{"NATS_TOKEN", cfg.NATS.Token},
-		{"NATS_CREDS_FILE", cfg.NATS.CredsFile},
-		{"NATS_NKEY_FILE", cfg.NATS.NKeyFile},
-		{"NATS_TLS_CA_FILE", cfg.NATS.TLS.CAFile},
-		{"NATS_TLS_CERT_FILE", cfg.NATS.TLS.CertFile},
-		{"NATS_TLS_KEY_FILE", cfg.NATS.TLS.KeyFile},
-		{"NATS_DOMAIN", cfg.NATS.Domain},
-		{"SLOT", cfg.Slot},
-		{"PUBLICATION", cfg.Publication},
-		{"OUTBOX_TABLES", strings.Join(cfg.Outbox.Tables, ",")},
-		{"PUBLISH_SUBJECT", cfg.Publish.Subject},
-		{"PUBLISH_MAX_IN_FLIGHT", strconv.Itoa(cfg.Publish.MaxInFlight)},
-		{"PUBLISH_MAX_IN_FLIGHT_BYTES", strconv.Itoa(cfg.Publish.MaxInFlightBytes)},
-		{"PUBLISH_ACK_TIMEOUT", cfg.Publish.AckTimeout.String()},
-		{"PUBLISH_ATOMIC", strconv.FormatBool(cfg.Publish.Atomic)},
-		{"PUBLISH_MESSAGE_ID", strconv.FormatBool(*cfg.Publish.MessageID)},
-		{"HTTP_ADDR", cfg.HTTP.Addr},
-		{"LOG_LEVEL", cfg.Log.Level},
-		{"LOG_FORMAT", cfg.Log.Format},
-	} {
-		env = append(env, "WALRELAY_"+variable[0]+"="+variable[1])
-	}
+	env = append(env, config.Environ(cfg.WithDefaults())...)
 	return env
 }
