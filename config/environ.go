@@ -30,7 +30,7 @@ func environ(env []string, name string, v reflect.Value) []string {
 	case v.IsZero(), v.Kind() == reflect.Map:
 		return env
 	case v.Kind() == reflect.Slice:
-		texts, ok := v.Interface().([]string)
+		texts, ok := reflect.TypeAssert[[]string](v)
 		if !ok {
 			return env
 		}
