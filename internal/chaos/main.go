@@ -262,7 +262,7 @@ func hash(name string) uint64 {
 func (h *harness) controls(ctx context.Context) error {
 	var missed []string
 	for _, c := range controls() {
-		if h.fault != "" && h.fault != c.name {
+		if h.fault != "" && h.fault != c.name || h.short && c.long {
 			continue
 		}
 		binary, err := buildVariant(ctx, h.dir, c.variant)

@@ -107,6 +107,8 @@ type control struct {
 	setting string
 	// promise is the beginning of a violation that has to be among those found.
 	promise string
+	// long leaves it out of the short run, which has another one of its kind.
+	long bool
 }
 
 // controls are the relays and the handlers that break a promise.
@@ -133,7 +135,7 @@ func handlerControls() []control {
 		},
 		{
 			variant: handlers("retries-by-nak", edit{"inbox/park.go", "\tif l.c.db == nil {\n\t\tif !verdict.failed {\n", "\tif !verdict.failed {\n\t\t_ = r.it.msg.Nak()\n\t\treturn !verdict.failed, true, nil\n\t}\n\tif l.c.db == nil {\n\t\tif !verdict.failed {\n"}),
-			faults:  []string{"handlers-killed"}, setting: onHandlers, promise: "P10",
+			faults:  []string{"handlers-killed"}, setting: onHandlers, promise: "P10", long: true,
 		},
 		{
 			variant: handlers("knows-blocked-keys-from-memory-only", edit{"sql/inbox/0001_inbox.sql", "    IF cardinality(keys) > 0 AND EXISTS (\n", "    IF false AND EXISTS (\n"},
@@ -142,7 +144,7 @@ func handlerControls() []control {
 		},
 		{
 			variant: handlers("does-not-compare-marks", edit{"sql/inbox/0001_inbox.sql", "          AND (m.timeline = of_timeline AND m.position < lowest[1]\n", "          AND (true OR m.timeline = of_timeline AND m.position < lowest[1]\n"}),
-			faults:  []string{"handlers-unpinned", "handlers-frozen"}, setting: onHandlers, promise: "P10",
+			faults:  []string{"handlers-unpinned", "handlers-frozen"}, setting: onHandlers, promise: "P10", long: true,
 		},
 		{
 			variant: handlers("knows-events-by-their-sequence", edit{"inbox/position.go", "\tname := it.stream + \" \" + slot\n", "\ts.position = event.Position{CommitLSN: it.sequence}.String()\n\tname := it.stream + \" \" + slot\n"}),
@@ -166,13 +168,13 @@ func relayControls() []control {
 				{"replication/frontier.go", "\tif t < f.low || t >= f.next {\n\t\tpanic(", "\tif t < f.low || t >= f.next {\n\t\treturn\n\t\tpanic("},
 				{"replication/frontier.go", "\tif f.done[word]&bit != 0 {\n\t\tpanic(", "\tif f.done[word]&bit != 0 {\n\t\treturn\n\t\tpanic("},
 			}},
-			faults: []string{"relay-killed-while-nats-hangs"}, setting: onSingle, promise: "P1",
+			faults: []string{"relay-killed-while-nats-hangs"}, setting: onSingle, promise: "P1", long: true,
 		},
 		{
 			variant: variant{name: "acknowledges-every-keepalive", edits: []edit{
 				{"replication/frontier.go", "\treturn f.mark(lsn)\n}\n\nfunc (f *Frontier) mark", "\tf.mu.Lock()\n\tf.lsn, f.received = lsn, lsn\n\tf.mu.Unlock()\n\treturn nil\n}\n\nfunc (f *Frontier) mark"},
 			}},
-			faults: []string{"relay-killed-while-nats-hangs"}, setting: onSingle, promise: "P1",
+			faults: []string{"relay-killed-while-nats-hangs"}, setting: onSingle, promise: "P1", long: true,
 		},
 		{
 			variant: variant{name: "drops-the-fence", edits: []edit{
@@ -248,7 +250,7 @@ func relayControls() []control {
 			variant: variant{name: "leaves-the-settings-of-the-database", edits: []edit{
 				{"replication/stream.go", "\tmaps.Copy(params, Settings())\n", "\tmaps.Copy(params, map[string]string{})\n"},
 			}},
-			faults: []string{"role-settings"}, setting: onSingle, promise: "role-settings",
+			faults: []string{"role-settings"}, setting: onSingle, promise: "role-settings", long: true,
 		},
 		{
 			variant: variant{name: "does-not-ask-which-table-is-published", edits: []edit{
