@@ -73,6 +73,9 @@ func buildPrograms(ctx context.Context, dir string) (programs, error) {
 			return programs{}, err
 		}
 	}
+	if other := os.Getenv("CHAOS_NATS_SERVER"); other != "" {
+		p.nats = other
+	}
 	p.stepped, err = buildVariant(ctx, dir, stepped())
 	return p, err
 }

@@ -331,7 +331,7 @@ func (h *harness) control(ctx context.Context, c control, who string, p programs
 
 // failoverBinaries are those of a Postgres that has failover slots.
 func failoverBinaries(ctx context.Context) (string, error) {
-	if dir := os.Getenv("WALRELAY_CHAOS_PG17"); dir != "" {
+	if dir := os.Getenv("CHAOS_PG17"); dir != "" {
 		return dir, nil
 	}
 	root, err := moduleRoot(ctx)
