@@ -64,8 +64,8 @@ type consumer struct {
 	// pull and pending are how many messages are asked for, and how many may be
 	// unacknowledged.
 	pull, pending int
-	// pinned says that the server can keep others away, resets that it can start a
-	// consumer over.
+	// pinned says that the server keeps others away while this process is the active one, resets that it can
+	// start a consumer over: both from 2.14 on.
 	pinned, resets bool
 
 	// The rest belongs to run.
@@ -228,9 +228,11 @@ func (c *consumer) generation(ctx context.Context, g *generation, cons jetstream
 func (c *consumer) ensure(ctx context.Context) (jetstream.Consumer, error) {
 	ctx, cancel := context.WithTimeout(ctx, endTimeout)
 	defer cancel()
-	c.pinned, c.resets = c.serverHas(2, 11), c.serverHas(2, 14)
+	// Without a reset a takeover would delete the consumer, and with it the pin that it is to follow.
+	c.pinned = c.serverHas(2, 14)
+	c.resets = c.pinned
 	if !c.pinned {
-		c.warnOnce("this server cannot keep a second process from handling the same events (2.11 can); run one process only", "")
+		c.warnOnce("this server cannot hand a handler's events from one process to another (2.14 can); run one process only", "")
 	}
 	stream, err := c.cfg.js.Stream(ctx, c.stream)
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
