@@ -42,7 +42,7 @@ func SetupInbox(ctx context.Context, cfg Config, handlers []string) error {
 // configuration knows of it. It may be run again after it was interrupted.
 func RenameHandler(ctx context.Context, cfg Config, from, to string) error {
 	return withHandler(ctx, cfg, from, func(conn *pgx.Conn, js *connect.JetStream, stream string) error {
-		consumers, err := js.HandlerConsumers(ctx, stream, from)
+		consumers, err := consumersOf(ctx, js, stream, from)
 		if err != nil {
 			return err
 		}
@@ -74,9 +74,14 @@ func RemoveHandler(ctx context.Context, cfg Config, handler string) (parked int6
 	return parked, err
 }
 
+// consumersOf returns the names of a handler's consumers.
+func consumersOf(ctx context.Context, js *connect.JetStream, stream, handler string) ([]string, error) {
+	return js.Consumers(ctx, stream, func(name string) bool { return inbox.HandlerOf(name) == handler })
+}
+
 // deleteConsumers deletes the consumers of a handler.
 func deleteConsumers(ctx context.Context, js *connect.JetStream, stream, handler string) error {
-	consumers, err := js.HandlerConsumers(ctx, stream, handler)
+	consumers, err := consumersOf(ctx, js, stream, handler)
 	if err != nil {
 		return err
 	}

@@ -64,9 +64,10 @@ type consumer struct {
 	// pull and pending are how many messages are asked for, and how many may be
 	// unacknowledged.
 	pull, pending int
-	// pinned says that the server keeps others away while this process is the active one, resets that it can
-	// start a consumer over: both from 2.14 on.
-	pinned, resets bool
+	// pinned says that the server keeps others away while this process is the active one, and can start a
+	// consumer over: from 2.14 on. Without the latter a takeover would delete the consumer, and with it the
+	// pin that it is to follow.
+	pinned bool
 
 	// The rest belongs to run.
 	created  time.Time
@@ -228,9 +229,7 @@ func (c *consumer) generation(ctx context.Context, g *generation, cons jetstream
 func (c *consumer) ensure(ctx context.Context) (jetstream.Consumer, error) {
 	ctx, cancel := context.WithTimeout(ctx, endTimeout)
 	defer cancel()
-	// Without a reset a takeover would delete the consumer, and with it the pin that it is to follow.
 	c.pinned = c.serverHas(2, 14)
-	c.resets = c.pinned
 	if !c.pinned {
 		c.warnOnce("this server cannot hand a handler's events from one process to another (2.14 can); run one process only", "")
 	}
@@ -287,7 +286,7 @@ func (c *consumer) warnLeft(ctx context.Context, stream jetstream.Stream) {
 	}
 	names := stream.ConsumerNames(ctx)
 	for name := range names.Name() {
-		if base, _, _ := strings.Cut(name, "@"); base != c.h.name || present[name] {
+		if HandlerOf(name) != c.h.name || present[name] {
 			continue
 		}
 		left, err := stream.Consumer(ctx, name)
@@ -367,7 +366,7 @@ func (c *consumer) reset(ctx context.Context) error {
 	}
 	info := cons.CachedInfo()
 	c.countRemoved(info, stream.CachedInfo().State.FirstSeq)
-	if c.resets {
+	if c.pinned {
 		if _, err := stream.ResetConsumer(ctx, c.durable); err != nil {
 			return fmt.Errorf("resetting consumer %q: %w", c.durable, err)
 		}

@@ -254,7 +254,7 @@ func (g *generation) look(ctx context.Context, cons jetstream.Consumer) (end, bo
 		status.Trouble = "unreachable"
 		g.c.observe(status)
 		return end{}, false
-	case !info.Created.Equal(g.c.created) && g.c.resets:
+	case !info.Created.Equal(g.c.created) && g.c.pinned:
 		return end{err: errors.New("the consumer was made anew")}, true
 	}
 	g.mu.Lock()

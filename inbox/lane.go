@@ -172,7 +172,7 @@ func (l *lane) prepare(ctx context.Context, it *item) (r ready, mine bool, err e
 		r.event = eventHash(it.stream, fmt.Sprint(it.sequence))
 		return r, true, &unreadableError{err}
 	}
-	if !l.c.h.match.matches(r.ev.Type) {
+	if !l.c.h.match.Takes(r.ev.Type) {
 		return r, false, nil
 	}
 	r.event = eventHash(r.ev.Source, r.ev.ID)
@@ -231,7 +231,7 @@ func (l *lane) together(ctx context.Context, items []*item) bool {
 			tx.rollback(ctx)
 			return false
 		}
-		if err := l.c.call(ctx, call{tx: tx.handle(), events: evs, attempt: 1}); err != nil {
+		if err := l.c.h.call(ctx, call{tx: tx.handle(), events: evs, attempt: 1}); err != nil {
 			tx.rollback(ctx)
 			return false
 		}
@@ -247,16 +247,16 @@ func (l *lane) together(ctx context.Context, items []*item) bool {
 }
 
 // call runs the handler on some events, with the trace of the first.
-func (c *consumer) call(ctx context.Context, ca call) error {
-	ctx, cancel := context.WithTimeout(withTrace(ctx, &ca.events[0]), c.h.timeout)
+func (h *handler) call(ctx context.Context, ca call) error {
+	ctx, cancel := context.WithTimeout(withTrace(ctx, &ca.events[0]), h.timeout)
 	defer cancel()
-	if c.h.many || len(ca.events) == 1 {
-		return c.h.run(ctx, ca)
+	if h.many || len(ca.events) == 1 {
+		return h.run(ctx, ca)
 	}
 	for i := range ca.events {
 		one := ca
 		one.events = ca.events[i : i+1]
-		if err := c.h.run(ctx, one); err != nil {
+		if err := h.run(ctx, one); err != nil {
 			return err
 		}
 	}
@@ -377,7 +377,7 @@ func (l *lane) attempt(ctx context.Context, it *item, attempt int) (done, tried 
 			l.g.end(end{pin: l.g.pin})
 			return false, false, errLost
 		}
-		if err := l.c.call(ctx, call{events: []CloudEvent{r.ev}, attempt: attempt}); err != nil {
+		if err := l.c.h.call(ctx, call{events: []CloudEvent{r.ev}, attempt: attempt}); err != nil {
 			return l.fail(ctx, &r, attempt, err)
 		}
 		l.c.handled.Add(1)
@@ -399,7 +399,7 @@ func (l *lane) attempt(ctx context.Context, it *item, attempt int) (done, tried 
 		l.g.block(r.key)
 		return false, false, nil
 	}
-	if err := l.c.call(ctx, call{tx: tx.handle(), events: []CloudEvent{r.ev}, attempt: attempt}); err != nil {
+	if err := l.c.h.call(ctx, call{tx: tx.handle(), events: []CloudEvent{r.ev}, attempt: attempt}); err != nil {
 		tx.rollback(ctx)
 		return l.fail(ctx, &r, attempt, err)
 	}

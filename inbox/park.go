@@ -255,7 +255,7 @@ func (d *drain) next(ctx context.Context) (bool, error) {
 		return false, fmt.Errorf("handling parked event %d: %w", p.number, err)
 	}
 	if p.ev, err = DecodeParts(p.header, p.data); err == nil {
-		err = c.call(ctx, call{tx: d.handle(tx), events: []CloudEvent{p.ev}, attempt: p.attempts + 1})
+		err = c.h.call(ctx, call{tx: d.handle(tx), events: []CloudEvent{p.ev}, attempt: p.attempts + 1})
 	} else {
 		err = Park(err)
 	}

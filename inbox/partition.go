@@ -62,6 +62,12 @@ func durable(handler string, partition int) string {
 	return handler + "@" + strconv.Itoa(partition)
 }
 
+// HandlerOf returns the name of the handler whose consumer it is, of all partitions or of one.
+func HandlerOf(consumer string) string {
+	handler, _, _ := strings.Cut(consumer, "@")
+	return handler
+}
+
 // members spreads the partitions of a handler over the processes that run it: each
 // takes up to its share, and gives back what it has beyond that. When it is not known how many processes
 // there are, each takes what it can get. Safe for concurrent use.

@@ -40,9 +40,6 @@ func Types(types ...string) Match { return Match{patterns: types} }
 // Strings returns the patterns.
 func (m Match) Strings() []string { return append([]string(nil), m.patterns...) }
 
-// Takes reports whether events of a type are among them.
-func (m Match) Takes(eventType string) bool { return m.matches(eventType) }
-
 // TakesAll reports whether it takes every event.
 func (m Match) TakesAll() bool { return slices.Contains(m.patterns, ">") }
 
@@ -75,8 +72,8 @@ func (m Match) Check() error {
 	return nil
 }
 
-// matches reports whether a type is one of them.
-func (m Match) matches(eventType string) bool {
+// Takes reports whether events of a type are among them.
+func (m Match) Takes(eventType string) bool {
 	for _, pattern := range m.patterns {
 		if covers(pattern, eventType) {
 			return true
@@ -367,24 +364,14 @@ func (r *Registry) Call(ctx context.Context, name string, tx any, events ...Clou
 	}
 	h := r.handlers[i]
 	for _, ev := range events {
-		if !h.match.matches(ev.Type) {
+		if !h.match.Takes(ev.Type) {
 			return fmt.Errorf("handler %q: it does not take events of type %q", name, event.Clip(ev.Type))
 		}
 	}
 	if len(events) == 0 {
 		return fmt.Errorf("handler %q: there is no event to call it with", name)
 	}
-	ctx, cancel := context.WithTimeout(withTrace(ctx, &events[0]), h.timeout)
-	defer cancel()
-	if h.many {
-		return h.run(ctx, call{tx: tx, events: events, attempt: 1})
-	}
-	for _, ev := range events {
-		if err := h.run(ctx, call{tx: tx, events: []CloudEvent{ev}, attempt: 1}); err != nil {
-			return err
-		}
-	}
-	return nil
+	return h.call(ctx, call{tx: tx, events: events, attempt: 1})
 }
 
 // A handler's name is that of a consumer, a token of subjects.

@@ -21,9 +21,7 @@ const (
 // tail is what stands in a stream after the recorded state.
 type tail struct {
 	present map[event.Position]struct{}
-	last    event.Position // the highest of them
-	foreign uint64         // messages of others
-	gone    int            // messages that were removed
+	foreign uint64 // messages of others
 }
 
 // complete reports whether the stream has every event up to the last one: nobody else wrote between
@@ -55,13 +53,9 @@ func (l *ledger) readTail(ctx context.Context, from, to uint64) (tail, error) {
 				switch {
 				case err == nil:
 					t.present[position] = struct{}{}
-					if t.last.Compare(position) < 0 {
-						t.last = position
-					}
 				case errors.Is(err, errForeign):
 					t.foreign++
-				case errors.Is(err, nats.ErrMsgNotFound):
-					t.gone++
+				case errors.Is(err, nats.ErrMsgNotFound): // removed
 				default:
 					mu.Unlock()
 					return err

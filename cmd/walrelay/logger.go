@@ -21,12 +21,17 @@ func newLogger(cfg walrelay.Config, w io.Writer) (zerolog.Logger, error) {
 	if err != nil {
 		return zerolog.Nop(), &walrelay.ConfigError{Key: "log.level", Problem: fmt.Sprintf("%q is not a level", cfg.Log.Level)}
 	}
-	file, ok := w.(*os.File)
-	terminal := ok && isatty.IsTerminal(file.Fd())
+	terminal := isTerminal(w)
 	if cfg.Log.Format == "console" || cfg.Log.Format == "auto" && terminal {
 		w = zerolog.ConsoleWriter{Out: w, TimeFormat: time.TimeOnly, NoColor: !terminal || os.Getenv("NO_COLOR") != ""}
 	}
 	return zerolog.New(w).Level(level).With().Timestamp().Logger(), nil
+}
+
+// isTerminal reports whether a person reads what is written there, or types what is read.
+func isTerminal(stream any) bool {
+	file, ok := stream.(*os.File)
+	return ok && isatty.IsTerminal(file.Fd())
 }
 
 const (
@@ -40,8 +45,7 @@ const (
 // newPatientLogger is newLogger for a process that must not wait for its standard
 // error. Its lines are written by another goroutine, until flush is called.
 func newPatientLogger(cfg walrelay.Config, w io.Writer) (log zerolog.Logger, flush func(), err error) {
-	file, isFile := w.(*os.File)
-	if isFile && isatty.IsTerminal(file.Fd()) {
+	if isTerminal(w) {
 		// A person looks on, and may hold the output up.
 		log, err = newLogger(cfg, w)
 		return log, func() {}, err

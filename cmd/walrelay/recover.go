@@ -5,11 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
 	"strings"
 	"time"
 
-	"github.com/mattn/go-isatty"
 	"github.com/spf13/cobra"
 
 	"github.com/walrelay/walrelay"
@@ -42,7 +40,7 @@ again: each row is emitted once.`,
 				return err
 			}
 		}
-		if file, ok := cmd.InOrStdin().(*os.File); !options.DryRun && !yes && (!ok || !isatty.IsTerminal(file.Fd())) {
+		if !options.DryRun && !yes && !isTerminal(cmd.InOrStdin()) {
 			return &usageError{"there is no terminal to ask on; look with --dry-run, and then give --yes"}
 		}
 		if !asJSON {

@@ -6,7 +6,6 @@ import (
 	"os"
 	"time"
 
-	"github.com/mattn/go-isatty"
 	"github.com/spf13/cobra"
 
 	"github.com/walrelay/walrelay"
@@ -48,8 +47,7 @@ Nothing is changed in NATS.`,
 			if len(args) > 0 {
 				o.Types = inbox.Types(args...)
 			}
-			file, ok := cmd.OutOrStdout().(*os.File)
-			o.Color = ok && isatty.IsTerminal(file.Fd()) && os.Getenv("NO_COLOR") == ""
+			o.Color = isTerminal(cmd.OutOrStdout()) && os.Getenv("NO_COLOR") == ""
 			if err := o.Types.Check(); err != nil {
 				return &usageError{err.Error()}
 			}

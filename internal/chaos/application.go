@@ -85,26 +85,12 @@ func (w *World) startHandlers(ctx context.Context) error {
 }
 
 func (h *handlers) exec(ctx context.Context, statements ...string) error {
-	conn, err := pgx.Connect(ctx, h.pg.URL("postgres"))
-	if err != nil {
-		return fmt.Errorf("connecting to the handlers' database: %w", err)
-	}
-	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
-	for _, statement := range statements {
-		if _, err := conn.Exec(ctx, statement); err != nil {
-			return fmt.Errorf("%s: %w", statement, err)
-		}
-	}
-	return nil
+	return execAt(ctx, h.pg.URL("postgres"), statements...)
 }
 
 func (h *handlers) count(ctx context.Context, query string) (n int, err error) {
-	conn, err := pgx.Connect(ctx, h.pg.URL("postgres"))
-	if err != nil {
-		return 0, fmt.Errorf("connecting to the handlers' database: %w", err)
-	}
-	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
-	return n, conn.QueryRow(ctx, query).Scan(&n)
+	err = queryAt(ctx, h.pg.URL("postgres"), &n, query)
+	return n, err
 }
 
 func (p *handlerProcess) start() error {
@@ -195,7 +181,7 @@ func (h *handlers) consumers(ctx context.Context) ([]*jetstream.ConsumerInfo, er
 	var all []*jetstream.ConsumerInfo
 	list := stream.ListConsumers(ctx)
 	for info := range list.Info() {
-		if handler, _, _ := strings.Cut(info.Name, "@"); slices.Contains(allModes, handler) {
+		if slices.Contains(allModes, inbox.HandlerOf(info.Name)) {
 			all = append(all, info)
 		}
 	}

@@ -311,7 +311,12 @@ func (w *World) pgURL() string {
 
 // exec runs statements past the proxy.
 func (w *World) exec(ctx context.Context, statements ...string) error {
-	conn, err := pgx.Connect(ctx, w.pgURL())
+	return execAt(ctx, w.pgURL(), statements...)
+}
+
+// execAt runs statements in a database.
+func execAt(ctx context.Context, url string, statements ...string) error {
+	conn, err := pgx.Connect(ctx, url)
 	if err != nil {
 		return fmt.Errorf("connecting to Postgres: %w", err)
 	}
@@ -326,7 +331,12 @@ func (w *World) exec(ctx context.Context, statements ...string) error {
 
 // query reads one value past the proxy.
 func (w *World) query(ctx context.Context, to any, statement string, args ...any) error {
-	conn, err := pgx.Connect(ctx, w.pgURL())
+	return queryAt(ctx, w.pgURL(), to, statement, args...)
+}
+
+// queryAt reads one value from a database.
+func queryAt(ctx context.Context, url string, to any, statement string, args ...any) error {
+	conn, err := pgx.Connect(ctx, url)
 	if err != nil {
 		return fmt.Errorf("connecting to Postgres: %w", err)
 	}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -125,8 +124,8 @@ func Refused(cfg config.NATS, err error) error {
 	return err
 }
 
-// HandlerConsumers returns the names of a handler's consumers: its own, and those of its partitions.
-func (j *JetStream) HandlerConsumers(ctx context.Context, stream, handler string) ([]string, error) {
+// Consumers returns the names of those consumers of a stream that are wanted; none if there is no stream.
+func (j *JetStream) Consumers(ctx context.Context, stream string, want func(name string) bool) ([]string, error) {
 	ctx, cancel := context.WithTimeout(ctx, jetStreamTimeout)
 	defer cancel()
 	s, err := j.js.Stream(ctx, stream)
@@ -139,7 +138,7 @@ func (j *JetStream) HandlerConsumers(ctx context.Context, stream, handler string
 	var found []string
 	names := s.ConsumerNames(ctx)
 	for name := range names.Name() {
-		if base, _, _ := strings.Cut(name, "@"); base == handler {
+		if want(name) {
 			found = append(found, name)
 		}
 	}
