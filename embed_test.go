@@ -18,15 +18,14 @@ import (
 
 	"github.com/walrelay/walrelay"
 	"github.com/walrelay/walrelay/config"
-	"github.com/walrelay/walrelay/internal/localnats/natstest"
-	"github.com/walrelay/walrelay/internal/localpg/pgtest"
+	"github.com/walrelay/walrelay/internal/testkit"
 )
 
 // Two relays run in one process, each with its own database, stream, metrics and
 // state; neither opens a listener.
 func TestRelay_TwoInOneProcess(t *testing.T) {
-	cluster := pgtest.Start(t)
-	server := natstest.Start(t)
+	cluster := testkit.Postgres(t)
+	server := testkit.NATS(t)
 	nc, err := nats.Connect(server.URL())
 	if err != nil {
 		t.Fatal(err)
@@ -42,7 +41,7 @@ func TestRelay_TwoInOneProcess(t *testing.T) {
 	relays := make([]*walrelay.Relay, 2)
 	for i := range relays {
 		cfg := walrelay.Config{
-			Postgres: config.Postgres{URL: pgtest.NewDatabase(t, cluster)},
+			Postgres: config.Postgres{URL: testkit.Database(t, cluster)},
 			NATS:     config.NATS{URL: server.URL()},
 			Slot:     fmt.Sprintf("relay_%d", i),
 			Streams:  []config.Stream{{Name: fmt.Sprintf("EVENTS_%d", i), Subjects: []string{fmt.Sprintf("events%d.>", i)}}},

@@ -26,8 +26,7 @@ import (
 
 	"github.com/walrelay/walrelay"
 	"github.com/walrelay/walrelay/config"
-	"github.com/walrelay/walrelay/internal/localnats/natstest"
-	"github.com/walrelay/walrelay/internal/localpg/pgtest"
+	"github.com/walrelay/walrelay/internal/testkit"
 )
 
 // programs are the examples by the subject of their events.
@@ -282,8 +281,8 @@ type running struct {
 // startRelay runs a relay.
 func startRelay(t *testing.T) running {
 	t.Helper()
-	cluster, server := pgtest.Start(t), natstest.Start(t)
-	owner := pgtest.NewDatabase(t, cluster)
+	cluster, server := testkit.Postgres(t), testkit.NATS(t)
+	owner := testkit.Database(t, cluster)
 	cfg := walrelay.Config{Postgres: config.Postgres{URL: owner}, NATS: config.NATS{URL: server.URL()}}
 	if _, err := walrelay.Setup(t.Context(), cfg); err != nil {
 		t.Fatal(err)

@@ -13,8 +13,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/walrelay/walrelay/internal/localnats/natstest"
-	"github.com/walrelay/walrelay/internal/localpg/pgtest"
+	"github.com/walrelay/walrelay/internal/testkit"
 )
 
 // docs/getting-started.md does what it says: its commands are run, and its program.
@@ -44,7 +43,7 @@ func TestGettingStarted(t *testing.T) {
 	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", filepath.Join(dir, "walrelay"), "../cmd/walrelay").CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	database, server := pgtest.NewDatabase(t, pgtest.Start(t)), natstest.Start(t)
+	database, server := testkit.Database(t, testkit.Postgres(t)), testkit.NATS(t)
 	// What is this checkout here is the newest version there, and the servers are elsewhere.
 	here := strings.NewReplacer(
 		"go install github.com/walrelay/walrelay/cmd/walrelay@latest", "true",

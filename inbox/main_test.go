@@ -17,21 +17,12 @@ import (
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
-	"go.uber.org/goleak"
 
 	"github.com/walrelay/walrelay/event"
 	"github.com/walrelay/walrelay/inbox"
 	"github.com/walrelay/walrelay/internal/localnats"
-	"github.com/walrelay/walrelay/internal/localpg"
-	"github.com/walrelay/walrelay/internal/localpg/pgtest"
+	"github.com/walrelay/walrelay/internal/testkit"
 )
-
-// common is the cluster of all tests; started by the first.
-var common struct {
-	once    sync.Once
-	cluster *localpg.Cluster
-	err     error
-}
 
 func TestMain(m *testing.M) {
 	if database, server, ok := strings.Cut(os.Getenv(childEnv), " "); ok {
@@ -41,18 +32,7 @@ func TestMain(m *testing.M) {
 		}
 		return
 	}
-	code := m.Run()
-	if common.cluster != nil {
-		if err := common.cluster.Close(); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			code = 1
-		}
-	}
-	if err := goleak.Find(); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		code = 1
-	}
-	os.Exit(code)
+	os.Exit(testkit.Main(m))
 }
 
 // slot and key are those of the relay whose part the tests play.
@@ -81,11 +61,7 @@ func newWorld(t testing.TB) *world {
 // newWorldWith is newWorld with a server of other options.
 func newWorldWith(t testing.TB, configure func(*server.Options)) *world {
 	t.Helper()
-	common.once.Do(func() { common.cluster, common.err = pgtest.StartShared() })
-	if common.err != nil {
-		t.Fatal(common.err)
-	}
-	w := &world{t: t, url: pgtest.NewDatabase(t, common.cluster)}
+	w := &world{t: t, url: testkit.Database(t, testkit.Shared(t))}
 	var err error
 	if w.pool, err = pgxpool.New(t.Context(), w.url); err != nil {
 		t.Fatal(err)
@@ -97,14 +73,7 @@ func newWorldWith(t testing.TB, configure func(*server.Options)) *world {
 	w.exec("CREATE TABLE walrelay.secrets (slot text PRIMARY KEY, key bytea NOT NULL)")
 	w.exec("INSERT INTO walrelay.secrets VALUES ($1, $2)", slot, key)
 	w.exec("CREATE TABLE effects (n bigint GENERATED ALWAYS AS IDENTITY, id text, key text)")
-	if w.server, err = localnats.Start(localnats.Options{Configure: configure}); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := w.server.Close(); err != nil {
-			t.Error(err)
-		}
-	})
+	w.server = testkit.NATS(t, configure)
 	w.nc = w.connect()
 	if w.js, err = jetstream.New(w.nc); err != nil {
 		t.Fatal(err)

@@ -9,7 +9,6 @@ import (
 	"os"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -19,36 +18,14 @@ import (
 	_ "github.com/jackc/pgx/v5/stdlib" // the driver pgx
 	_ "github.com/lib/pq"              // the driver postgres
 	"go.opentelemetry.io/otel/trace"
-	"go.uber.org/goleak"
 
-	"github.com/walrelay/walrelay/internal/localpg"
-	"github.com/walrelay/walrelay/internal/localpg/pgtest"
+	"github.com/walrelay/walrelay/internal/testkit"
 	"github.com/walrelay/walrelay/outbox"
 	"github.com/walrelay/walrelay/outbox/outboxtest"
 	walrelaysql "github.com/walrelay/walrelay/sql"
 )
 
-// common is the cluster of all tests; started by the first.
-var common struct {
-	once    sync.Once
-	cluster *localpg.Cluster
-	err     error
-}
-
-func TestMain(m *testing.M) {
-	code := m.Run()
-	if common.cluster != nil {
-		if err := common.cluster.Close(); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			code = 1
-		}
-	}
-	if err := goleak.Find(); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		code = 1
-	}
-	os.Exit(code)
-}
+func TestMain(m *testing.M) { os.Exit(testkit.Main(m)) }
 
 // newDatabase has walrelay's tables, and no relay.
 func newDatabase(t testing.TB) string {
@@ -77,11 +54,7 @@ func newDatabase(t testing.TB) string {
 
 func newEmptyDatabase(t testing.TB) string {
 	t.Helper()
-	common.once.Do(func() { common.cluster, common.err = pgtest.StartShared() })
-	if common.err != nil {
-		t.Fatal(common.err)
-	}
-	return pgtest.NewDatabase(t, common.cluster)
+	return testkit.Database(t, testkit.Shared(t))
 }
 
 func connect(t testing.TB, url string) *pgx.Conn {

@@ -16,7 +16,7 @@ import (
 	"github.com/walrelay/walrelay/config"
 	"github.com/walrelay/walrelay/event"
 	"github.com/walrelay/walrelay/internal/connect"
-	"github.com/walrelay/walrelay/internal/localpg/pgtest"
+	"github.com/walrelay/walrelay/internal/testkit"
 	"github.com/walrelay/walrelay/internal/wait"
 	"github.com/walrelay/walrelay/retry"
 	"github.com/walrelay/walrelay/sql"
@@ -191,7 +191,7 @@ func incompressible(n int) string {
 }
 
 func TestTable_TakesAnyEvent(t *testing.T) {
-	cluster := pgtest.Start(t)
+	cluster := testkit.Postgres(t)
 	admin := dial(t, cluster.URL("postgres"))
 	if _, err := admin.Exec(t.Context(), "CREATE DATABASE latin ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0"); err != nil {
 		t.Fatal(err)
@@ -242,7 +242,7 @@ func TestTable_TakesAnyEvent(t *testing.T) {
 }
 
 func TestTable_EmitsWhatTheCheckpointHasPassed(t *testing.T) {
-	r := newRig(t, pgtest.Start(t).URL("postgres"))
+	r := newRig(t, testkit.Postgres(t).URL("postgres"))
 	if err := r.table.Add(t.Context(), []retry.Entry{
 		retry.NewEntry(at(100, "early"), retry.Scheduled), retry.NewEntry(at(200, "late"), retry.Scheduled),
 	}); err != nil {
@@ -267,7 +267,7 @@ func TestTable_EmitsWhatTheCheckpointHasPassed(t *testing.T) {
 }
 
 func TestTable_SupersededSessionWritesNothing(t *testing.T) {
-	r := newRig(t, pgtest.Start(t).URL("postgres"))
+	r := newRig(t, testkit.Postgres(t).URL("postgres"))
 	r.exec("UPDATE walrelay.progress SET session = 2")
 	if err := r.table.Add(t.Context(), []retry.Entry{retry.NewEntry(at(100, "x"), retry.Scheduled)}); !errors.Is(err, retry.ErrSuperseded) {
 		t.Errorf("Add: %v", err)
@@ -292,7 +292,7 @@ func TestTable_SupersededSessionWritesNothing(t *testing.T) {
 }
 
 func TestTable_KeepsEmittedUntilEarlierSessionsAreSettled(t *testing.T) {
-	r := newRig(t, pgtest.Start(t).URL("postgres"))
+	r := newRig(t, testkit.Postgres(t).URL("postgres"))
 	r.exec("INSERT INTO walrelay.emitted (slot, kind, id, content) VALUES ('s', 'event', 'of an earlier session', '{}')")
 	if err := r.table.Add(t.Context(), []retry.Entry{retry.NewEntry(at(100, "x"), retry.Scheduled)}); err != nil {
 		t.Fatal(err)

@@ -17,8 +17,8 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/walrelay/walrelay/event"
-	"github.com/walrelay/walrelay/internal/localnats/natstest"
 	"github.com/walrelay/walrelay/internal/problem"
+	"github.com/walrelay/walrelay/internal/testkit"
 )
 
 func TestMain(m *testing.M) {
@@ -82,7 +82,7 @@ type rig struct {
 
 func newRig(t *testing.T, cfg nats.StreamConfig, configure ...func(*server.Options)) *rig {
 	t.Helper()
-	s := natstest.Start(t, configure...)
+	s := testkit.NATS(t, configure...)
 	nc, err := nats.Connect(s.URL())
 	if err != nil {
 		t.Fatal(err)

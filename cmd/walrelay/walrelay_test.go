@@ -10,8 +10,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"go.uber.org/goleak"
 
-	"github.com/walrelay/walrelay/internal/localnats/natstest"
-	"github.com/walrelay/walrelay/internal/localpg/pgtest"
+	"github.com/walrelay/walrelay/internal/testkit"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -61,8 +60,8 @@ func TestExitCodesTellUsageFromFailure(t *testing.T) {
 }
 
 func TestInitReportsWhatItDid(t *testing.T) {
-	cluster, server := pgtest.Start(t), natstest.Start(t)
-	args := []string{"init", "--postgres-url", pgtest.NewDatabase(t, cluster), "--nats-url", server.URL()}
+	cluster, server := testkit.Postgres(t), testkit.NATS(t)
+	args := []string{"init", "--postgres-url", testkit.Database(t, cluster), "--nats-url", server.URL()}
 	code, stdout, stderr := invoke(t, args...)
 	if code != exitDone || strings.Count(stdout, " created") != 5 || !strings.HasPrefix(stderr, "warning: max_slot_wal_keep_size") {
 		t.Errorf("first init: want five things created and a warning, got %d\n%s%s", code, stdout, stderr)
@@ -78,7 +77,7 @@ func TestPrintedSQLNeedsNoServer(t *testing.T) {
 	if code != exitDone || stderr != "" {
 		t.Fatalf("exit code %d: %s", code, stderr)
 	}
-	conn, err := pgx.Connect(t.Context(), pgtest.NewDatabase(t, pgtest.Start(t)))
+	conn, err := pgx.Connect(t.Context(), testkit.Database(t, testkit.Postgres(t)))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -24,6 +24,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/walrelay/walrelay/config"
+	"github.com/walrelay/walrelay/internal/child"
 	"github.com/walrelay/walrelay/internal/connect"
 	"github.com/walrelay/walrelay/internal/localpg"
 )
@@ -37,7 +38,7 @@ type bench struct {
 	postgres string // URL
 	nats     config.NATS
 	cluster  *localpg.Cluster // nil unless throw-away
-	server   *process         // the nats-server; nil unless throw-away
+	server   *child.Process   // the nats-server; nil unless throw-away
 	dir      string           // for what children read and write
 
 	stopServer func() error // asks the nats-server to end

@@ -16,6 +16,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/walrelay/walrelay/config"
+	"github.com/walrelay/walrelay/internal/child"
 )
 
 // durations are 1 ms, 2 ms, … n ms.
@@ -205,29 +206,29 @@ func TestAProcessIsMeasuredAndStopped(t *testing.T) {
 	}
 	said := &firstLine{line: make(chan string, 1)}
 	cmd.Stdout = said
-	p, err := startProcess("a shell", cmd)
+	p, err := child.Start("a shell", cmd, child.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	<-said.line
 	if _, err := os.Stat("/proc/self/stat"); err == nil {
-		if cpu := processorTime(p.pid(), false); cpu <= 0 || cpu > time.Minute {
+		if cpu := child.ProcessorTime(p.PID(), false); cpu <= 0 || cpu > time.Minute {
 			t.Errorf("the shell counted, and used %v", cpu)
 		}
 		if all, stolen := machineTime(); all <= 0 || stolen < 0 || stolen > all {
 			t.Errorf("the machine had %v, of which others took %v", all, stolen)
 		}
-		if peak := peakMemory(p.pid()); peak < 100<<10 || peak > 1<<30 {
+		if peak := child.PeakMemory(p.PID()); peak < 100<<10 || peak > 1<<30 {
 			t.Errorf("the shell had %d bytes", peak)
 		}
-		if own, all := processorTime(os.Getpid(), false), processorTime(os.Getpid(), true); all <= own {
+		if own, all := child.ProcessorTime(os.Getpid(), false), child.ProcessorTime(os.Getpid(), true); all <= own {
 			t.Errorf("with the shell, the test has used %v, and without it %v", all, own)
 		}
 	}
-	if err := p.stop(stdin.Close, 10*time.Second); err != nil {
+	if err := p.Stop(stdin.Close, 10*time.Second); err != nil {
 		t.Errorf("the shell ends with its input, but: %v", err)
 	}
-	if err := p.stop(p.terminate, time.Second); err == nil || !strings.Contains(err.Error(), "trouble") {
+	if err := p.Stop(p.Terminate, time.Second); err == nil || !strings.Contains(err.Error(), "trouble") {
 		t.Errorf("a process that has ended should say its last words, got %v", err)
 	}
 }

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"runtime"
 	"time"
+
+	"github.com/walrelay/walrelay/internal/child"
 )
 
 // noProgress is after how long without another event a relay is given up.
@@ -105,12 +107,12 @@ func (b *bench) relayBacklog(ctx context.Context, r *Round) (err error) {
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, relay.stop(relay.terminate, relayStop)) }()
+	defer func() { err = errors.Join(err, relay.Stop(relay.Terminate, relayStop)) }()
 	if err := b.awaitSequence(ctx, relay, behind+uint64(events)); err != nil {
 		return err
 	}
 	used := b.usage(relay).since(before)
-	r.RelayPeakMemoryBytes = float64(peakMemory(relay.pid()))
+	r.RelayPeakMemoryBytes = float64(child.PeakMemory(relay.PID()))
 	r.RelayCPUPerEventUs = perEvent(used.relay, events)
 	r.PostgresCPUPerEventUs = perEvent(used.postgres, events)
 	r.NATSCPUPerEventUs = perEvent(used.nats, events)
@@ -131,7 +133,7 @@ func (b *bench) lastSequence(ctx context.Context) (uint64, error) {
 
 // awaitSequence waits until the relay's stream has come so far. When that was
 // is not measured here, so there is no hurry to see it.
-func (b *bench) awaitSequence(ctx context.Context, relay *process, want uint64) error {
+func (b *bench) awaitSequence(ctx context.Context, relay *child.Process, want uint64) error {
 	last, since := uint64(0), time.Now()
 	for {
 		now, err := b.lastSequence(ctx)
@@ -141,14 +143,14 @@ func (b *bench) awaitSequence(ctx context.Context, relay *process, want uint64) 
 		if now >= want {
 			return nil
 		}
-		if err := relay.ended(); err != nil {
+		if err := relay.Ended(); err != nil {
 			return err
 		}
 		if now != last {
 			last, since = now, time.Now()
 		}
 		if time.Since(since) > noProgress {
-			return fmt.Errorf("the relay has published nothing for %v; stream %q is at %d of %d, and the relay said: %s", noProgress, stream, now, want, relay.said.String())
+			return fmt.Errorf("the relay has published nothing for %v; stream %q is at %d of %d, and the relay said: %s", noProgress, stream, now, want, relay.Words())
 		}
 		if err := sleep(ctx, 50*time.Millisecond); err != nil {
 			return err

@@ -23,6 +23,7 @@ import (
 
 	"github.com/walrelay/walrelay/event"
 	"github.com/walrelay/walrelay/inbox"
+	"github.com/walrelay/walrelay/internal/child"
 )
 
 // HandlersCommand is the subcommand of this executable that calls [RunHandler].
@@ -169,10 +170,10 @@ func (b *bench) handlers(ctx context.Context) (*Handlers, error) {
 	if h.ParkedRatio, h.BlockedKeysRatio, err = b.parked(ctx, few); err != nil {
 		return nil, err
 	}
-	if h.TakeoverKilledS, err = b.takeover(ctx, "killed", (*process).kill); err != nil {
+	if h.TakeoverKilledS, err = b.takeover(ctx, "killed", func(p *child.Process) error { p.Kill(); return nil }); err != nil {
 		return nil, err
 	}
-	h.TakeoverStoppedS, err = b.takeover(ctx, "stopped", (*process).terminate)
+	h.TakeoverStoppedS, err = b.takeover(ctx, "stopped", (*child.Process).Terminate)
 	return h, err
 }
 
@@ -226,7 +227,7 @@ func signedMessage(signer *event.Signer, i int, body []byte) *nats.Msg {
 }
 
 // startHandler starts a process with a handler; take gets what it writes, a line each.
-func (b *bench) startHandler(kind, name string, events int, take func(string)) (*process, error) {
+func (b *bench) startHandler(kind, name string, events int, take func(string)) (*child.Process, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, fmt.Errorf("looking for this program: %w", err)
@@ -241,12 +242,12 @@ func (b *bench) startHandler(kind, name string, events int, take func(string)) (
 			take(lines.Text())
 		}
 	}()
-	p, err := startProcess("the handler", cmd)
+	p, err := child.Start("the handler", cmd, child.Options{})
 	if err != nil {
 		return nil, errors.Join(err, w.Close())
 	}
 	go func() {
-		<-p.done
+		<-p.Done()
 		_ = w.Close() // it never fails
 	}()
 	return p, nil
@@ -267,14 +268,14 @@ func (b *bench) rate(ctx context.Context, kind, name string, events int) (Handle
 	select {
 	case line := <-lines:
 		took, err = strconv.ParseInt(line, 10, 64)
-	case <-p.done: // stop says how
+	case <-p.Done(): // stop says how
 	case <-timer.C:
 		err = errors.New("the handler has not come to the end")
 	case <-ctx.Done():
 		err = context.Cause(ctx)
 	}
 	u := b.usage(p).since(before)
-	if err = errors.Join(err, p.stop(p.terminate, relayStop)); err != nil {
+	if err = errors.Join(err, p.Stop(p.Terminate, relayStop)); err != nil {
 		return HandlerRate{}, fmt.Errorf("handling events (%s): %w", name, err)
 	}
 	return HandlerRate{
@@ -315,13 +316,13 @@ func (b *bench) parked(ctx context.Context, events int) (behind, blocked float64
 
 // takeover ends the process that handles events, some times, and returns the longest time until
 // another one does.
-func (b *bench) takeover(ctx context.Context, how string, end func(*process) error) (longest float64, err error) {
+func (b *bench) takeover(ctx context.Context, how string, end func(*child.Process) error) (longest float64, err error) {
 	b.opts.progress("taking over from a process that is %s …", how)
 	name := "takeover-" + how
 	var mu sync.Mutex
-	var last *process // which handled the last event
+	var last *child.Process // which handled the last event
 	var since time.Time
-	start := func() (p *process, err error) {
+	start := func() (p *child.Process, err error) {
 		started := make(chan struct{})
 		p, err = b.startHandler(kindTell, name, 0, func(string) {
 			<-started
@@ -334,7 +335,7 @@ func (b *bench) takeover(ctx context.Context, how string, end func(*process) err
 		close(started)
 		return p, err
 	}
-	active := func() (*process, time.Time) {
+	active := func() (*child.Process, time.Time) {
 		mu.Lock()
 		defer mu.Unlock()
 		return last, since
@@ -359,10 +360,10 @@ func (b *bench) takeover(ctx context.Context, how string, end func(*process) err
 	})
 	defer publisher.Wait()
 	defer stop()
-	var running []*process
+	var running []*child.Process
 	defer func() {
 		for _, p := range running {
-			err = errors.Join(err, p.kill())
+			p.Kill()
 		}
 	}()
 	for range 2 {
@@ -373,7 +374,7 @@ func (b *bench) takeover(ctx context.Context, how string, end func(*process) err
 		running = append(running, p)
 	}
 	for range takeovers {
-		var ending *process
+		var ending *child.Process
 		if err := poll(ctx, "a process handles events", func() bool {
 			ending, _ = active()
 			return ending != nil
@@ -384,7 +385,7 @@ func (b *bench) takeover(ctx context.Context, how string, end func(*process) err
 		if err := end(ending); err != nil {
 			return 0, fmt.Errorf("ending a handler: %w", err)
 		}
-		var next *process
+		var next *child.Process
 		var at time.Time
 		if err := poll(ctx, "another process takes over", func() bool {
 			next, at = active()
@@ -393,7 +394,7 @@ func (b *bench) takeover(ctx context.Context, how string, end func(*process) err
 			return 0, err
 		}
 		longest = max(longest, at.Sub(ended).Seconds())
-		<-ending.done
+		<-ending.Done()
 		for i, p := range running {
 			if p == ending {
 				if running[i], err = start(); err != nil {

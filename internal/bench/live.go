@@ -12,6 +12,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/walrelay/walrelay/internal/child"
 )
 
 const (
@@ -46,7 +48,7 @@ func (b *bench) live(ctx context.Context) (result *Live, err error) {
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, relay.stop(relay.terminate, relayStop)) }()
+	defer func() { err = errors.Join(err, relay.Stop(relay.Terminate, relayStop)) }()
 
 	b.opts.progress("waiting for walrelay to stream …")
 	var first batch
@@ -92,7 +94,7 @@ func (b *bench) live(ctx context.Context) (result *Live, err error) {
 	}
 	arrivals.fill(result, w.counted)
 	result.Missing = written - arrivals.distinct // nobody adds to it any more
-	result.RelayPeakMemoryBytes = peakMemory(relay.pid())
+	result.RelayPeakMemoryBytes = child.PeakMemory(relay.PID())
 	result.StealRatio = used.steal()
 	result.RelayCPUPerEventUs = perEvent(used.relay, result.Events)
 	result.PostgresCPUPerEventUs = perEvent(used.postgres, result.Events)
@@ -291,7 +293,7 @@ func (a *arrivals) take(msg jetstream.Msg, arrived time.Time) {
 
 // await waits until enough is true, which is asked under the lock, for as long
 // as something arrives within the patience.
-func (a *arrivals) await(ctx context.Context, relay *process, patience time.Duration, enough func() bool) error {
+func (a *arrivals) await(ctx context.Context, relay *child.Process, patience time.Duration, enough func() bool) error {
 	timer := time.NewTimer(patience)
 	defer timer.Stop()
 	for {
@@ -305,9 +307,9 @@ func (a *arrivals) await(ctx context.Context, relay *process, patience time.Dura
 		case <-a.change:
 			timer.Reset(patience)
 		case <-timer.C:
-			return fmt.Errorf("%w for %v, after %d; the relay said: %s", errMissing, patience, distinct, relay.said.String())
-		case <-relay.done:
-			return relay.ended()
+			return fmt.Errorf("%w for %v, after %d; the relay said: %s", errMissing, patience, distinct, relay.Words())
+		case <-relay.Done():
+			return relay.Ended()
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}

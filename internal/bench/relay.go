@@ -10,6 +10,7 @@ import (
 
 	"github.com/walrelay/walrelay"
 	"github.com/walrelay/walrelay/config"
+	"github.com/walrelay/walrelay/internal/child"
 )
 
 // relayStop is how long the relay may take to end.
@@ -39,7 +40,7 @@ func relayConfig(opts Options, postgres string, nats config.NATS) walrelay.Confi
 }
 
 // startRelay starts "walrelay run" of this executable.
-func (b *bench) startRelay() (*process, error) {
+func (b *bench) startRelay() (*child.Process, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, fmt.Errorf("looking for this program: %w", err)
@@ -57,7 +58,7 @@ func (b *bench) startRelay() (*process, error) {
 	}
 	cmd := exec.Command(self, args...)
 	cmd.Env = relayEnvironment(os.Environ(), cfg)
-	return startProcess("the relay", cmd)
+	return child.Start("the relay", cmd, child.Options{})
 }
 
 // relayEnvironment is the environment with the configuration, and with nothing

@@ -16,6 +16,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/walrelay/walrelay/config"
+	"github.com/walrelay/walrelay/internal/child"
 	"github.com/walrelay/walrelay/internal/localnats"
 	"github.com/walrelay/walrelay/internal/localpg"
 )
@@ -77,7 +78,7 @@ func (b *bench) startNATS(ctx context.Context) (url string, err error) {
 	}
 	said := &firstLine{line: make(chan string, 1)}
 	cmd.Stdout = said
-	if b.server, err = startProcess("nats-server", cmd); err != nil {
+	if b.server, err = child.Start("nats-server", cmd, child.Options{}); err != nil {
 		return "", err
 	}
 	b.stopServer = stdin.Close
@@ -86,8 +87,8 @@ func (b *bench) startNATS(ctx context.Context) (url string, err error) {
 	select {
 	case url := <-said.line:
 		return url, nil
-	case <-b.server.done:
-		return "", b.server.ended()
+	case <-b.server.Done():
+		return "", b.server.Ended()
 	case <-timer.C:
 		return "", fmt.Errorf("starting nats-server: it has not said its URL within %v", serverStart)
 	case <-ctx.Done():
@@ -98,7 +99,7 @@ func (b *bench) startNATS(ctx context.Context) (url string, err error) {
 func (b *bench) stopServers() error {
 	var errs []error
 	if b.server != nil {
-		errs = append(errs, b.server.stop(b.stopServer, serverStop))
+		errs = append(errs, b.server.Stop(b.stopServer, serverStop))
 	}
 	if b.cluster != nil {
 		errs = append(errs, b.cluster.Close())

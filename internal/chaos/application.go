@@ -16,6 +16,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/walrelay/walrelay/inbox"
+	"github.com/walrelay/walrelay/internal/child"
 	"github.com/walrelay/walrelay/internal/localpg"
 )
 
@@ -33,7 +34,7 @@ type handlerProcess struct {
 	name    string
 	of      *handlers
 	log     *logFile
-	process *process
+	process *child.Process
 }
 
 // onceModes are the handlers of which each event has one effect, and allModes all of them.
@@ -105,26 +106,26 @@ func (p *handlerProcess) start() error {
 		fmt.Sprintf("CHAOS_OUTBOX=postgres://postgres@127.0.0.1:%d/postgres?sslmode=disable&connect_timeout=2", h.world.pgLink),
 		"CHAOS_NATS="+strings.Join(links, ","), "CHAOS_SUBJECT="+h.world.setting.template())
 	var err error
-	p.process, err = startProcess(p.name, p.log, cmd)
+	p.process, err = child.Start(p.name, cmd, child.Options{Log: &p.log.Log})
 	h.world.hist.Add("harness", p.name+" are started")
 	return err
 }
 
 func (p *handlerProcess) kill() {
 	p.of.world.hist.Add("harness", p.name+" are killed")
-	p.process.kill()
+	p.process.Kill()
 }
 
 // stop ends the process in order.
 func (p *handlerProcess) stop(ctx context.Context) error {
 	p.of.world.hist.Add("harness", p.name+" are asked to end")
-	p.process.signal(syscall.SIGCONT)
-	p.process.signal(syscall.SIGTERM)
+	p.process.Signal(syscall.SIGCONT)
+	p.process.Signal(syscall.SIGTERM)
 	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
 	defer cancel()
-	code, err := p.process.wait(ctx)
+	code, err := p.process.Wait(ctx)
 	if err == nil && code != 0 {
-		err = fmt.Errorf("%s ended with %d after SIGTERM:\n%s", p.name, code, p.log.lastLines(5))
+		err = fmt.Errorf("%s ended with %d after SIGTERM:\n%s", p.name, code, p.log.Tail(5))
 	}
 	return err
 }
@@ -132,9 +133,9 @@ func (p *handlerProcess) stop(ctx context.Context) error {
 // heal starts what does not run.
 func (h *handlers) heal(ctx context.Context) error {
 	for _, p := range h.processes {
-		p.process.signal(syscall.SIGCONT)
-		if !p.process.running() {
-			return fmt.Errorf("%s ended by themselves:\n%s", p.name, p.log.lastLines(10))
+		p.process.Signal(syscall.SIGCONT)
+		if !p.process.Running() {
+			return fmt.Errorf("%s ended by themselves:\n%s", p.name, p.log.Tail(10))
 		}
 	}
 	return h.pg.Restart(ctx)
@@ -167,7 +168,7 @@ func (h *handlers) handling(ctx context.Context, more int) error {
 func (h *handlers) lastLines() string {
 	var all []string
 	for _, p := range h.processes {
-		all = append(all, p.name+" said last:\n"+p.log.lastLines(5))
+		all = append(all, p.name+" said last:\n"+p.log.Tail(5))
 	}
 	return strings.Join(all, "\n")
 }
@@ -253,7 +254,7 @@ func (h *handlers) judge(ctx context.Context) ([]string, error) {
 			found = append(found, err.Error())
 		}
 		for _, bad := range []string{"panic:", "fatal error:"} {
-			if strings.Contains(p.log.since(0), bad) {
+			if strings.Contains(p.log.Since(0), bad) {
 				found = append(found, p.name+" have a "+bad+" in their log")
 			}
 		}
@@ -322,7 +323,7 @@ func handlerViolations(stream []stored, effects []effect, reorders bool) []strin
 func (h *handlers) close() error {
 	for _, p := range h.processes {
 		if p.process != nil {
-			p.process.kill()
+			p.process.Kill()
 		}
 	}
 	if h.pg == nil {

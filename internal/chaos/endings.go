@@ -271,17 +271,17 @@ func (w *World) ended(ctx context.Context, pattern string) error {
 	r := w.relays[0]
 	waiting, cancel := context.WithTimeout(ctx, 60*time.Second)
 	defer cancel()
-	code, err := r.process.wait(waiting)
+	code, err := r.process.Wait(waiting)
 	if err != nil {
-		return fmt.Errorf("%w; it said last:\n%s", err, r.log.lastLines(5))
+		return fmt.Errorf("%w; it said last:\n%s", err, r.log.Tail(5))
 	}
-	last := r.log.lastLines(1)
+	last := r.log.Tail(1)
 	w.hist.Add(r.name, "ended", "code", code, "line", last)
 	switch {
 	case code != 1:
 		return fmt.Errorf("the relay ended with %d, not 1, and said last:\n%s", code, last)
-	case strings.Contains(r.log.since(0), "panic:"):
-		return fmt.Errorf("the relay panicked:\n%s", r.log.lastLines(20))
+	case strings.Contains(r.log.Since(0), "panic:"):
+		return fmt.Errorf("the relay panicked:\n%s", r.log.Tail(20))
 	case !regexp.MustCompile(pattern).MatchString(last):
 		return fmt.Errorf("the relay's last line says nothing like %q:\n%s", pattern, last)
 	}

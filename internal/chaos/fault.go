@@ -122,9 +122,9 @@ func relayFaults() []fault { //nolint:gocognit // a table
 				if err != nil {
 					return err
 				}
-				r.process.signal(syscall.SIGSTOP)
+				r.process.Signal(syscall.SIGSTOP)
 				sleep(ctx, between(rng, 4*time.Second, 5*time.Second))
-				r.process.signal(syscall.SIGCONT)
+				r.process.Signal(syscall.SIGCONT)
 				return w.flowing(ctx, 50)
 			},
 		},
@@ -140,7 +140,7 @@ func relayFaults() []fault { //nolint:gocognit // a table
 						return err
 					}
 					// What it reads when it wakes up is already on its way to it.
-					r.process.signal(syscall.SIGSTOP)
+					r.process.Signal(syscall.SIGSTOP)
 					sleep(ctx, between(rng, 500*time.Millisecond, time.Second))
 					if err := w.endWalsender(ctx); err != nil {
 						return err
@@ -148,7 +148,7 @@ func relayFaults() []fault { //nolint:gocognit // a table
 					if err := w.flowing(ctx, 100); err != nil {
 						return err
 					}
-					r.process.signal(syscall.SIGCONT)
+					r.process.Signal(syscall.SIGCONT)
 					if err := w.flowing(ctx, 100); err != nil {
 						return err
 					}
@@ -175,7 +175,7 @@ func relayFaults() []fault { //nolint:gocognit // a table
 					return err
 				}
 				for _, jump := range []syscall.Signal{syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGUSR2, syscall.SIGUSR1} {
-					r.process.signal(jump)
+					r.process.Signal(jump)
 					if err := w.flowing(ctx, 150); err != nil {
 						return err
 					}
@@ -228,10 +228,10 @@ func (w *World) dieAt(ctx context.Context, step string, rng *rand.Rand) error {
 	defer cut.Stop()
 	for waiting := true; waiting; {
 		select {
-		case <-r.process.done:
+		case <-r.process.Done():
 			waiting = false
-			if r.process.code != -1 {
-				return fmt.Errorf("the relay ended with %d instead of killing itself:\n%s", r.process.code, r.log.lastLines(5))
+			if r.process.Code() != -1 {
+				return fmt.Errorf("the relay ended with %d instead of killing itself:\n%s", r.process.Code(), r.log.Tail(5))
 			}
 			w.hist.Add("harness", r.name+" has died", "step", step)
 		case <-limit:

@@ -48,9 +48,9 @@ func handlerFaults() []fault { //nolint:gocognit // a table
 			do: func(ctx context.Context, w *World, rng *rand.Rand) error {
 				for _, longest := range []time.Duration{3 * time.Second, 9 * time.Second} {
 					p := some(w, rng)
-					p.process.signal(syscall.SIGSTOP)
+					p.process.Signal(syscall.SIGSTOP)
 					sleep(ctx, between(rng, longest/2, longest))
-					p.process.signal(syscall.SIGCONT)
+					p.process.Signal(syscall.SIGCONT)
 					sleep(ctx, between(rng, 0, time.Second))
 				}
 				return nil

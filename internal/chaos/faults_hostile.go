@@ -14,6 +14,8 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/walrelay/walrelay/internal/child"
 )
 
 // hostileFaults are those that somebody else makes: another login, another publisher,
@@ -262,11 +264,11 @@ func secondDatabase(ctx context.Context, w *World, _ *rand.Rand) error {
 	}
 	cmd := exec.Command(w.programs.relay, "run", "--config", name)
 	cmd.Dir, cmd.Env = w.dir, append(os.Environ(), environ...)
-	second, err := startProcess("relay-second", log, cmd)
+	second, err := child.Start("relay-second", cmd, child.Options{Log: &log.Log})
 	if err != nil {
 		return err
 	}
-	defer second.kill()
+	defer second.Kill()
 	address, err := pgx.ParseConfig(w.pgURL())
 	if err != nil {
 		return fmt.Errorf("connecting to the second database: %w", err)
@@ -289,7 +291,7 @@ func secondDatabase(ctx context.Context, w *World, _ *rand.Rand) error {
 	}); err != nil {
 		return err
 	}
-	second.kill()
+	second.Kill()
 	_ = conn.Close(ctx)
 	if err := until(ctx, 10*time.Second, "the second slot is dropped", func(ctx context.Context) error {
 		return w.exec(ctx, "SELECT pg_drop_replication_slot('second')")

@@ -20,7 +20,7 @@ func natsFaults() []fault { //nolint:gocognit // a table
 			then: "the stream says what it has, and the relay goes on after it",
 			do: func(ctx context.Context, w *World, rng *rand.Rand) error {
 				for range 3 {
-					w.nats[0].process.kill()
+					w.nats[0].process.Kill()
 					sleep(ctx, between(rng, 0, 500*time.Millisecond))
 					if err := w.nats[0].start(ctx); err != nil {
 						return err
@@ -48,9 +48,9 @@ func natsFaults() []fault { //nolint:gocognit // a table
 			then: "late answers are void; the stream is read",
 			do: func(ctx context.Context, w *World, rng *rand.Rand) error {
 				for range 2 {
-					w.nats[0].process.signal(syscall.SIGSTOP)
+					w.nats[0].process.Signal(syscall.SIGSTOP)
 					sleep(ctx, between(rng, 1500*time.Millisecond, 3500*time.Millisecond))
-					w.nats[0].process.signal(syscall.SIGCONT)
+					w.nats[0].process.Signal(syscall.SIGCONT)
 					if err := w.flowing(ctx, 50); err != nil {
 						return err
 					}
@@ -303,7 +303,7 @@ func clusterFaults() []fault { //nolint:gocognit // a table
 					if err != nil {
 						return err
 					}
-					leader.process.kill()
+					leader.process.Kill()
 					w.hist.Add("harness", leader.name+" is killed, the leader")
 					if err := w.flowing(ctx, 50); err != nil {
 						return err
@@ -347,9 +347,9 @@ func clusterFaults() []fault { //nolint:gocognit // a table
 				if err != nil {
 					return err
 				}
-				leader.process.signal(syscall.SIGSTOP)
+				leader.process.Signal(syscall.SIGSTOP)
 				sleep(ctx, between(rng, 6*time.Second, 9*time.Second))
-				leader.process.signal(syscall.SIGCONT)
+				leader.process.Signal(syscall.SIGCONT)
 				if err := w.flowing(ctx, 50); err != nil {
 					return err
 				}
@@ -363,7 +363,7 @@ func clusterFaults() []fault { //nolint:gocognit // a table
 			do: func(ctx context.Context, w *World, rng *rand.Rand) error {
 				first := rng.IntN(3)
 				for i := range 2 {
-					w.nats[(first+i)%3].process.kill()
+					w.nats[(first+i)%3].process.Kill()
 				}
 				sleep(ctx, between(rng, 3*time.Second, 6*time.Second))
 				for i := range 2 {
@@ -406,7 +406,7 @@ func clusterFaults() []fault { //nolint:gocognit // a table
 			then: "everything comes back by itself",
 			do: func(ctx context.Context, w *World, _ *rand.Rand) error {
 				for _, s := range w.nats {
-					s.process.kill()
+					s.process.Kill()
 				}
 				for _, r := range w.relays {
 					r.kill()

@@ -58,8 +58,8 @@ func postgresFaults() []fault { //nolint:gocognit // a table
 			what: "Postgres is asked to stop while NATS does not answer",
 			then: "the relay lets it: the server ends within 10 seconds, and nothing is lost",
 			do: func(ctx context.Context, w *World, _ *rand.Rand) error {
-				w.nats[0].process.signal(syscall.SIGSTOP)
-				defer w.nats[0].process.signal(syscall.SIGCONT)
+				w.nats[0].process.Signal(syscall.SIGSTOP)
+				defer w.nats[0].process.Signal(syscall.SIGCONT)
 				sleep(ctx, 500*time.Millisecond)
 				if err := w.stopPostgres(ctx, localpg.Fast, 10*time.Second); err != nil {
 					return err
@@ -93,8 +93,8 @@ func postgresFaults() []fault { //nolint:gocognit // a table
 				if err != nil {
 					return err
 				}
-				w.nats[0].process.signal(syscall.SIGSTOP)
-				defer w.nats[0].process.signal(syscall.SIGCONT)
+				w.nats[0].process.Signal(syscall.SIGSTOP)
+				defer w.nats[0].process.Signal(syscall.SIGCONT)
 				sleep(ctx, 9*time.Second)
 				after, err := w.walsender(ctx)
 				if err != nil {
@@ -111,8 +111,8 @@ func postgresFaults() []fault { //nolint:gocognit // a table
 			what: "NATS does not answer while another database is busy, so keepalives come; then the relay is killed",
 			then: "the slot has not passed what was not acknowledged",
 			do: func(ctx context.Context, w *World, _ *rand.Rand) error {
-				w.nats[0].process.signal(syscall.SIGSTOP)
-				defer w.nats[0].process.signal(syscall.SIGCONT)
+				w.nats[0].process.Signal(syscall.SIGSTOP)
+				defer w.nats[0].process.Signal(syscall.SIGCONT)
 				for range 10 {
 					if err := w.exec(ctx, "SELECT pg_logical_emit_message(false, 'somebody', repeat('x', 10000))", "SELECT txid_current()"); err != nil {
 						return err
@@ -120,7 +120,7 @@ func postgresFaults() []fault { //nolint:gocognit // a table
 					sleep(ctx, 250*time.Millisecond)
 				}
 				w.relays[0].kill()
-				w.nats[0].process.signal(syscall.SIGCONT)
+				w.nats[0].process.Signal(syscall.SIGCONT)
 				return w.relays[0].start("")
 			},
 		},

@@ -90,7 +90,7 @@ func (w *World) loseAndRepair(ctx context.Context, rng *rand.Rand, lose func() e
 	if err := w.endedForLoss(ctx); err != nil {
 		return err
 	}
-	if strings.Contains(r.log.lastLines(1), "walrelay init") {
+	if strings.Contains(r.log.Tail(1), "walrelay init") {
 		if _, err := w.command(ctx, "init"); err != nil {
 			return err
 		}
@@ -130,7 +130,7 @@ func (w *World) endedForLoss(ctx context.Context) error {
 		if info, err := w.streamInfo(ctx); err == nil && info.State.LastSeq > had {
 			return fmt.Errorf("P7: %w: the relay went on in a stream that has lost events, which hides the gap", errHopeless)
 		}
-		if r.process.running() {
+		if r.process.Running() {
 			return errors.New("it has not")
 		}
 		return nil
@@ -138,13 +138,13 @@ func (w *World) endedForLoss(ctx context.Context) error {
 		if errors.Is(err, errHopeless) {
 			return errHidden
 		}
-		return fmt.Errorf("%w; it said last:\n%s", err, r.log.lastLines(5))
+		return fmt.Errorf("%w; it said last:\n%s", err, r.log.Tail(5))
 	}
-	last := r.log.lastLines(1)
-	w.hist.Add(r.name, "ended", "code", r.process.code, "line", last)
-	if r.process.code != 1 || !regexp.MustCompile(`lost acknowledged events|deleted and created again|does not exist`).MatchString(last) ||
+	last := r.log.Tail(1)
+	w.hist.Add(r.name, "ended", "code", r.process.Code(), "line", last)
+	if r.process.Code() != 1 || !regexp.MustCompile(`lost acknowledged events|deleted and created again|does not exist`).MatchString(last) ||
 		!regexp.MustCompile(`\d+ events?, published since`).MatchString(last) {
-		return fmt.Errorf("the relay ended with %d, and does not say what is missing:\n%s", r.process.code, last)
+		return fmt.Errorf("the relay ended with %d, and does not say what is missing:\n%s", r.process.Code(), last)
 	}
 	return nil
 }
@@ -248,13 +248,13 @@ func (w *World) cutPower(ctx context.Context, rng *rand.Rand) error {
 	if err := w.flowing(ctx, 300+rng.IntN(500)); err != nil {
 		return err
 	}
-	s.process.signal(syscall.SIGSTOP)
+	s.process.Signal(syscall.SIGSTOP)
 	w.reader.stop(true)
 	cut := filepath.Join(w.dir, "cut.img")
 	if err := copyFile(image, cut); err != nil {
 		return err
 	}
-	s.process.kill()
+	s.process.Kill()
 	w.hist.Add("harness", "the power is cut")
 	if err := checkDisk(ctx, cut); err != nil {
 		return err

@@ -16,6 +16,8 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/walrelay/walrelay/internal/child"
 )
 
 // natsServer is a nats-server process with JetStream.
@@ -31,7 +33,7 @@ type natsServer struct {
 	cluster int
 	routes  []int
 	log     *logFile
-	process *process
+	process *child.Process
 	// settings are further lines of the configuration, by their first word, and
 	// limits further lines of its block jetstream.
 	settings, limits map[string]string
@@ -79,8 +81,8 @@ func (s *natsServer) start(ctx context.Context) error {
 		return err
 	}
 	return until(ctx, 20*time.Second, s.name+" takes clients", func(context.Context) error {
-		if s.process == nil || !s.process.running() {
-			if s.process, err = startProcess(s.name, s.log, exec.Command(s.binary, "-c", path)); err != nil {
+		if s.process == nil || !s.process.Running() {
+			if s.process, err = child.Start(s.name, exec.Command(s.binary, "-c", path), child.Options{Log: &s.log.Log}); err != nil {
 				return err
 			}
 		}
@@ -95,13 +97,13 @@ func (s *natsServer) start(ctx context.Context) error {
 
 // reload makes the server read its configuration again.
 func (s *natsServer) reload(ctx context.Context) error {
-	mark := s.log.mark()
+	mark := s.log.Mark()
 	if _, err := s.writeConfiguration(); err != nil {
 		return err
 	}
-	s.process.signal(syscall.SIGHUP)
+	s.process.Signal(syscall.SIGHUP)
 	return until(ctx, 5*time.Second, s.name+" has read its configuration", func(context.Context) error {
-		switch said := s.log.since(mark); {
+		switch said := s.log.Since(mark); {
 		case strings.Contains(said, "Reloaded server configuration"):
 			return nil
 		case strings.Contains(said, "Failed to reload"):
@@ -115,9 +117,9 @@ func (s *natsServer) url() string { return "nats://127.0.0.1:" + strconv.Itoa(s.
 
 // stop ends the server in order.
 func (s *natsServer) stop() {
-	s.process.signal(syscall.SIGCONT)
-	s.process.signal(syscall.SIGTERM)
-	<-s.process.done
+	s.process.Signal(syscall.SIGCONT)
+	s.process.Signal(syscall.SIGTERM)
+	<-s.process.Done()
 }
 
 // connectNATS connects an observer, past the proxy.
@@ -176,7 +178,7 @@ func (w *World) streamLeader(ctx context.Context) (*natsServer, error) {
 			return nil
 		}
 		for _, s := range w.nats {
-			if s.name == info.Cluster.Leader && s.process.running() {
+			if s.name == info.Cluster.Leader && s.process.Running() {
 				leader = s
 				return nil
 			}

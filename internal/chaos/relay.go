@@ -12,6 +12,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/walrelay/walrelay/internal/child"
 )
 
 const (
@@ -24,7 +26,7 @@ type relay struct {
 	name    string
 	world   *World
 	log     *logFile
-	process *process
+	process *child.Process
 	peak    int64
 	// ends says that the process may end by itself.
 	ends bool
@@ -65,12 +67,12 @@ func (r *relay) start(step string) error {
 	}
 	cmd := exec.Command(binary, "run")
 	cmd.Dir, cmd.Env = r.world.dir, append(os.Environ(), env...)
-	p, err := startProcess(r.name, r.log, cmd)
+	p, err := child.Start(r.name, cmd, child.Options{Log: &r.log.Log})
 	if err != nil {
 		return err
 	}
 	r.process, r.ends = p, false
-	r.world.hist.Add("harness", r.name+" is started", "pid", p.cmd.Process.Pid, "step", step)
+	r.world.hist.Add("harness", r.name+" is started", "pid", p.PID(), "step", step)
 	return nil
 }
 
@@ -78,33 +80,33 @@ func (r *relay) start(step string) error {
 func (r *relay) kill() {
 	r.measure()
 	r.world.hist.Add("harness", r.name+" is killed")
-	r.process.kill()
+	r.process.Kill()
 }
 
 // stop ends the process in order.
 func (r *relay) stop(ctx context.Context) error {
 	r.measure()
 	r.world.hist.Add("harness", r.name+" is asked to end")
-	r.process.signal(syscall.SIGCONT)
-	r.process.signal(syscall.SIGTERM)
+	r.process.Signal(syscall.SIGCONT)
+	r.process.Signal(syscall.SIGTERM)
 	ctx, cancel := context.WithTimeout(ctx, 15*time.Second)
 	defer cancel()
-	code, err := r.process.wait(ctx)
+	code, err := r.process.Wait(ctx)
 	if err != nil {
 		return err
 	}
 	if code != 0 {
-		return fmt.Errorf("%s ended with %d after SIGTERM:\n%s", r.name, code, r.log.lastLines(5))
+		return fmt.Errorf("%s ended with %d after SIGTERM:\n%s", r.name, code, r.log.Tail(5))
 	}
 	return nil
 }
 
 // startAgain starts a relay that has ended for the reason, which may happen again.
 func (r *relay) startAgain(reason string) error {
-	if r.process.running() {
+	if r.process.Running() {
 		return nil
 	}
-	if last := r.log.lastLines(1); !strings.Contains(last, reason) {
+	if last := r.log.Tail(1); !strings.Contains(last, reason) {
 		return fmt.Errorf("%s ended, and not because something %s:\n%s", r.name, reason, last)
 	}
 	err := r.start("")
@@ -114,14 +116,14 @@ func (r *relay) startAgain(reason string) error {
 
 func (r *relay) measure() {
 	if r.process != nil {
-		r.peak = max(r.peak, r.process.peak())
+		r.peak = max(r.peak, child.PeakMemory(r.process.PID()))
 	}
 }
 
 // ready asks /readyz.
 func (r *relay) ready(ctx context.Context) error {
 	addr := ""
-	lines(r.log.since(0), func(line string) {
+	lines(r.log.Since(0), func(line string) {
 		if _, rest, ok := strings.Cut(line, `"addr":"`); ok {
 			addr, _, _ = strings.Cut(rest, `"`)
 		}
@@ -151,7 +153,7 @@ func (w *World) active(ctx context.Context) (*relay, error) {
 	err := until(ctx, 30*time.Second, "a relay is ready", func(ctx context.Context) error {
 		var why []string
 		for _, r := range w.relays {
-			if !r.process.running() {
+			if !r.process.Running() {
 				continue
 			}
 			err := r.ready(ctx)

@@ -10,11 +10,13 @@ import (
 	"os/exec"
 	"strconv"
 	"time"
+
+	"github.com/walrelay/walrelay/internal/child"
 )
 
 // network is a Toxiproxy between the relays and the servers.
 type network struct {
-	*process
+	*child.Process
 	api string
 }
 
@@ -24,11 +26,11 @@ func startNetwork(ctx context.Context, binary string, log *logFile) (*network, e
 		return nil, err
 	}
 	port := strconv.Itoa(ports[0])
-	p, err := startProcess("toxiproxy", log, exec.Command(binary, "-host", "127.0.0.1", "-port", port))
+	p, err := child.Start("toxiproxy", exec.Command(binary, "-host", "127.0.0.1", "-port", port), child.Options{Log: &log.Log})
 	if err != nil {
 		return nil, err
 	}
-	n := &network{process: p, api: "http://127.0.0.1:" + port}
+	n := &network{Process: p, api: "http://127.0.0.1:" + port}
 	return n, until(ctx, 10*time.Second, "the proxy answers", func(ctx context.Context) error {
 		return n.call(ctx, http.MethodGet, "/version", nil)
 	})

@@ -434,8 +434,8 @@ func (w *World) caughtUp(ctx context.Context, limit time.Duration) error {
 	}
 	err := until(ctx, limit, "the slot has confirmed everything that is committed", func(ctx context.Context) error {
 		for _, r := range w.relays {
-			if !r.process.running() && !r.ends {
-				return fmt.Errorf("%w: %s ended with %d:\n%s", errHopeless, r.name, r.process.code, r.log.lastLines(5))
+			if !r.process.Running() && !r.ends {
+				return fmt.Errorf("%w: %s ended with %d:\n%s", errHopeless, r.name, r.process.Code(), r.log.Tail(5))
 			}
 		}
 		var behind int64
@@ -450,7 +450,7 @@ func (w *World) caughtUp(ctx context.Context, limit time.Duration) error {
 	if err != nil {
 		var why []string
 		for _, r := range w.relays {
-			why = append(why, r.name+" said last:\n"+r.log.lastLines(5))
+			why = append(why, r.name+" said last:\n"+r.log.Tail(5))
 		}
 		return fmt.Errorf("%w\n%s", err, strings.Join(why, "\n"))
 	}
@@ -465,8 +465,8 @@ func (w *World) heal(ctx context.Context) error {
 		return err
 	}
 	for _, r := range w.relays {
-		r.process.signal(syscall.SIGCONT)
-		if !r.process.running() && r.ends {
+		r.process.Signal(syscall.SIGCONT)
+		if !r.process.Running() && r.ends {
 			if err := r.start(""); err != nil {
 				return err
 			}
@@ -486,7 +486,7 @@ func (w *World) suffer(ctx context.Context, f fault, rng *rand.Rand) error {
 	}
 	marks := make([]int, len(w.relays))
 	for i, r := range w.relays {
-		marks[i] = r.log.mark()
+		marks[i] = r.log.Mark()
 	}
 	w.hist.Add("harness", "fault: "+f.name)
 	if err := f.do(ctx, w, rng); err != nil {
@@ -523,7 +523,7 @@ func (w *World) said(marks []int, pattern string) bool {
 		if i < len(marks) {
 			mark = marks[i]
 		}
-		if re.MatchString(r.log.since(mark)) {
+		if re.MatchString(r.log.Since(mark)) {
 			return true
 		}
 	}
@@ -560,7 +560,7 @@ func (w *World) judge(ctx context.Context) ([]string, error) {
 			found = append(found, err.Error())
 		}
 		for _, bad := range []string{"panic:", "DATA RACE", "fatal error:"} {
-			if strings.Contains(r.log.since(0), bad) {
+			if strings.Contains(r.log.Since(0), bad) {
 				found = append(found, r.name+" has a "+bad+" in its log")
 			}
 		}
@@ -695,7 +695,7 @@ func (w *World) close() error {
 	w.watching.Wait()
 	for _, r := range w.relays {
 		if r.process != nil {
-			r.process.kill()
+			r.process.Kill()
 		}
 		r.log.close()
 	}
@@ -708,11 +708,11 @@ func (w *World) close() error {
 	}
 	for _, s := range w.nats {
 		if s.process != nil {
-			s.process.kill()
+			s.process.Kill()
 		}
 	}
 	if w.net != nil {
-		w.net.kill()
+		w.net.Kill()
 	}
 	for i, pg := range []*localpg.Cluster{w.pg, w.spare} {
 		if pg != nil {

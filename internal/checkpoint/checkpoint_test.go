@@ -15,8 +15,8 @@ import (
 	"github.com/walrelay/walrelay/event"
 	"github.com/walrelay/walrelay/internal/checkpoint"
 	"github.com/walrelay/walrelay/internal/connect"
-	"github.com/walrelay/walrelay/internal/localpg/pgtest"
 	"github.com/walrelay/walrelay/internal/problem"
+	"github.com/walrelay/walrelay/internal/testkit"
 	"github.com/walrelay/walrelay/journal"
 	"github.com/walrelay/walrelay/retry"
 	"github.com/walrelay/walrelay/router"
@@ -40,7 +40,7 @@ func dial(t *testing.T, url string) *pgx.Conn {
 // database starts one with the schema walrelay, and returns its URL.
 func database(t *testing.T) (string, *pgx.Conn) {
 	t.Helper()
-	url := pgtest.Start(t).URL("postgres")
+	url := testkit.Postgres(t).URL("postgres")
 	conn := dial(t, url)
 	migrations, err := sql.Migrations()
 	if err != nil {

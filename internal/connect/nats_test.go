@@ -12,8 +12,8 @@ import (
 	"github.com/nats-io/nkeys"
 
 	"github.com/walrelay/walrelay/config"
-	"github.com/walrelay/walrelay/internal/localnats/natstest"
 	"github.com/walrelay/walrelay/internal/problem"
+	"github.com/walrelay/walrelay/internal/testkit"
 )
 
 func TestConnectUsesTheCredentialsOfTheConfiguration(t *testing.T) {
@@ -33,11 +33,11 @@ func TestConnectUsesTheCredentialsOfTheConfiguration(t *testing.T) {
 	if err := os.WriteFile(seedFile, seed, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	users := natstest.Start(t, func(o *server.Options) {
+	users := testkit.NATS(t, func(o *server.Options) {
 		o.Users = []*server.User{{Username: "relay", Password: "hunter2"}}
 		o.Nkeys = []*server.NkeyUser{{Nkey: public}}
 	}).URL()
-	token := natstest.Start(t, func(o *server.Options) { o.Authorization = "hunter3" }).URL()
+	token := testkit.NATS(t, func(o *server.Options) { o.Authorization = "hunter3" }).URL()
 
 	for _, tt := range []struct {
 		name string
@@ -105,7 +105,7 @@ func TestReconnectDelaysGrowToTwoSeconds(t *testing.T) {
 }
 
 func TestAServerWithoutJetStreamIsNamed(t *testing.T) {
-	url := natstest.Start(t, func(o *server.Options) { o.JetStream = false }).URL()
+	url := testkit.NATS(t, func(o *server.Options) { o.JetStream = false }).URL()
 	cfg := config.Config{NATS: config.NATS{URL: url}}.WithDefaults()
 	nc, err := NATS(t.Context(), cfg.NATS)
 	if err != nil {
@@ -122,7 +122,7 @@ func TestAServerWithoutJetStreamIsNamed(t *testing.T) {
 }
 
 func TestAMissingPermissionIsNamed(t *testing.T) {
-	url := natstest.Start(t, func(o *server.Options) {
+	url := testkit.NATS(t, func(o *server.Options) {
 		o.Users = []*server.User{{Username: "u", Password: "p", Permissions: &server.Permissions{
 			Publish: &server.SubjectPermission{Deny: []string{"$JS.API.>"}},
 		}}}

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/walrelay/walrelay/internal/testkit"
 )
 
 // watchWhole looks again and again what the last message of the stream is, until
@@ -56,7 +58,7 @@ func TestNobodySeesHalfATransactionWhileTheRelayIsKilled(t *testing.T) {
 	for range 6 {
 		r := e.run()
 		e.awaitMore("EVENTS", 50)
-		r.kill()
+		r.Kill()
 	}
 	e.run()
 	e.awaitMore("EVENTS", 50)
@@ -141,9 +143,9 @@ routes: [{type: "user.*", stream: OTHER, subject: "other.{type}"}]
 				e.writeConfig(fmt.Sprintf(test.config, overflow))
 				e.init()
 				r := e.run()
-				execSQL(t, e.postgresURL, transactionOf("small", 4))
-				execSQL(t, e.postgresURL, test.write)
-				execSQL(t, e.postgresURL, transactionOf("small", 3))
+				testkit.Exec(t, e.postgresURL, transactionOf("small", 4))
+				testkit.Exec(t, e.postgresURL, test.write)
+				testkit.Exec(t, e.postgresURL, transactionOf("small", 3))
 				e.awaitCaughtUp()
 				failed := 0
 				switch {
@@ -155,7 +157,7 @@ routes: [{type: "user.*", stream: OTHER, subject: "other.{type}"}]
 				e.awaitDelayed(wantFailed(failed))
 				checkApart(t, e, test.events-failed, test.split)
 				if failed > 0 {
-					if got := queryString(t, e.postgresURL, "SELECT string_agg(DISTINCT last_error, '|') FROM walrelay.delayed"); !strings.Contains(got, test.reason) {
+					if got := testkit.Query(t, e.postgresURL, "SELECT string_agg(DISTINCT last_error, '|') FROM walrelay.delayed"); !strings.Contains(got, test.reason) {
 						t.Errorf("the events failed because %q, want %q", got, test.reason)
 					}
 				}
@@ -212,9 +214,9 @@ func TestFailedTransactionIsRedriven(t *testing.T) {
 	e.writeConfig("publish: {atomic: true, atomic_max_events: 5}\n")
 	e.init()
 	e.run()
-	execSQL(t, e.postgresURL, transactionOf("bad", 20))
+	testkit.Exec(t, e.postgresURL, transactionOf("bad", 20))
 	e.awaitDelayed(map[string]int{"failed": 20})
-	if n := queryString(t, e.postgresURL, "SELECT walrelay.redrive(error => 'cannot be one batch')::text"); n != "20" {
+	if n := testkit.Query(t, e.postgresURL, "SELECT walrelay.redrive(error => 'cannot be one batch')::text"); n != "20" {
 		t.Errorf("redrive changed %s events, want 20", n)
 	}
 	e.awaitDelayed(map[string]int{})

@@ -18,6 +18,8 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/walrelay/walrelay/internal/bench"
+	"github.com/walrelay/walrelay/internal/child"
+	"github.com/walrelay/walrelay/internal/testkit"
 )
 
 // smallBench are the arguments of a bench of a few seconds.
@@ -125,7 +127,7 @@ func (e *env) belongings() string {
 		"SELECT string_agg(nspname, ', ' ORDER BY nspname) FROM pg_namespace WHERE nspname NOT LIKE 'pg_%'",
 		"SELECT coalesce(string_agg(rolname, ', ' ORDER BY rolname), '') FROM pg_roles WHERE rolname LIKE 'walrelay%'",
 	} {
-		fmt.Fprintln(&b, queryString(e.t, e.postgresURL, query))
+		fmt.Fprintln(&b, testkit.Query(e.t, e.postgresURL, query))
 	}
 	names := e.jetstream().StreamNames(e.t.Context())
 	for name := range names.Name() {
@@ -138,9 +140,9 @@ func (e *env) belongings() string {
 }
 
 // awaitBench waits until a bench is at work, by what it says.
-func awaitBench(t *testing.T, logs *logBuffer, text string) {
+func awaitBench(t *testing.T, logs *child.Log, text string) {
 	t.Helper()
-	eventually(t, 30*time.Second, fmt.Sprintf("bench says %q", text), func() error {
+	testkit.Eventually(t, 30*time.Second, fmt.Sprintf("bench says %q", text), func() error {
 		if !strings.Contains(logs.String(), text) {
 			return fmt.Errorf("it said:\n%s", logs.String())
 		}
@@ -162,8 +164,8 @@ func TestBenchLeavesNothingBehind(t *testing.T) {
 	checkBench(t, runBench(t, e.command(smallBench("--json")...)))
 	nothing("after a bench")
 
-	begin := func(awaited string, args ...string) (*exec.Cmd, *logBuffer) {
-		cmd, logs := e.command(append([]string{"bench"}, args...)...), &logBuffer{}
+	begin := func(awaited string, args ...string) (*exec.Cmd, *child.Log) {
+		cmd, logs := e.command(append([]string{"bench"}, args...)...), &child.Log{}
 		cmd.Stdout, cmd.Stderr = logs, logs
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
@@ -210,7 +212,7 @@ func TestBenchLeavesARelayAlone(t *testing.T) {
 	if after := e.belongings(); after != before {
 		t.Errorf("after the bench there is\n%s\nand before there was\n%s", after, before)
 	}
-	if slots := queryString(t, e.postgresURL, "SELECT string_agg(slot, ', ') FROM walrelay.progress"); slots != e.slot {
+	if slots := testkit.Query(t, e.postgresURL, "SELECT string_agg(slot, ', ') FROM walrelay.progress"); slots != e.slot {
 		t.Errorf("walrelay.progress has rows of %s, want only %s", slots, e.slot)
 	}
 	e.insert(10)
@@ -226,7 +228,7 @@ func TestBenchLeavesARelayAlone(t *testing.T) {
 func TestBenchRefusesASlotInUse(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t, own)
-	execSQL(t, e.postgresURL, "SELECT pg_create_logical_replication_slot('walrelay_bench', 'pgoutput')")
+	testkit.Exec(t, e.postgresURL, "SELECT pg_create_logical_replication_slot('walrelay_bench', 'pgoutput')")
 	config, err := pgconn.ParseConfig(e.postgresURL)
 	if err != nil {
 		t.Fatal(err)

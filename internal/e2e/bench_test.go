@@ -16,6 +16,9 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgproto3"
 	"github.com/nats-io/nats.go"
+
+	"github.com/walrelay/walrelay/internal/child"
+	"github.com/walrelay/walrelay/internal/testkit"
 )
 
 // newBench is newEnv for benchmarks, with settings as a database server has
@@ -57,12 +60,12 @@ func BenchmarkDrain(b *testing.B) {
 func drain(b *testing.B, perTransaction int) {
 	e := newBench(b)
 	e.init()
-	execSQL(b, e.postgresURL, "SELECT pg_create_logical_replication_slot('bare', 'pgoutput')")
+	testkit.Exec(b, e.postgresURL, "SELECT pg_create_logical_replication_slot('bare', 'pgoutput')")
 	events := benchEvents(b)
 	if perTransaction == 1 {
 		events /= 4
 	}
-	execSQL(b, e.postgresURL, `
+	testkit.Exec(b, e.postgresURL, `
 		CREATE PROCEDURE fill(events int, per int) LANGUAGE plpgsql AS $$
 		BEGIN
 			FOR i IN 1 .. events / per LOOP
@@ -72,8 +75,8 @@ func drain(b *testing.B, perTransaction int) {
 				COMMIT;
 			END LOOP;
 		END $$`)
-	execSQL(b, e.postgresURL, fmt.Sprintf("CALL fill(%d, %d)", events, perTransaction))
-	execSQL(b, e.postgresURL, "CHECKPOINT")
+	testkit.Exec(b, e.postgresURL, fmt.Sprintf("CALL fill(%d, %d)", events, perTransaction))
+	testkit.Exec(b, e.postgresURL, "CHECKPOINT")
 
 	started := time.Now()
 	bareRead(b, e, events)
@@ -82,7 +85,7 @@ func drain(b *testing.B, perTransaction int) {
 	r := e.start()
 	started = time.Time{}
 	var taken time.Duration
-	eventually(b, 5*time.Minute, "the backlog is in the stream", func() error {
+	testkit.Eventually(b, 5*time.Minute, "the backlog is in the stream", func() error {
 		n := e.messages("EVENTS")
 		if n > 0 && started.IsZero() {
 			started = time.Now()
@@ -98,10 +101,10 @@ func drain(b *testing.B, perTransaction int) {
 	b.ReportMetric(rate, "events/s")
 	b.ReportMetric(bareRate, "bare-events/s")
 	b.ReportMetric(rate/bareRate, "of-bare")
-	b.ReportMetric(float64(r.peakMemory())/(1<<20), "MiB-peak")
-	b.ReportMetric(r.cpu().Seconds()*1e6/float64(events), "µs-cpu/event")
+	b.ReportMetric(float64(child.PeakMemory(r.PID()))/(1<<20), "MiB-peak")
+	b.ReportMetric(child.ProcessorTime(r.PID(), false).Seconds()*1e6/float64(events), "µs-cpu/event")
 	b.ReportMetric(0, "ns/op")
-	r.kill()
+	r.Kill()
 }
 
 // bareRead reads the slot "bare" with as little as reading takes.
@@ -170,7 +173,7 @@ func BenchmarkLatency(b *testing.B) {
 			sent[n] = time.Now()
 			mu.Unlock()
 		}, len(sent))
-		eventually(b, time.Minute, "the consumer has every event", func() error {
+		testkit.Eventually(b, time.Minute, "the consumer has every event", func() error {
 			mu.Lock()
 			defer mu.Unlock()
 			if got < len(sent) {
@@ -184,7 +187,7 @@ func BenchmarkLatency(b *testing.B) {
 		b.ReportMetric(milliseconds(taken, 0.99), "ms-p99")
 		b.ReportMetric(milliseconds(taken, 1), "ms-max")
 		b.ReportMetric(0, "ns/op")
-		r.kill()
+		r.Kill()
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/walrelay/walrelay/internal/testkit"
 	"github.com/walrelay/walrelay/sql"
 )
 
@@ -14,11 +15,11 @@ func TestPublishedRowsAreCleanedAwayAndOthersStay(t *testing.T) {
 	for mode, check := range map[string]func(t *testing.T, e *env){
 		"delete": func(t *testing.T, e *env) {
 			t.Helper()
-			eventually(t, 30*time.Second, "only the row of the failed event is left", func() error {
-				if left := queryString(t, e.postgresURL, "SELECT count(*) || ' ' || coalesce(min(event_type), 'rows') FROM outbox"); left != "1 bad" {
+			testkit.Eventually(t, 30*time.Second, "only the row of the failed event is left", func() error {
+				if left := testkit.Query(t, e.postgresURL, "SELECT count(*) || ' ' || coalesce(min(event_type), 'rows') FROM outbox"); left != "1 bad" {
 					return fmt.Errorf("left: %s", left)
 				}
-				if n := queryString(t, e.postgresURL, "SELECT count(*)::text FROM walrelay.journal"); n != "0" {
+				if n := testkit.Query(t, e.postgresURL, "SELECT count(*)::text FROM walrelay.journal"); n != "0" {
 					return fmt.Errorf("the journal has %s pages", n)
 				}
 				return nil
@@ -26,14 +27,14 @@ func TestPublishedRowsAreCleanedAwayAndOthersStay(t *testing.T) {
 		},
 		"mark": func(t *testing.T, e *env) {
 			t.Helper()
-			eventually(t, 30*time.Second, "all rows but that of the failed event are marked", func() error {
-				if n := queryString(t, e.postgresURL, "SELECT count(*) || ', ' || count(*) FILTER (WHERE event_type = 'bad') || ' of them bad' FROM outbox WHERE published_at IS NOT NULL"); n != "2003, 0 of them bad" {
+			testkit.Eventually(t, 30*time.Second, "all rows but that of the failed event are marked", func() error {
+				if n := testkit.Query(t, e.postgresURL, "SELECT count(*) || ', ' || count(*) FILTER (WHERE event_type = 'bad') || ' of them bad' FROM outbox WHERE published_at IS NOT NULL"); n != "2003, 0 of them bad" {
 					return fmt.Errorf("%s, are", n)
 				}
 				return nil
 			})
 			// Events stand in it again where a relay was killed.
-			if has := queryString(t, e.postgresURL, "SELECT (sum(events) >= 2003)::text FROM walrelay.journal"); has != "true" {
+			if has := testkit.Query(t, e.postgresURL, "SELECT (sum(events) >= 2003)::text FROM walrelay.journal"); has != "true" {
 				t.Error("within the repair window, the journal does not have all 2003 events")
 			}
 		},
@@ -49,7 +50,7 @@ func TestPublishedRowsAreCleanedAwayAndOthersStay(t *testing.T) {
 			e.init()
 			r := e.run()
 			// A transaction that is open for longer than all of this.
-			open := connectSQL(t, e.postgresURL)
+			open := testkit.Connect(t, e.postgresURL)
 			for _, statement := range []string{"BEGIN", "INSERT INTO outbox (event_type, source) VALUES ('open', '/e2e')"} {
 				if _, err := open.Exec(t.Context(), statement); err != nil {
 					t.Fatal(err)
@@ -61,16 +62,16 @@ func TestPublishedRowsAreCleanedAwayAndOthersStay(t *testing.T) {
 			execScript(t, e.postgresURL, "SET synchronous_commit = off;BEGIN;"+
 				"SAVEPOINT a;INSERT INTO outbox (event_type, source) VALUES ('sub', '/e2e');RELEASE a;COMMIT")
 			e.insert(1000)
-			execSQL(t, e.postgresURL, "INSERT INTO outbox (event_type, source, max_retries) VALUES ('bad', '/e2e', -1)")
+			testkit.Exec(t, e.postgresURL, "INSERT INTO outbox (event_type, source, max_retries) VALUES ('bad', '/e2e', -1)")
 			e.awaitMessages("EVENTS", 1001)
-			r.kill()
+			r.Kill()
 			e.insert(1000)
 			e.run()
 			e.awaitMessages("EVENTS", 2001)
 			if _, err := open.Exec(t.Context(), "COMMIT"); err != nil {
 				t.Fatal(err)
 			}
-			execSQL(t, e.postgresURL, "COMMIT PREPARED 'p'")
+			testkit.Exec(t, e.postgresURL, "COMMIT PREPARED 'p'")
 			check(t, e)
 			e.awaitCaughtUp()
 			if n := e.messages("EVENTS"); n != 2003 {
@@ -89,12 +90,12 @@ func TestRowsAreKeptForTheWindowFromWhenTheyArePublished(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t, own)
 	e.init()
-	execSQL(t, e.postgresURL, "INSERT INTO outbox (event_type, source, created_at) SELECT 'late', '/e2e', now() - interval '2 hours' FROM generate_series(1, 10)")
+	testkit.Exec(t, e.postgresURL, "INSERT INTO outbox (event_type, source, created_at) SELECT 'late', '/e2e', now() - interval '2 hours' FROM generate_series(1, 10)")
 	r := e.run()
 	e.awaitCaughtUp()
 	e.awaitPublished()
 	r.awaitCleanUps(1)
-	if n := queryString(t, e.postgresURL, "SELECT count(*)::text FROM outbox"); n != "10" {
+	if n := testkit.Query(t, e.postgresURL, "SELECT count(*)::text FROM outbox"); n != "10" {
 		t.Errorf("of 10 rows that were published seconds ago, %s are left", n)
 	}
 }
@@ -107,16 +108,16 @@ func TestRowsOfWaitingEventsStay(t *testing.T) {
 	e.writeConfig("outbox: {repair_window: 1s}\n")
 	e.init()
 	r := e.run()
-	execSQL(t, e.postgresURL, `
+	testkit.Exec(t, e.postgresURL, `
 		INSERT INTO outbox (event_type, source, scheduled_at, created_at)
 		SELECT 'later', '/e2e', now() + interval '1 hour', now() - interval '1 day' FROM generate_series(1, 12000)`)
-	execSQL(t, e.postgresURL, "INSERT INTO outbox (event_type, source, max_retries) VALUES ('failed', '/e2e', -1)")
+	testkit.Exec(t, e.postgresURL, "INSERT INTO outbox (event_type, source, max_retries) VALUES ('failed', '/e2e', -1)")
 	e.awaitDelayed(map[string]int{"scheduled": 12000, "failed": 1})
 	e.insert(10)
 	rows := func(want string) {
 		t.Helper()
-		eventually(t, 60*time.Second, "only the rows of events that wait are left", func() error {
-			if got := queryString(t, e.postgresURL, "SELECT count(*) || ' ' || coalesce(string_agg(DISTINCT event_type, ', '), 'rows') FROM outbox"); got != want {
+		testkit.Eventually(t, 60*time.Second, "only the rows of events that wait are left", func() error {
+			if got := testkit.Query(t, e.postgresURL, "SELECT count(*) || ' ' || coalesce(string_agg(DISTINCT event_type, ', '), 'rows') FROM outbox"); got != want {
 				return fmt.Errorf("left: %s; want: %s", got, want)
 			}
 			return nil
@@ -125,7 +126,7 @@ func TestRowsOfWaitingEventsStay(t *testing.T) {
 	rows("12001 failed, later")
 	r.awaitCleanUps(5)
 	rows("12001 failed, later")
-	if n := queryString(t, e.postgresURL, "SELECT walrelay.reschedule(now(), everything => true) || ' ' || walrelay.discard(everything => true)"); n != "12000 1" {
+	if n := testkit.Query(t, e.postgresURL, "SELECT walrelay.reschedule(now(), everything => true) || ' ' || walrelay.discard(everything => true)"); n != "12000 1" {
 		t.Fatalf("%s events are rescheduled and discarded", n)
 	}
 	e.awaitMessages("EVENTS", 12010)
@@ -140,10 +141,10 @@ func TestRowOfAScheduledEventIsKeptForTheWindow(t *testing.T) {
 	r := e.run()
 	// As if it had waited for two hours.
 	const id = "00000000-0000-0000-0000-00000000beef"
-	execSQL(t, e.postgresURL, "INSERT INTO outbox (id, event_type, source, created_at, scheduled_at) VALUES ('"+id+"', 'later', '/e2e', now() - interval '2 hours', clock_timestamp() + interval '1 second')")
+	testkit.Exec(t, e.postgresURL, "INSERT INTO outbox (id, event_type, source, created_at, scheduled_at) VALUES ('"+id+"', 'later', '/e2e', now() - interval '2 hours', clock_timestamp() + interval '1 second')")
 	e.awaitStatus(id, "published")
 	r.awaitCleanUps(2)
-	if n := queryString(t, e.postgresURL, "SELECT count(*)::text FROM outbox"); n != "1" {
+	if n := testkit.Query(t, e.postgresURL, "SELECT count(*)::text FROM outbox"); n != "1" {
 		t.Error("the row of an event that was due and published a moment ago is gone; it should stay for an hour")
 	}
 }
@@ -156,8 +157,8 @@ func TestRowsWithoutAnOutcomeAreNotCleanedAway(t *testing.T) {
 	e.init()
 	r := e.run()
 	e.insert(10)
-	eventually(t, 30*time.Second, "published rows are deleted", func() error {
-		if n := queryString(t, e.postgresURL, "SELECT count(*)::text FROM outbox"); n != "0" {
+	testkit.Eventually(t, 30*time.Second, "published rows are deleted", func() error {
+		if n := testkit.Query(t, e.postgresURL, "SELECT count(*)::text FROM outbox"); n != "0" {
 			return fmt.Errorf("%s are left", n)
 		}
 		return nil
@@ -165,7 +166,7 @@ func TestRowsWithoutAnOutcomeAreNotCleanedAway(t *testing.T) {
 	e.server.Stop()
 	e.insert(10)
 	r.awaitCleanUps(2)
-	if n := queryString(t, e.postgresURL, "SELECT count(*)::text FROM outbox"); n != "10" {
+	if n := testkit.Query(t, e.postgresURL, "SELECT count(*)::text FROM outbox"); n != "10" {
 		t.Errorf("%s of 10 rows are left although none is published", n)
 	}
 	e.restartNATS()
@@ -179,7 +180,7 @@ func TestDroppedPartitionLosesNoEvent(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t, shared)
 	e.writeConfig("outbox: {after_publish: keep}\n")
-	execSQL(t, e.postgresURL, `
+	testkit.Exec(t, e.postgresURL, `
 		CREATE TABLE outbox (
 			id uuid NOT NULL DEFAULT gen_random_uuid(), event_type text NOT NULL, source text NOT NULL, subject text, data jsonb,
 			scheduled_at timestamptz, created_at timestamptz NOT NULL DEFAULT now(),
@@ -190,7 +191,7 @@ func TestDroppedPartitionLosesNoEvent(t *testing.T) {
 	e.init()
 	r := e.run()
 	insert := func(from, to int, day, scheduled string) {
-		execSQL(t, e.postgresURL, fmt.Sprintf(`
+		testkit.Exec(t, e.postgresURL, fmt.Sprintf(`
 			INSERT INTO outbox (event_type, source, subject, created_at, scheduled_at)
 			SELECT 'order.created', '/e2e', n::text, '2026-11-%s', %s FROM generate_series(%d, %d) AS n`, day, scheduled, from, to))
 	}
@@ -198,13 +199,13 @@ func TestDroppedPartitionLosesNoEvent(t *testing.T) {
 	insert(101, 110, "01", "clock_timestamp() + interval '1 hour'")
 	e.awaitMessages("EVENTS", 100)
 	e.awaitDelayed(map[string]int{"scheduled": 10})
-	id := queryString(t, e.postgresURL, "SELECT id::text FROM outbox WHERE subject = '1'")
+	id := testkit.Query(t, e.postgresURL, "SELECT id::text FROM outbox WHERE subject = '1'")
 	e.awaitStatus(id, "published")
-	r.kill()
+	r.Kill()
 	insert(111, 210, "01", "NULL")
-	execSQL(t, e.postgresURL, "ALTER TABLE outbox DETACH PARTITION outbox_1; DROP TABLE outbox_1")
+	testkit.Exec(t, e.postgresURL, "ALTER TABLE outbox DETACH PARTITION outbox_1; DROP TABLE outbox_1")
 	insert(211, 310, "02", "NULL")
-	execSQL(t, e.postgresURL, "SELECT walrelay.reschedule(now(), everything => true)")
+	testkit.Exec(t, e.postgresURL, "SELECT walrelay.reschedule(now(), everything => true)")
 	e.run()
 	e.awaitMessages("EVENTS", 310)
 	e.awaitCaughtUp()
@@ -233,13 +234,13 @@ func TestUpgradeFromVersionOne(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	execSQL(t, e.postgresURL, migrations[0].SQL)
-	execSQL(t, e.postgresURL, outbox+`; ALTER TABLE outbox ADD COLUMN xact_id xid8 NOT NULL DEFAULT pg_current_xact_id();
+	testkit.Exec(t, e.postgresURL, migrations[0].SQL)
+	testkit.Exec(t, e.postgresURL, outbox+`; ALTER TABLE outbox ADD COLUMN xact_id xid8 NOT NULL DEFAULT pg_current_xact_id();
 		COMMENT ON COLUMN outbox.xact_id IS 'The inserting transaction; not published. Leave it to its default.';
 		CREATE INDEX outbox_xact_id_idx ON outbox (xact_id)`)
-	execSQL(t, e.postgresURL, "INSERT INTO walrelay.migrations (version, name) VALUES (1, 'init')")
-	execSQL(t, e.postgresURL, "CREATE PUBLICATION "+e.slot+" FOR TABLE outbox WITH (publish = 'insert', publish_via_partition_root = true)")
-	execSQL(t, e.postgresURL, "SELECT pg_create_logical_replication_slot('"+e.slot+"', 'pgoutput')")
+	testkit.Exec(t, e.postgresURL, "INSERT INTO walrelay.migrations (version, name) VALUES (1, 'init')")
+	testkit.Exec(t, e.postgresURL, "CREATE PUBLICATION "+e.slot+" FOR TABLE outbox WITH (publish = 'insert', publish_via_partition_root = true)")
+	testkit.Exec(t, e.postgresURL, "SELECT pg_create_logical_replication_slot('"+e.slot+"', 'pgoutput')")
 	e.insert(100)
 	if out, code := e.walrelay("run"); code == 0 || !strings.Contains(out, fmt.Sprintf("is at version 1, and this walrelay needs %d", len(migrations))) || !strings.Contains(out, `run "walrelay init"`) {
 		t.Errorf("run ends with %d and says %q", code, out)
@@ -247,11 +248,11 @@ func TestUpgradeFromVersionOne(t *testing.T) {
 	if out, code := e.walrelay("init"); code != 0 || !strings.Contains(out, fmt.Sprintf("changed  version %d", len(migrations))) {
 		t.Errorf("init ends with %d and says %q", code, out)
 	}
-	if n := queryString(t, e.postgresURL, "SELECT count(*)::text FROM information_schema.columns WHERE table_schema = 'public' AND table_name = 'outbox'"); n != "13" {
+	if n := testkit.Query(t, e.postgresURL, "SELECT count(*)::text FROM information_schema.columns WHERE table_schema = 'public' AND table_name = 'outbox'"); n != "13" {
 		t.Errorf("the outbox has %s columns, want 13", n)
 	}
 	e.run()
 	e.awaitMessages("EVENTS", 100)
-	execSQL(t, e.postgresURL, "SELECT walrelay.publish_event('order.created', '/e2e', scheduled_at => clock_timestamp() + interval '1 s')")
+	testkit.Exec(t, e.postgresURL, "SELECT walrelay.publish_event('order.created', '/e2e', scheduled_at => clock_timestamp() + interval '1 s')")
 	e.awaitMessages("EVENTS", 101)
 }

@@ -9,6 +9,9 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/walrelay/walrelay/internal/child"
+	"github.com/walrelay/walrelay/internal/testkit"
 )
 
 // BenchmarkReemission measures how fast events go into the delay table and come
@@ -20,10 +23,10 @@ func BenchmarkReemission(b *testing.B) {
 	scheduled := func(b *testing.B, e *env) {
 		fill(b, e, due, "scheduled_at", "clock_timestamp() + interval '1 hour'")
 		awaitTable(b, e, "scheduled", due)
-		execSQL(b, e.postgresURL, "VACUUM ANALYZE walrelay.delayed")
+		testkit.Exec(b, e.postgresURL, "VACUUM ANALYZE walrelay.delayed")
 	}
 	now := func(e *env) {
-		execSQL(e.t, e.postgresURL, "SELECT walrelay.reschedule(clock_timestamp() + interval '15 s', everything => true)")
+		testkit.Exec(e.t, e.postgresURL, "SELECT walrelay.reschedule(clock_timestamp() + interval '15 s', everything => true)")
 	}
 	for name, way := range map[string]struct {
 		config string
@@ -54,7 +57,7 @@ func BenchmarkReemission(b *testing.B) {
 				awaitTable(b, e, "held", held)
 			},
 			out: func(e *env) {
-				execSQL(e.t, e.postgresURL, "SELECT walrelay.discard(state => 'failed')")
+				testkit.Exec(e.t, e.postgresURL, "SELECT walrelay.discard(state => 'failed')")
 			},
 			events: held,
 		},
@@ -72,7 +75,7 @@ func BenchmarkReemission(b *testing.B) {
 				var first time.Time                            // when one had its outcome
 				pace := time.NewTicker(100 * time.Millisecond) // to ask costs the relay something
 				defer pace.Stop()
-				eventually(b, 10*time.Minute, "all events have their outcome", func() error {
+				testkit.Eventually(b, 10*time.Minute, "all events have their outcome", func() error {
 					<-pace.C
 					dropped, err := r.metric(`walrelay_events_total{outcome="dropped"}`)
 					if err != nil {
@@ -89,9 +92,9 @@ func BenchmarkReemission(b *testing.B) {
 				})
 				b.ReportMetric(float64(way.events)/filled.Seconds(), "in/s")
 				b.ReportMetric(float64(way.events)/time.Since(first).Seconds(), "out/s")
-				b.ReportMetric(float64(r.peakMemory())/(1<<20), "MiB-peak")
+				b.ReportMetric(float64(child.PeakMemory(r.PID()))/(1<<20), "MiB-peak")
 				b.ReportMetric(0, "ns/op")
-				r.kill()
+				r.Kill()
 			}
 		})
 	}
@@ -102,7 +105,7 @@ func BenchmarkReemission(b *testing.B) {
 func fill(b *testing.B, e *env, n int, columns, values string) {
 	b.Helper()
 	for from := 0; from < n; from += 1000 {
-		execSQL(b, e.postgresURL, fmt.Sprintf(`
+		testkit.Exec(b, e.postgresURL, fmt.Sprintf(`
 			INSERT INTO public.outbox (event_type, source, subject, data, %s)
 			SELECT 'order.created', '/bench', n::text, jsonb_build_object('order', n, 'pad', repeat('x', 270)), %s
 			FROM generate_series(%d, %d) AS n`, columns, values, from, from+999))
@@ -111,7 +114,7 @@ func fill(b *testing.B, e *env, n int, columns, values string) {
 
 func awaitTable(b *testing.B, e *env, state string, n int) {
 	b.Helper()
-	eventually(b, 10*time.Minute, fmt.Sprintf("%d events are %s", n, state), func() error {
+	testkit.Eventually(b, 10*time.Minute, fmt.Sprintf("%d events are %s", n, state), func() error {
 		if states := e.delayed(); states[state] < n {
 			return fmt.Errorf("the table has %v", states)
 		}
@@ -127,7 +130,7 @@ func BenchmarkLateness(b *testing.B) {
 		e := newBench(b)
 		e.init()
 		r := e.run()
-		execSQL(b, e.postgresURL, fmt.Sprintf(`
+		testkit.Exec(b, e.postgresURL, fmt.Sprintf(`
 			INSERT INTO walrelay.delayed (slot, position, origin, state, due_at, id, event_type, source, table_schema, table_name, content)
 			SELECT '%s', p, p, 'scheduled', now() + interval '1 day' + n * interval '1 ms', n::text, 'order.created', '/bench', 'public', 'outbox',
 				convert_to(format('{"specversion":"1.0","id":"%%s","source":"/bench","type":"order.created","data":"%%s"}', n, repeat('x', 270)), 'UTF8')
@@ -148,7 +151,7 @@ func BenchmarkLateness(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		execSQL(b, e.postgresURL, fmt.Sprintf(`
+		testkit.Exec(b, e.postgresURL, fmt.Sprintf(`
 			INSERT INTO public.outbox (event_type, source, subject, data, scheduled_at)
 			SELECT 'order.created', '/bench', (extract(epoch FROM at) * 1000000)::bigint::text, jsonb_build_object('pad', repeat('x', 270)), at
 			FROM generate_series(1, %d) AS n, LATERAL (SELECT clock_timestamp() + interval '5 s' + n * interval '1 s' / %d AS at) AS at`, cap(late), rate))
@@ -163,8 +166,8 @@ func BenchmarkLateness(b *testing.B) {
 		b.ReportMetric(milliseconds(late, 0.5), "ms-p50")
 		b.ReportMetric(milliseconds(late, 0.99), "ms-p99")
 		b.ReportMetric(milliseconds(late, 1), "ms-max")
-		b.ReportMetric(r.cpu().Seconds(), "s-cpu")
+		b.ReportMetric(child.ProcessorTime(r.PID(), false).Seconds(), "s-cpu")
 		b.ReportMetric(0, "ns/op")
-		r.kill()
+		r.Kill()
 	}
 }

@@ -16,7 +16,9 @@ import (
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/walrelay/walrelay/internal/child"
 	"github.com/walrelay/walrelay/internal/localpg"
+	"github.com/walrelay/walrelay/internal/testkit"
 )
 
 // quick makes retries that a test can wait for.
@@ -26,7 +28,7 @@ const quick = "retry: {initial: 100ms, max: 500ms, max_retries: 1000}\n"
 // count.
 func (e *env) delayed() map[string]int {
 	e.t.Helper()
-	text := queryString(e.t, e.postgresURL, `
+	text := testkit.Query(e.t, e.postgresURL, `
 		SELECT coalesce(jsonb_object_agg(state, n), '{}')::text
 		FROM (SELECT state, count(*) AS n FROM walrelay.delayed WHERE state <> 'discarded' GROUP BY state) AS s`)
 	states := map[string]int{}
@@ -38,7 +40,7 @@ func (e *env) delayed() map[string]int {
 
 func (e *env) awaitDelayed(want map[string]int) {
 	e.t.Helper()
-	eventually(e.t, 30*time.Second, fmt.Sprintf("the delay table has %v", want), func() error {
+	testkit.Eventually(e.t, 30*time.Second, fmt.Sprintf("the delay table has %v", want), func() error {
 		if got := e.delayed(); fmt.Sprint(got) != fmt.Sprint(want) {
 			return fmt.Errorf("it has %v", got)
 		}
@@ -49,12 +51,12 @@ func (e *env) awaitDelayed(want map[string]int) {
 // status is what walrelay.event_status says.
 func (e *env) status(id string) string {
 	e.t.Helper()
-	return queryString(e.t, e.postgresURL, "SELECT state FROM walrelay.event_status($1)", id)
+	return testkit.Query(e.t, e.postgresURL, "SELECT state FROM walrelay.event_status($1)", id)
 }
 
 func (e *env) awaitStatus(id, want string) {
 	e.t.Helper()
-	eventually(e.t, 30*time.Second, fmt.Sprintf("the status of event %s is %s", id, want), func() error {
+	testkit.Eventually(e.t, 30*time.Second, fmt.Sprintf("the status of event %s is %s", id, want), func() error {
 		if got := e.status(id); got != want {
 			return fmt.Errorf("it is %s", got)
 		}
@@ -66,8 +68,8 @@ func (e *env) awaitStatus(id, want string) {
 // is to say nothing. An event that is tried again at this moment has no error.
 func (e *env) awaitError(id, status, says string) {
 	e.t.Helper()
-	eventually(e.t, 30*time.Second, fmt.Sprintf("the status of event %s is %s, with an error about %q", id, status, says), func() error {
-		got := queryString(e.t, e.postgresURL, "SELECT state || ': ' || coalesce(last_error, '') FROM walrelay.event_status($1)", id)
+	testkit.Eventually(e.t, 30*time.Second, fmt.Sprintf("the status of event %s is %s, with an error about %q", id, status, says), func() error {
+		got := testkit.Query(e.t, e.postgresURL, "SELECT state || ': ' || coalesce(last_error, '') FROM walrelay.event_status($1)", id)
 		reason, ok := strings.CutPrefix(got, status+": ")
 		if !ok || !strings.Contains(reason, says) || (says == "") != (reason == "") {
 			return fmt.Errorf("it is %.300s", got)
@@ -82,13 +84,13 @@ func TestScheduledEventsComeOnceAndNeverEarlyAcrossKills(t *testing.T) {
 	e.init()
 	r := e.run()
 	began := time.Now()
-	execSQL(t, e.postgresURL, `
+	testkit.Exec(t, e.postgresURL, `
 		INSERT INTO outbox (event_type, source, subject, scheduled_at)
 		SELECT 'later', '/e2e', extract(epoch FROM at)::text, at
 		FROM (SELECT clock_timestamp() + n * interval '3 milliseconds' AS at FROM generate_series(1, 2000) AS n) AS s`)
 	for time.Since(began) < 7*time.Second {
 		time.Sleep(time.Duration(300+rand.IntN(500)) * time.Millisecond) // not for a condition: the fault comes at any moment
-		r.kill()
+		r.Kill()
 		r = e.run()
 	}
 	e.awaitDelayed(map[string]int{})
@@ -128,7 +130,7 @@ func checkNoneEarly(t *testing.T, e *env, want int) {
 // schedule inserts n events that are due after an interval.
 func (e *env) schedule(n int, after string) {
 	e.t.Helper()
-	execSQL(e.t, e.postgresURL, fmt.Sprintf(
+	testkit.Exec(e.t, e.postgresURL, fmt.Sprintf(
 		"INSERT INTO outbox (event_type, source, scheduled_at) SELECT 'later', '/e2e', clock_timestamp() + interval '%s' FROM generate_series(1, %d)", after, n))
 }
 
@@ -145,13 +147,13 @@ func TestDueEventWaitsUntilTheSlotHasPassedIt(t *testing.T) {
 	e.insert(1) // stands before the others, and has no outcome
 	e.schedule(10, "300 ms")
 	e.awaitDelayed(map[string]int{"scheduled": 10})
-	eventually(t, 10*time.Second, "the events have been due for a second", func() error {
-		if late := queryString(t, e.postgresURL, "SELECT (count(*) FILTER (WHERE due_at < clock_timestamp() - interval '1 s'))::text FROM walrelay.delayed"); late != "10" {
+	testkit.Eventually(t, 10*time.Second, "the events have been due for a second", func() error {
+		if late := testkit.Query(t, e.postgresURL, "SELECT (count(*) FILTER (WHERE due_at < clock_timestamp() - interval '1 s'))::text FROM walrelay.delayed"); late != "10" {
 			return fmt.Errorf("%s are", late)
 		}
 		return nil
 	})
-	r.kill()
+	r.Kill()
 	e.restartNATS()
 	e.run()
 	e.awaitDelayed(map[string]int{})
@@ -169,21 +171,21 @@ func TestRelayThatLostItsSlotDelaysNothing(t *testing.T) {
 	frozen := e.run()
 	e.schedule(1, "100 ms")
 	e.awaitMessages("EVENTS", 1) // it has its connection for the table
-	frozen.signal(syscall.SIGSTOP)
+	frozen.Signal(syscall.SIGSTOP)
 	// More than the relay reads before it writes them down.
 	e.schedule(1500, "500 ms")
-	written := queryString(t, e.postgresURL, "SELECT pg_current_wal_insert_lsn()::text")
-	eventually(t, 10*time.Second, "the frozen relay has been sent the events", func() error {
-		sent := queryString(t, e.postgresURL, "SELECT sent_lsn::text FROM pg_stat_replication WHERE sent_lsn >= $1::text::pg_lsn AND pid = $2::text::int UNION ALL SELECT '' LIMIT 1", written, e.walsender())
+	written := testkit.Query(t, e.postgresURL, "SELECT pg_current_wal_insert_lsn()::text")
+	testkit.Eventually(t, 10*time.Second, "the frozen relay has been sent the events", func() error {
+		sent := testkit.Query(t, e.postgresURL, "SELECT sent_lsn::text FROM pg_stat_replication WHERE sent_lsn >= $1::text::pg_lsn AND pid = $2::text::int UNION ALL SELECT '' LIMIT 1", written, e.walsender())
 		if sent == "" {
 			return errors.New("it has not")
 		}
 		return nil
 	})
-	execSQL(t, e.postgresURL, "SELECT pg_terminate_backend("+e.walsender()+")")
+	testkit.Exec(t, e.postgresURL, "SELECT pg_terminate_backend("+e.walsender()+")")
 	e.run()
 	e.awaitMessages("EVENTS", 1501)
-	frozen.signal(syscall.SIGCONT)
+	frozen.Signal(syscall.SIGCONT)
 	frozen.awaitLog("trying again")
 	e.insert(1)
 	e.awaitMessages("EVENTS", 1502)
@@ -197,15 +199,15 @@ func TestScheduledEventsAreOnTime(t *testing.T) {
 	e := newEnv(t, shared)
 	e.init()
 	r := e.run()
-	execSQL(t, e.postgresURL, `
+	testkit.Exec(t, e.postgresURL, `
 		INSERT INTO outbox (event_type, source, scheduled_at)
 		SELECT 'much.later', '/e2e', now() + interval '1 year' FROM generate_series(1, 20000)`)
-	execSQL(t, e.postgresURL, `
+	testkit.Exec(t, e.postgresURL, `
 		INSERT INTO outbox (event_type, source, subject, scheduled_at)
 		SELECT 'later', '/e2e', extract(epoch FROM at)::text, at
 		FROM (SELECT clock_timestamp() + interval '1 second' + n * interval '10 milliseconds' AS at FROM generate_series(1, 100) AS n) AS s`)
 	// One whose time has passed waits for nobody.
-	execSQL(t, e.postgresURL, "INSERT INTO outbox (event_type, source, scheduled_at) VALUES ('past', '/e2e', '-infinity'), ('past', '/e2e', now() - interval '1 hour')")
+	testkit.Exec(t, e.postgresURL, "INSERT INTO outbox (event_type, source, scheduled_at) VALUES ('past', '/e2e', '-infinity'), ('past', '/e2e', now() - interval '1 hour')")
 	e.awaitMessages("EVENTS", 102)
 	e.awaitDelayed(map[string]int{"scheduled": 20000})
 	checkNoneEarly(t, e, 100)
@@ -222,13 +224,13 @@ func TestScheduleIsCancelledAndMoved(t *testing.T) {
 	e.init()
 	e.run()
 	for i, typ := range []string{"cancelled", "moved", "kept"} {
-		execSQL(t, e.postgresURL, fmt.Sprintf("INSERT INTO outbox (id, event_type, source, scheduled_at) VALUES ('00000000-0000-0000-0000-%012d', '%s', '/e2e', now() + interval '1 hour')", i, typ))
+		testkit.Exec(t, e.postgresURL, fmt.Sprintf("INSERT INTO outbox (id, event_type, source, scheduled_at) VALUES ('00000000-0000-0000-0000-%012d', '%s', '/e2e', now() + interval '1 hour')", i, typ))
 	}
 	e.awaitDelayed(map[string]int{"scheduled": 3})
-	if n := queryString(t, e.postgresURL, "SELECT walrelay.cancel(id => '00000000-0000-0000-0000-000000000000')::text"); n != "1" {
+	if n := testkit.Query(t, e.postgresURL, "SELECT walrelay.cancel(id => '00000000-0000-0000-0000-000000000000')::text"); n != "1" {
 		t.Errorf("cancel changed %s events, want 1", n)
 	}
-	if n := queryString(t, e.postgresURL, "SELECT walrelay.reschedule(now(), event_type => 'moved')::text"); n != "1" {
+	if n := testkit.Query(t, e.postgresURL, "SELECT walrelay.reschedule(now(), event_type => 'moved')::text"); n != "1" {
 		t.Errorf("reschedule changed %s events, want 1", n)
 	}
 	e.awaitStatus("00000000-0000-0000-0000-000000000001", "published")
@@ -252,12 +254,12 @@ func TestEventThatWasGivenBackIsPendingUntilAStreamHasIt(t *testing.T) {
 	e.init()
 	r := e.run()
 	const id = "00000000-0000-0000-0000-00000000beef"
-	execSQL(t, e.postgresURL, "INSERT INTO outbox (id, event_type, source, scheduled_at) VALUES ('"+id+"', 'later', '/e2e', now() + interval '1 hour')")
+	testkit.Exec(t, e.postgresURL, "INSERT INTO outbox (id, event_type, source, scheduled_at) VALUES ('"+id+"', 'later', '/e2e', now() + interval '1 hour')")
 	e.insert(1)
 	checkMarked := func(want string) {
 		t.Helper()
 		r.awaitCleanUps(2)
-		if got := queryString(t, e.postgresURL, "SELECT string_agg(event_type, ', ' ORDER BY event_type) FROM outbox WHERE published_at IS NOT NULL"); got != want {
+		if got := testkit.Query(t, e.postgresURL, "SELECT string_agg(event_type, ', ' ORDER BY event_type) FROM outbox WHERE published_at IS NOT NULL"); got != want {
 			t.Errorf("these are marked as published: %s; want: %s", got, want)
 		}
 	}
@@ -265,7 +267,7 @@ func TestEventThatWasGivenBackIsPendingUntilAStreamHasIt(t *testing.T) {
 	e.awaitPublished()
 	checkMarked("order.created")
 	e.server.Stop()
-	if n := queryString(t, e.postgresURL, "SELECT walrelay.reschedule(now(), id => '"+id+"')::text"); n != "1" {
+	if n := testkit.Query(t, e.postgresURL, "SELECT walrelay.reschedule(now(), id => '"+id+"')::text"); n != "1" {
 		t.Fatalf("reschedule changed %s events, want 1", n)
 	}
 	e.awaitDelayed(map[string]int{})
@@ -277,8 +279,8 @@ func TestEventThatWasGivenBackIsPendingUntilAStreamHasIt(t *testing.T) {
 	e.awaitStatus(id, "published")
 	checkOnce(t, e, 2)
 	checkMarked("later, order.created")
-	eventually(t, 30*time.Second, "the emitted row is removed", func() error {
-		if n := queryString(t, e.postgresURL, "SELECT count(*)::text FROM walrelay.emitted"); n != "0" {
+	testkit.Eventually(t, 30*time.Second, "the emitted row is removed", func() error {
+		if n := testkit.Query(t, e.postgresURL, "SELECT count(*)::text FROM walrelay.emitted"); n != "0" {
 			return fmt.Errorf("%s rows are left", n)
 		}
 		return nil
@@ -293,18 +295,18 @@ func TestPoisonEventStopsNobody(t *testing.T) {
 	r := e.run()
 	const id = "00000000-0000-0000-0000-00000000beef"
 	e.insert(100)
-	execSQL(t, e.postgresURL, "INSERT INTO outbox (id, event_type, source, data) VALUES ('"+id+"', 'big', '/e2e', to_jsonb(repeat('x', 3000000)))")
+	testkit.Exec(t, e.postgresURL, "INSERT INTO outbox (id, event_type, source, data) VALUES ('"+id+"', 'big', '/e2e', to_jsonb(repeat('x', 3000000)))")
 	e.insert(100)
 	e.awaitCaughtUp()
 	checkMissing(t, e, 200, id)
 	e.awaitStatus(id, "failed")
-	if got := queryString(t, e.postgresURL, "SELECT attempts || ' ' || last_error FROM walrelay.event_status($1)", id); !strings.HasPrefix(got, "1 column data: the event is too large: it has 3000") {
+	if got := testkit.Query(t, e.postgresURL, "SELECT attempts || ' ' || last_error FROM walrelay.event_status($1)", id); !strings.HasPrefix(got, "1 column data: the event is too large: it has 3000") {
 		t.Errorf("the status says %q", got)
 	}
-	if got := queryString(t, e.postgresURL, "SELECT jsonb_array_length(failures)::text FROM walrelay.delayed"); got != "1" {
+	if got := testkit.Query(t, e.postgresURL, "SELECT jsonb_array_length(failures)::text FROM walrelay.delayed"); got != "1" {
 		t.Errorf("%s failures are remembered, want 1", got)
 	}
-	if got := queryString(t, e.postgresURL, "SELECT kind || ' ' || (length(content) < 100)::text FROM walrelay.delayed"); got != "reference true" {
+	if got := testkit.Query(t, e.postgresURL, "SELECT kind || ' ' || (length(content) < 100)::text FROM walrelay.delayed"); got != "reference true" {
 		t.Errorf("what is kept of the event is %q, want a short reference", got)
 	}
 	r.awaitLog("event failed")
@@ -316,7 +318,7 @@ func TestPoisonEventStopsNobody(t *testing.T) {
 	e.server.Configure(func(o *server.Options) { o.MaxPayload = 8 << 20 })
 	e.restartNATS()
 	r.awaitReady()
-	if n := queryString(t, e.postgresURL, "SELECT walrelay.redrive(error => 'too large')::text"); n != "1" {
+	if n := testkit.Query(t, e.postgresURL, "SELECT walrelay.redrive(error => 'too large')::text"); n != "1" {
 		t.Errorf("redrive changed %s events, want 1", n)
 	}
 	e.awaitStatus(id, "published")
@@ -332,13 +334,13 @@ func TestLargeRowsAreBoundedInMemory(t *testing.T) {
 	r := e.run()
 	e.insert(100)
 	for range 3 {
-		execSQL(t, e.postgresURL, "INSERT INTO outbox (event_type, source, data) VALUES ('big', '/e2e', to_jsonb(repeat('x', 200000000)))")
+		testkit.Exec(t, e.postgresURL, "INSERT INTO outbox (event_type, source, data) VALUES ('big', '/e2e', to_jsonb(repeat('x', 200000000)))")
 	}
-	execSQL(t, e.postgresURL, "INSERT INTO outbox (event_type, source, data_bytes) VALUES ('big', '/e2e', convert_to(repeat('x', 60000000), 'UTF8'))")
+	testkit.Exec(t, e.postgresURL, "INSERT INTO outbox (event_type, source, data_bytes) VALUES ('big', '/e2e', convert_to(repeat('x', 60000000), 'UTF8'))")
 	e.insert(100)
 	e.awaitMessages("EVENTS", 200)
 	e.awaitDelayed(map[string]int{"failed": 4})
-	if peak := r.peakMemory(); peak > 512<<20 {
+	if peak := child.PeakMemory(r.PID()); peak > 512<<20 {
 		t.Errorf("the relay took %d MB, want at most 512", peak>>20)
 	} else {
 		t.Logf("the relay took %d MB", peak>>20)
@@ -354,18 +356,18 @@ func TestRedrivenReferenceReadsItsRow(t *testing.T) {
 	e.run()
 	const kept, gone = "00000000-0000-0000-0000-00000000beef", "00000000-0000-0000-0000-00000000dead"
 	for _, id := range []string{kept, gone} {
-		execSQL(t, e.postgresURL, "INSERT INTO outbox (id, event_type, source, partition_key, data) VALUES ('"+id+"', 'big', '/e2e', 'k', to_jsonb(repeat('x', 200000)))")
+		testkit.Exec(t, e.postgresURL, "INSERT INTO outbox (id, event_type, source, partition_key, data) VALUES ('"+id+"', 'big', '/e2e', 'k', to_jsonb(repeat('x', 200000)))")
 	}
 	e.awaitDelayed(map[string]int{"failed": 2})
-	if got := queryString(t, e.postgresURL, "SELECT string_agg(partition_key, ',') FROM walrelay.delayed"); got != "k,k" {
+	if got := testkit.Query(t, e.postgresURL, "SELECT string_agg(partition_key, ',') FROM walrelay.delayed"); got != "k,k" {
 		t.Errorf("the keys are %q, want k,k", got)
 	}
-	execSQL(t, e.postgresURL, "DELETE FROM outbox WHERE id = '"+gone+"'")
-	execSQL(t, e.postgresURL, "SELECT walrelay.redrive(everything => true)")
+	testkit.Exec(t, e.postgresURL, "DELETE FROM outbox WHERE id = '"+gone+"'")
+	testkit.Exec(t, e.postgresURL, "SELECT walrelay.redrive(everything => true)")
 	e.awaitError(gone, "failed", "its row is gone; insert the event again")
 	e.awaitError(kept, "failed", "too large")
-	execSQL(t, e.postgresURL, "UPDATE outbox SET data = '{\"n\": 1}'")
-	execSQL(t, e.postgresURL, "SELECT walrelay.redrive('"+kept+"')")
+	testkit.Exec(t, e.postgresURL, "UPDATE outbox SET data = '{\"n\": 1}'")
+	testkit.Exec(t, e.postgresURL, "SELECT walrelay.redrive('"+kept+"')")
 	e.awaitMessages("EVENTS", 1)
 	if got := readStream(t, e.nats(), "EVENTS")[0]; got.id != kept || string(got.data) != `{"n": 1}` || got.header.Get("ce-partitionkey") != "k" {
 		t.Errorf("the stream has %s with %s", got.id, got.data)
@@ -384,9 +386,9 @@ func TestEventsOfASlotThatWasRenamedAreTakenOver(t *testing.T) {
 	e.init()
 	r := e.run()
 	const scheduled, failed, held = "00000000-0000-0000-0000-000000000001", "00000000-0000-0000-0000-000000000002", "00000000-0000-0000-0000-000000000003"
-	execSQL(t, e.postgresURL, fmt.Sprintf(`INSERT INTO outbox (id, event_type, source, scheduled_at, max_retries, partition_key) VALUES
+	testkit.Exec(t, e.postgresURL, fmt.Sprintf(`INSERT INTO outbox (id, event_type, source, scheduled_at, max_retries, partition_key) VALUES
 		('%s', 'a', '/e2e', '2100-01-01', NULL, NULL), ('%s', 'a', '/e2e', NULL, -1, 'k')`, scheduled, failed))
-	execSQL(t, e.postgresURL, fmt.Sprintf("INSERT INTO outbox (id, event_type, source, partition_key) VALUES ('%s', 'a', '/e2e', 'k')", held))
+	testkit.Exec(t, e.postgresURL, fmt.Sprintf("INSERT INTO outbox (id, event_type, source, partition_key) VALUES ('%s', 'a', '/e2e', 'k')", held))
 	e.awaitDelayed(map[string]int{"scheduled": 1, "failed": 1, "held": 1})
 	old := e.slot
 	e.slot = old + "_new"
@@ -398,9 +400,9 @@ func TestEventsOfASlotThatWasRenamedAreTakenOver(t *testing.T) {
 	}
 	adopt(1, "exists: its relay publishes its events")
 	r.stop()
-	execSQL(t, e.postgresURL, "SELECT pg_drop_replication_slot('"+old+"')")
+	testkit.Exec(t, e.postgresURL, "SELECT pg_drop_replication_slot('"+old+"')")
 	// An event that was emitted and never read.
-	execSQL(t, e.postgresURL, fmt.Sprintf(`WITH gone AS (DELETE FROM walrelay.delayed WHERE id = '%s' RETURNING *)
+	testkit.Exec(t, e.postgresURL, fmt.Sprintf(`WITH gone AS (DELETE FROM walrelay.delayed WHERE id = '%s' RETURNING *)
 		INSERT INTO walrelay.emitted (slot, kind, id, table_schema, table_name, origin, content)
 		SELECT slot, kind, id, table_schema, table_name, origin, convert_from(content, 'UTF8') FROM gone`, scheduled))
 	adopt(1, `replication slot "`+e.slot+`" does not exist in this database; Run "walrelay init" first`)
@@ -417,9 +419,9 @@ func TestEventsOfASlotThatWasRenamedAreTakenOver(t *testing.T) {
 	adopt(0, "3 events of slot")
 	r = e.run()
 	e.awaitMessages("EVENTS", 1)
-	execSQL(t, e.postgresURL, "INSERT INTO outbox (event_type, source, partition_key) VALUES ('a', '/e2e', 'k')")
+	testkit.Exec(t, e.postgresURL, "INSERT INTO outbox (event_type, source, partition_key) VALUES ('a', '/e2e', 'k')")
 	e.awaitDelayed(map[string]int{"failed": 1, "held": 2})
-	execSQL(t, e.postgresURL, "SELECT walrelay.discard('"+failed+"')")
+	testkit.Exec(t, e.postgresURL, "SELECT walrelay.discard('"+failed+"')")
 	e.awaitMessages("EVENTS", 3)
 	e.awaitDelayed(map[string]int{})
 	e.awaitCaughtUp()
@@ -452,7 +454,7 @@ func TestEventThatNoStreamTakesIsTriedUntilOneDoes(t *testing.T) {
 	e.init()
 	e.run()
 	e.insert(3)
-	execSQL(t, e.postgresURL, "INSERT INTO outbox (id, event_type, source) VALUES ('00000000-0000-0000-0000-00000000000e', 'user.created', '/e2e')")
+	testkit.Exec(t, e.postgresURL, "INSERT INTO outbox (id, event_type, source) VALUES ('00000000-0000-0000-0000-00000000000e', 'user.created', '/e2e')")
 	e.insert(3)
 	e.awaitMessages("EVENTS", 6)
 	e.awaitError("00000000-0000-0000-0000-00000000000e", "retrying", `no stream takes the subject "events.user.created"`)
@@ -489,25 +491,25 @@ func TestBadInputHasAnOutcome(t *testing.T) {
 		{"event_type, source, subject", "'a', '/e2e', repeat('x', 70000)", "retrying", "header size exceeds maximum"},
 	} {
 		id := fmt.Sprintf("00000000-0000-0000-0000-%012d", i)
-		execSQL(t, e.postgresURL, fmt.Sprintf("INSERT INTO outbox (id, %s) VALUES ('%s', %s)", bad.columns, id, bad.values))
+		testkit.Exec(t, e.postgresURL, fmt.Sprintf("INSERT INTO outbox (id, %s) VALUES ('%s', %s)", bad.columns, id, bad.values))
 		neighbour := fmt.Sprintf("00000000-0000-0000-0001-%012d", i)
-		execSQL(t, e.postgresURL, "INSERT INTO outbox (id, event_type, source) VALUES ('"+neighbour+"', 'good', '/e2e')")
+		testkit.Exec(t, e.postgresURL, "INSERT INTO outbox (id, event_type, source) VALUES ('"+neighbour+"', 'good', '/e2e')")
 		e.awaitStatus(neighbour, "published")
 		t.Logf("%s = %.60s", bad.columns, bad.values)
 		e.awaitError(id, bad.status, bad.says)
 	}
 	// A redriven row that cannot become an event is looked at again, and fails again.
 	failed := e.delayed()["failed"]
-	if n := queryString(t, e.postgresURL, "SELECT walrelay.redrive(state => 'failed')::text"); n != strconv.Itoa(failed) {
+	if n := testkit.Query(t, e.postgresURL, "SELECT walrelay.redrive(state => 'failed')::text"); n != strconv.Itoa(failed) {
 		t.Errorf("redrive changed %s events, want %d", n, failed)
 	}
-	eventually(t, 20*time.Second, "all redriven events have failed again", func() error {
+	testkit.Eventually(t, 20*time.Second, "all redriven events have failed again", func() error {
 		if got := e.delayed()["failed"]; got != failed {
 			return fmt.Errorf("%d of %d have", got, failed)
 		}
 		return nil
 	})
-	if n := queryString(t, e.postgresURL, "SELECT walrelay.discard(everything => true)::text"); n == "0" {
+	if n := testkit.Query(t, e.postgresURL, "SELECT walrelay.discard(everything => true)::text"); n == "0" {
 		t.Error("discard changed nothing")
 	}
 	e.awaitDelayed(map[string]int{"scheduled": 1})
@@ -557,7 +559,7 @@ func TestLaterEventsOfAKeyWaitBehindOneThatFails(t *testing.T) {
 	r := e.run()
 	const each = 300
 	insert := func(from, to int) {
-		execSQL(t, e.postgresURL, fmt.Sprintf(`
+		testkit.Exec(t, e.postgresURL, fmt.Sprintf(`
 			INSERT INTO outbox (event_type, source, subject, partition_key, data)
 			SELECT 'a', '/e2e', n::text, 'k' || key, to_jsonb(repeat('x', CASE WHEN key < 2 AND n = 10 THEN 3000 ELSE 100 END))
 			FROM generate_series(%d, %d) AS s (n), generate_series(0, 3) AS key
@@ -565,16 +567,16 @@ func TestLaterEventsOfAKeyWaitBehindOneThatFails(t *testing.T) {
 	}
 	insert(1, 100)
 	e.awaitMessages("EVENTS", 218) // all of keys 2 and 3, and 9 each of 0 and 1
-	eventually(t, 20*time.Second, "the others are held", func() error {
+	testkit.Eventually(t, 20*time.Second, "the others are held", func() error {
 		if got := e.delayed(); got["held"] != 180 {
 			return fmt.Errorf("the delay table has %v", got)
 		}
 		return nil
 	})
-	if got := queryString(t, e.postgresURL, "SELECT state FROM walrelay.event_status((SELECT id::text FROM outbox WHERE partition_key = 'k0' AND subject = '50'))"); got != "held" {
+	if got := testkit.Query(t, e.postgresURL, "SELECT state FROM walrelay.event_status((SELECT id::text FROM outbox WHERE partition_key = 'k0' AND subject = '50'))"); got != "held" {
 		t.Errorf("the status of a held event is %s", got)
 	}
-	r.kill()
+	r.Kill()
 	insert(101, 200)
 	r = e.run()
 	insert(201, each)
@@ -587,8 +589,8 @@ func TestLaterEventsOfAKeyWaitBehindOneThatFails(t *testing.T) {
 	e.awaitCaughtUp()
 	checkKeysInOrder(t, e, 4, each)
 	checkOnce(t, e, 4*each)
-	eventually(t, 10*time.Second, "no key is held any more", func() error {
-		if n := queryString(t, e.postgresURL, "SELECT count(*)::text FROM walrelay.keys"); n != "0" {
+	testkit.Eventually(t, 10*time.Second, "no key is held any more", func() error {
+		if n := testkit.Query(t, e.postgresURL, "SELECT count(*)::text FROM walrelay.keys"); n != "0" {
 			return fmt.Errorf("%s are", n)
 		}
 		return nil
@@ -617,9 +619,9 @@ func TestFailedEventHoldsItsKeyIfAskedTo(t *testing.T) {
 				if n == 2 {
 					size = 3_000_000
 				}
-				execSQL(t, e.postgresURL, fmt.Sprintf("INSERT INTO outbox (event_type, source, subject, partition_key, data) VALUES ('a', '/e2e', '%d', 'k', to_jsonb(repeat('x', %d)))", n, size))
+				testkit.Exec(t, e.postgresURL, fmt.Sprintf("INSERT INTO outbox (event_type, source, subject, partition_key, data) VALUES ('a', '/e2e', '%d', 'k', to_jsonb(repeat('x', %d)))", n, size))
 			}
-			eventually(t, 20*time.Second, "the event has failed", func() error {
+			testkit.Eventually(t, 20*time.Second, "the event has failed", func() error {
 				if got := e.delayed(); got["failed"] != 1 || !holds && got["held"] > 0 {
 					return fmt.Errorf("the delay table has %v", got)
 				}
@@ -627,14 +629,14 @@ func TestFailedEventHoldsItsKeyIfAskedTo(t *testing.T) {
 			})
 			e.awaitCaughtUp()
 			// What was held for the moment comes from the delay table.
-			eventually(t, 20*time.Second, "the stream has "+want, func() error {
+			testkit.Eventually(t, 20*time.Second, "the stream has "+want, func() error {
 				if got := fmt.Sprint(deliveries(t, e)["k"]); got != want {
 					return fmt.Errorf("it has %s", got)
 				}
 				return nil
 			})
 			if holds {
-				execSQL(t, e.postgresURL, "SELECT walrelay.discard(state => 'failed')")
+				testkit.Exec(t, e.postgresURL, "SELECT walrelay.discard(state => 'failed')")
 				e.awaitDelayed(map[string]int{})
 				e.awaitCaughtUp()
 				if got := fmt.Sprint(deliveries(t, e)["k"]); got != "[1 3 4]" {
@@ -721,7 +723,7 @@ func TestDelayedEventsSurviveEverythingInOrder(t *testing.T) {
 		case 2, 3:
 			limit(-1)
 		case 4, 5:
-			r.kill()
+			r.Kill()
 			r = e.start()
 			faults["kill"]++
 		case 6:
@@ -744,7 +746,7 @@ func TestDelayedEventsSurviveEverythingInOrder(t *testing.T) {
 	limit(-1)
 	r.awaitReady()
 	var left []map[string]int // by second, to tell slow from stuck
-	eventually(t, 3*time.Minute, "the delay table is empty", func() error {
+	testkit.Eventually(t, 3*time.Minute, "the delay table is empty", func() error {
 		now := e.delayed()
 		if n := len(left); n == 0 || time.Since(ended) > time.Duration(n)*time.Second {
 			left = append(left, now)
@@ -806,7 +808,7 @@ func TestDelayedCommands(t *testing.T) {
 	}
 	e.init()
 	e.run()
-	execSQL(t, e.postgresURL, `INSERT INTO outbox (id, event_type, source, scheduled_at, max_retries, partition_key) VALUES
+	testkit.Exec(t, e.postgresURL, `INSERT INTO outbox (id, event_type, source, scheduled_at, max_retries, partition_key) VALUES
 		('00000000-0000-0000-0000-000000000001', 'a.later', '/e2e', '2100-01-02T03:04:05Z', NULL, 'k'),
 		('00000000-0000-0000-0000-000000000002', 'a.bad', '/e2e', NULL, -1, NULL),
 		('00000000-0000-0000-0000-000000000003', 'b.bad', '/e2e', NULL, -2, NULL)`)
@@ -852,13 +854,13 @@ func TestDelayedCommands(t *testing.T) {
 		CREATE ROLE %[1]s_shop LOGIN; GRANT %[1]s_app TO %[1]s_shop;
 		CREATE ROLE %[1]s_op LOGIN; GRANT %[1]s_operator TO %[1]s_op`, e.slot))
 	as := func(role string) string { return strings.Replace(e.postgresURL, "postgres@", e.slot+role+"@", 1) }
-	if got := queryString(t, as("_shop"), "SELECT walrelay.publish_event('app.event', '/app')::text"); got == "" {
+	if got := testkit.Query(t, as("_shop"), "SELECT walrelay.publish_event('app.event', '/app')::text"); got == "" {
 		t.Error("the application's role cannot publish")
 	}
-	if got := queryString(t, as("_shop"), "INSERT INTO public.outbox (event_type, source) VALUES ('app.event', '/app') RETURNING id::text || created_at"); got == "" {
+	if got := testkit.Query(t, as("_shop"), "INSERT INTO public.outbox (event_type, source) VALUES ('app.event', '/app') RETURNING id::text || created_at"); got == "" {
 		t.Error("the application's role cannot insert and have the id returned")
 	}
-	if got := queryString(t, as("_shop"), "SELECT state FROM walrelay.event_status('00000000-0000-0000-0000-000000000003')"); got != "failed" {
+	if got := testkit.Query(t, as("_shop"), "SELECT state FROM walrelay.event_status('00000000-0000-0000-0000-000000000003')"); got != "failed" {
 		t.Errorf("the application's role sees the status %q", got)
 	}
 	for _, forbidden := range []string{"SELECT count(*)::text FROM walrelay.delayed", "SELECT walrelay.discard(everything => true)::text", "DELETE FROM public.outbox"} {
@@ -866,7 +868,7 @@ func TestDelayedCommands(t *testing.T) {
 			t.Errorf("the application's role may do %s: %v", forbidden, err)
 		}
 	}
-	if got := queryString(t, as("_op"), "SELECT walrelay.discard(everything => true)::text"); got != "1" {
+	if got := testkit.Query(t, as("_op"), "SELECT walrelay.discard(everything => true)::text"); got != "1" {
 		t.Errorf("the operator's role discards %s events, want 1", got)
 	}
 	e.environ = append(e.environ, "WALRELAY_POSTGRES_URL="+as("_shop"))

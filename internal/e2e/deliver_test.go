@@ -13,6 +13,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/walrelay/walrelay/internal/testkit"
 )
 
 // endpoint is what an application in any language would be.
@@ -68,10 +70,10 @@ func TestDeliver_InOrderForEachKey(t *testing.T) {
 		t.Fatal(err)
 	}
 	deliver := e.launch("deliver")
-	execSQL(t, e.postgresURL, `INSERT INTO outbox (event_type, source, data, partition_key)
+	testkit.Exec(t, e.postgresURL, `INSERT INTO outbox (event_type, source, data, partition_key)
 		SELECT CASE WHEN n > 30 THEN 'order.other' ELSE 'order.placed' END, '/e2e', to_jsonb(n), 'k' || n % 3 FROM generate_series(1, 40) AS n`)
 	deliver.awaitLog("what the handler needs is away")
-	if n := queryString(t, e.postgresURL, "SELECT count(*) FROM walrelay.parked"); n != "0" {
+	if n := testkit.Query(t, e.postgresURL, "SELECT count(*) FROM walrelay.parked"); n != "0" {
 		t.Errorf("%s events are parked although the endpoint is away", n)
 	}
 	if listener, err = (&net.ListenConfig{}).Listen(t.Context(), "tcp", address); err != nil {
@@ -81,7 +83,7 @@ func TestDeliver_InOrderForEachKey(t *testing.T) {
 	server.Start()
 	t.Cleanup(server.Close)
 	// 8 is refused, and parks 11, 14 … 29 behind it.
-	eventually(t, 30*time.Second, "22 events are taken", func() error {
+	testkit.Eventually(t, 30*time.Second, "22 events are taken", func() error {
 		if n := len(p.taken()); n != 22 {
 			return fmt.Errorf("%d are", n)
 		}
@@ -92,7 +94,7 @@ func TestDeliver_InOrderForEachKey(t *testing.T) {
 	if out, code := e.walrelay("parked", "redrive", "--handler", "billing", "--yes"); code != 0 {
 		t.Errorf("redrive ended with %d: %s", code, out)
 	}
-	eventually(t, 30*time.Second, "30 events are taken", func() error {
+	testkit.Eventually(t, 30*time.Second, "30 events are taken", func() error {
 		if n := len(p.taken()); n != 30 {
 			return fmt.Errorf("%d are", n)
 		}
@@ -110,7 +112,7 @@ func TestDeliver_InOrderForEachKey(t *testing.T) {
 		}
 		last[key] = n
 	}
-	eventually(t, 10*time.Second, "the metrics have the handled events", func() error {
+	testkit.Eventually(t, 10*time.Second, "the metrics have the handled events", func() error {
 		if n, err := deliver.metric(`walrelay_handler_handled_total{handler="billing",partition=""}`); err != nil || n != 30 {
 			return fmt.Errorf("they have %v (%w)", n, err)
 		}

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -15,9 +16,8 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/walrelay/walrelay/internal/localnats"
-	"github.com/walrelay/walrelay/internal/localnats/natstest"
 	"github.com/walrelay/walrelay/internal/localpg"
-	"github.com/walrelay/walrelay/internal/localpg/pgtest"
+	"github.com/walrelay/walrelay/internal/testkit"
 )
 
 // kind says which servers a test needs for itself.
@@ -49,42 +49,26 @@ type env struct {
 	conn *nats.Conn
 }
 
-// common is the cluster that tests share; started by the first of them, and
-// ended by TestMain.
-var common struct { // a cluster for each test would take a second each
-	once    sync.Once
-	cluster *localpg.Cluster
-	err     error
-	n       int
-	mu      sync.Mutex
-}
+// slots counts the slots of the cluster that tests share.
+var slots atomic.Int64 // names must differ between tests
 
 func newEnv(t testing.TB, k kind) *env {
 	t.Helper()
 	e := &env{t: t, dir: t.TempDir(), slot: "walrelay"}
 	switch k {
 	case shared, clustered:
-		common.once.Do(func() {
-			common.cluster, common.err = pgtest.StartShared()
-		})
-		if common.err != nil {
-			t.Fatal(common.err)
-		}
-		e.cluster = common.cluster
-		common.mu.Lock()
-		common.n++
-		e.slot = fmt.Sprintf("walrelay_%d", common.n)
-		common.mu.Unlock()
+		e.cluster = testkit.Shared(t)
+		e.slot = fmt.Sprintf("walrelay_%d", slots.Add(1))
 	case own:
-		e.cluster = pgtest.Start(t)
+		e.cluster = testkit.Postgres(t)
 	}
-	e.postgresURL = pgtest.NewDatabase(t, e.cluster)
+	e.postgresURL = testkit.Database(t, e.cluster)
 	if k == clustered {
-		e.servers = natstest.Cluster(t, 3)
+		e.servers = testkit.NATSCluster(t, 3)
 		e.natsURL = strings.Join(e.servers.URLs(), ",")
 		e.writeConfig("streams: [{name: EVENTS, subjects: [\"events.>\"], replicas: 3}]\n")
 	} else {
-		e.server = natstest.Start(t)
+		e.server = testkit.NATS(t)
 		e.natsURL = e.server.URL()
 	}
 	return e
@@ -151,7 +135,7 @@ func (e *env) streamState(name string, value func(jetstream.StreamState) uint64)
 
 func (e *env) awaitMessages(name string, want int) {
 	e.t.Helper()
-	eventually(e.t, 60*time.Second, fmt.Sprintf("stream %s has %d messages", name, want), func() error {
+	testkit.Eventually(e.t, 60*time.Second, fmt.Sprintf("stream %s has %d messages", name, want), func() error {
 		if n := e.messages(name); n < want {
 			return fmt.Errorf("it has %d", n)
 		}
@@ -164,7 +148,7 @@ func (e *env) awaitMore(name string, more int) {
 	e.t.Helper()
 	last := func(s jetstream.StreamState) uint64 { return s.LastSeq }
 	start := -1
-	eventually(e.t, 60*time.Second, fmt.Sprintf("stream %s gets %d more messages", name, more), func() error {
+	testkit.Eventually(e.t, 60*time.Second, fmt.Sprintf("stream %s gets %d more messages", name, more), func() error {
 		n := e.streamState(name, last)
 		if n >= 0 && start < 0 {
 			start = n
@@ -180,9 +164,9 @@ func (e *env) awaitMore(name string, more int) {
 // committed by now: then every event has its outcome.
 func (e *env) awaitCaughtUp() {
 	e.t.Helper()
-	target := queryString(e.t, e.postgresURL, "SELECT pg_current_wal_lsn()::text")
-	conn := connectSQL(e.t, e.postgresURL)
-	eventually(e.t, 90*time.Second, "the slot has confirmed everything", func() error {
+	target := testkit.Query(e.t, e.postgresURL, "SELECT pg_current_wal_lsn()::text")
+	conn := testkit.Connect(e.t, e.postgresURL)
+	testkit.Eventually(e.t, 90*time.Second, "the slot has confirmed everything", func() error {
 		var behind int64
 		err := conn.QueryRow(context.Background(),
 			"SELECT ($1::text::pg_lsn - confirmed_flush_lsn)::bigint FROM pg_replication_slots WHERE slot_name = $2", target, e.slot).Scan(&behind)
@@ -197,8 +181,8 @@ func (e *env) awaitCaughtUp() {
 // outcome.
 func (e *env) awaitPublished() {
 	e.t.Helper()
-	eventually(e.t, 30*time.Second, "it is noted that all rows have an outcome", func() error {
-		if noted := queryString(e.t, e.postgresURL, "SELECT coalesce(bool_and(walrelay.is_settled(o.xmin, p.published)), false)::text FROM outbox AS o, walrelay.progress AS p"); noted != "true" {
+	testkit.Eventually(e.t, 30*time.Second, "it is noted that all rows have an outcome", func() error {
+		if noted := testkit.Query(e.t, e.postgresURL, "SELECT coalesce(bool_and(walrelay.is_settled(o.xmin, p.published)), false)::text FROM outbox AS o, walrelay.progress AS p"); noted != "true" {
 			return errors.New("it is not")
 		}
 		return nil
@@ -210,7 +194,7 @@ func (e *env) insert(n int) {
 	e.t.Helper()
 	for n > 0 {
 		batch := min(n, 1000)
-		execSQL(e.t, e.postgresURL, fmt.Sprintf(
+		testkit.Exec(e.t, e.postgresURL, fmt.Sprintf(
 			"INSERT INTO public.outbox (event_type, source, data) SELECT 'order.created', '/e2e', jsonb_build_object('n', n) FROM generate_series(1, %d) AS n", batch))
 		n -= batch
 	}
@@ -219,7 +203,7 @@ func (e *env) insert(n int) {
 // walsender is the process that serves the slot.
 func (e *env) walsender() string {
 	e.t.Helper()
-	return queryString(e.t, e.postgresURL, "SELECT active_pid::text FROM pg_replication_slots WHERE slot_name = $1", e.slot)
+	return testkit.Query(e.t, e.postgresURL, "SELECT active_pid::text FROM pg_replication_slots WHERE slot_name = $1", e.slot)
 }
 
 func (e *env) stopPostgres(mode localpg.StopMode) {
@@ -251,7 +235,7 @@ func (e *env) restartNATS() {
 // network that drops them would.
 func (e *env) cutNATSClients(name string) {
 	e.t.Helper()
-	eventually(e.t, 10*time.Second, fmt.Sprintf("a client called %q is cut", name), func() error {
+	testkit.Eventually(e.t, 10*time.Second, fmt.Sprintf("a client called %q is cut", name), func() error {
 		if e.server.CutClients(name) == 0 {
 			return errors.New("none is connected")
 		}
@@ -281,7 +265,7 @@ func (e *env) killStreamLeader(stream string) {
 		e.t.Fatal(err)
 	}
 	e.servers.KillNode(node)
-	eventually(e.t, 30*time.Second, "another server leads the stream", func() error {
+	testkit.Eventually(e.t, 30*time.Second, "another server leads the stream", func() error {
 		if now := leader(); now == "" || now == old {
 			return errors.New("none does")
 		}
@@ -291,7 +275,7 @@ func (e *env) killStreamLeader(stream string) {
 		e.t.Fatalf("starting nats-server again: %v", err)
 	}
 	// Another one killed before it has the stream again would take the quorum.
-	eventually(e.t, 60*time.Second, "every server has the stream", func() error {
+	testkit.Eventually(e.t, 60*time.Second, "every server has the stream", func() error {
 		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 		defer cancel()
 		s, err := e.jetstream().Stream(ctx, stream)

@@ -9,13 +9,13 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/walrelay/walrelay/internal/localpg/pgtest"
+	"github.com/walrelay/walrelay/internal/testkit"
 )
 
 // statusOf is the state and the reason of an event.
 func (e *env) statusOf(id string) string {
 	e.t.Helper()
-	return queryString(e.t, e.postgresURL, "SELECT state || coalesce(': ' || reason, '') FROM walrelay.event_status($1)", id)
+	return testkit.Query(e.t, e.postgresURL, "SELECT state || coalesce(': ' || reason, '') FROM walrelay.event_status($1)", id)
 }
 
 // Rows that the slot never read are neither deleted nor called published,
@@ -24,9 +24,9 @@ func TestEvidence_RowsThatTheSlotNeverRead(t *testing.T) {
 	t.Parallel()
 	for name, prepare := range map[string]func(e *env){
 		"from before init": func(e *env) {
-			execSQL(e.t, e.postgresURL, `CREATE TABLE public.outbox (id uuid PRIMARY KEY DEFAULT gen_random_uuid(), event_type text, source text, subject text, data jsonb, data_bytes bytea,
+			testkit.Exec(e.t, e.postgresURL, `CREATE TABLE public.outbox (id uuid PRIMARY KEY DEFAULT gen_random_uuid(), event_type text, source text, subject text, data jsonb, data_bytes bytea,
 				content_type text, data_schema text, extensions jsonb, partition_key text, scheduled_at timestamptz, max_retries int, created_at timestamptz DEFAULT now())`)
-			execSQL(e.t, e.postgresURL, "INSERT INTO outbox (id, event_type, source) VALUES ('00000000-0000-0000-0000-00000000beef', 'early', '/e2e')")
+			testkit.Exec(e.t, e.postgresURL, "INSERT INTO outbox (id, event_type, source) VALUES ('00000000-0000-0000-0000-00000000beef', 'early', '/e2e')")
 			e.init()
 		},
 		"while there was no slot": func(e *env) {
@@ -34,18 +34,18 @@ func TestEvidence_RowsThatTheSlotNeverRead(t *testing.T) {
 			r := e.run()
 			e.insert(3)
 			e.awaitCaughtUp()
-			r.kill()
-			eventually(e.t, 20*time.Second, "the slot is dropped", func() error {
-				conn := connectSQL(e.t, e.postgresURL)
+			r.Kill()
+			testkit.Eventually(e.t, 20*time.Second, "the slot is dropped", func() error {
+				conn := testkit.Connect(e.t, e.postgresURL)
 				_, err := conn.Exec(e.t.Context(), "SELECT pg_drop_replication_slot($1)", e.slot)
 				return err
 			})
-			execSQL(e.t, e.postgresURL, "INSERT INTO outbox (id, event_type, source) VALUES ('00000000-0000-0000-0000-00000000beef', 'early', '/e2e')")
+			testkit.Exec(e.t, e.postgresURL, "INSERT INTO outbox (id, event_type, source) VALUES ('00000000-0000-0000-0000-00000000beef', 'early', '/e2e')")
 			e.init()
 		},
 		"of a table that inherits": func(e *env) {
 			e.init()
-			execSQL(e.t, e.postgresURL, "CREATE TABLE child () INHERITS (outbox); INSERT INTO child (id, event_type, source) VALUES ('00000000-0000-0000-0000-00000000beef', 'early', '/e2e')")
+			testkit.Exec(e.t, e.postgresURL, "CREATE TABLE child () INHERITS (outbox); INSERT INTO child (id, event_type, source) VALUES ('00000000-0000-0000-0000-00000000beef', 'early', '/e2e')")
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -55,14 +55,14 @@ func TestEvidence_RowsThatTheSlotNeverRead(t *testing.T) {
 			prepare(e)
 			r := e.run()
 			e.insert(10)
-			eventually(t, 30*time.Second, "the rows of published events are deleted", func() error {
-				if n := queryString(t, e.postgresURL, "SELECT count(*)::text FROM outbox"); n != "1" && n != "4" {
+			testkit.Eventually(t, 30*time.Second, "the rows of published events are deleted", func() error {
+				if n := testkit.Query(t, e.postgresURL, "SELECT count(*)::text FROM outbox"); n != "1" && n != "4" {
 					return fmt.Errorf("%s are left", n)
 				}
 				return nil
 			})
 			r.awaitCleanUps(2)
-			if n := queryString(t, e.postgresURL, "SELECT count(*)::text FROM outbox WHERE event_type = 'early'"); n != "1" {
+			if n := testkit.Query(t, e.postgresURL, "SELECT count(*)::text FROM outbox WHERE event_type = 'early'"); n != "1" {
 				t.Errorf("%s rows of an event that no stream has are left, want 1", n)
 			}
 			if got := e.statusOf("00000000-0000-0000-0000-00000000beef"); !strings.HasPrefix(got, "unknown: ") {
@@ -84,16 +84,16 @@ outbox:
     - {table: public.two, columns: {id: number}}
 `)
 	for _, table := range []string{"one", "two"} {
-		execSQL(t, e.postgresURL, "CREATE TABLE "+table+` (number bigserial PRIMARY KEY, event_type text, source text, subject text, data jsonb, data_bytes bytea,
+		testkit.Exec(t, e.postgresURL, "CREATE TABLE "+table+` (number bigserial PRIMARY KEY, event_type text, source text, subject text, data jsonb, data_bytes bytea,
 			content_type text, data_schema text, extensions jsonb, partition_key text, scheduled_at timestamptz, max_retries int, created_at timestamptz DEFAULT now())`)
 	}
 	e.init()
 	e.run()
 	for _, table := range []string{"one", "two"} {
-		execSQL(t, e.postgresURL, "INSERT INTO "+table+" (event_type, source, scheduled_at) VALUES ('a', '/"+table+"', now() + interval '1 hour')")
+		testkit.Exec(t, e.postgresURL, "INSERT INTO "+table+" (event_type, source, scheduled_at) VALUES ('a', '/"+table+"', now() + interval '1 hour')")
 	}
 	e.awaitDelayed(map[string]int{"scheduled": 2})
-	conn := connectSQL(t, e.postgresURL)
+	conn := testkit.Connect(t, e.postgresURL)
 	var n int
 	err := conn.QueryRow(t.Context(), "SELECT walrelay.cancel('1')").Scan(&n)
 	if err == nil || !strings.Contains(err.Error(), "several tables have the id 1 (public.one, public.two)") {
@@ -105,10 +105,10 @@ outbox:
 	if got := e.statusOf("1"); got == "" {
 		t.Error("there is no status")
 	}
-	if got := queryString(t, e.postgresURL, "SELECT state FROM walrelay.event_status('1', outbox => 'public.one')"); got != "scheduled" {
+	if got := testkit.Query(t, e.postgresURL, "SELECT state FROM walrelay.event_status('1', outbox => 'public.one')"); got != "scheduled" {
 		t.Errorf("the status of the event of public.one is %s", got)
 	}
-	if got := queryString(t, e.postgresURL, "SELECT state FROM walrelay.event_status('1', outbox => 'public.two')"); got != "discarded" {
+	if got := testkit.Query(t, e.postgresURL, "SELECT state FROM walrelay.event_status('1', outbox => 'public.two')"); got != "discarded" {
 		t.Errorf("the status of the event of public.two is %s", got)
 	}
 }
@@ -118,7 +118,7 @@ outbox:
 func TestRoles(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t, own)
-	execSQL(t, e.postgresURL, "ALTER DEFAULT PRIVILEGES REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC")
+	testkit.Exec(t, e.postgresURL, "ALTER DEFAULT PRIVILEGES REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC")
 	e.init()
 	execScript(t, e.postgresURL, `
 		CREATE ROLE app LOGIN IN ROLE walrelay_app;
@@ -131,7 +131,7 @@ func TestRoles(t *testing.T) {
 	e.postgresURL = superuser
 	try := func(role, statement string, allowed bool) {
 		t.Helper()
-		conn := connectSQL(t, as(role))
+		conn := testkit.Connect(t, as(role))
 		if _, err := conn.Exec(t.Context(), statement); (err == nil) != allowed {
 			t.Errorf("%s: %s: allowed should be %v: %v", role, statement, allowed, err)
 		}
@@ -164,10 +164,10 @@ func TestRoles(t *testing.T) {
 	try("relay", "DELETE FROM walrelay.migrations", false)
 	e.awaitMessages("EVENTS", 3)
 	r.awaitReady()
-	if got := queryString(t, superuser, "SELECT coalesce(string_agg(DISTINCT proowner::regrole::text, ','), '') FROM pg_proc WHERE pronamespace = 'walrelay'::regnamespace AND prosecdef"); got != "walrelay_owner" {
+	if got := testkit.Query(t, superuser, "SELECT coalesce(string_agg(DISTINCT proowner::regrole::text, ','), '') FROM pg_proc WHERE pronamespace = 'walrelay'::regnamespace AND prosecdef"); got != "walrelay_owner" {
 		t.Errorf("functions that act with their owner's rights belong to %s", got)
 	}
-	if got := queryString(t, superuser, "SELECT has_schema_privilege('walrelay_owner', 'walrelay', 'CREATE')::text"); got != "false" {
+	if got := testkit.Query(t, superuser, "SELECT has_schema_privilege('walrelay_owner', 'walrelay', 'CREATE')::text"); got != "false" {
 		t.Error("walrelay_owner may create in the schema walrelay")
 	}
 }
@@ -178,7 +178,7 @@ func TestRoles_OfAnotherDatabase(t *testing.T) {
 	first := newEnv(t, own)
 	first.init()
 	second := newEnv(t, own)
-	second.postgresURL = pgtest.NewDatabase(t, first.cluster)
+	second.postgresURL = testkit.Database(t, first.cluster)
 	second.slot = "second"
 	out, code := second.walrelay("init")
 	if code != 0 || !strings.Contains(out, "roles walrelay_app, walrelay_operator, walrelay_owner, walrelay_relay are those of database") || !strings.Contains(out, "set postgres.role_prefix") {
@@ -234,7 +234,7 @@ func TestIsolation_SearchPath(t *testing.T) {
 		GRANT ALL ON public.caught TO PUBLIC;
 		CREATE ROLE hostile LOGIN;
 		`+e.alterDatabase("search_path = public, pg_catalog"))
-	hostile := connectSQL(t, strings.Replace(e.postgresURL, "postgres@", "hostile@", 1))
+	hostile := testkit.Connect(t, strings.Replace(e.postgresURL, "postgres@", "hostile@", 1))
 	for _, function := range []string{
 		"format(text, text) RETURNS text", "hashtextextended(text, bigint) RETURNS bigint", "jsonb_build_object(text, text) RETURNS jsonb",
 		"pg_current_wal_insert_lsn() RETURNS pg_lsn", "now() RETURNS timestamptz", "clock_timestamp() RETURNS timestamptz", "set_config(text, text, boolean) RETURNS text",
@@ -247,17 +247,17 @@ func TestIsolation_SearchPath(t *testing.T) {
 	e.init()
 	e.run()
 	e.insert(3)
-	execSQL(t, e.postgresURL, "INSERT INTO public.outbox (event_type, source, scheduled_at) VALUES ('later', '/e2e', pg_catalog.now() + interval '1 second')")
+	testkit.Exec(t, e.postgresURL, "INSERT INTO public.outbox (event_type, source, scheduled_at) VALUES ('later', '/e2e', pg_catalog.now() + interval '1 second')")
 	e.awaitMessages("EVENTS", 4)
-	execSQL(t, e.postgresURL, "SELECT walrelay.discard(everything => true)")
-	if n := queryString(t, e.postgresURL, "SELECT count(*)::text FROM public.caught"); n != "0" {
+	testkit.Exec(t, e.postgresURL, "SELECT walrelay.discard(everything => true)")
+	if n := testkit.Query(t, e.postgresURL, "SELECT count(*)::text FROM public.caught"); n != "0" {
 		t.Errorf("%s calls were caught", n)
 	}
 }
 
 // alterDatabase is the statement by which the test's database gets a setting.
 func (e *env) alterDatabase(setting string) string {
-	return "ALTER DATABASE " + queryString(e.t, e.postgresURL, "SELECT quote_ident(current_database())") + " SET " + setting
+	return "ALTER DATABASE " + testkit.Query(e.t, e.postgresURL, "SELECT quote_ident(current_database())") + " SET " + setting
 }
 
 // What ALTER ROLE and ALTER DATABASE set for others changes nothing.
@@ -281,7 +281,7 @@ func TestIsolation_SettingsOfRoleAndDatabase(t *testing.T) {
 			insert("INSERT INTO public.outbox (event_type, source) VALUES ('now', '/e2e')")
 			e.awaitMessages("EVENTS", 2)
 			if _, body := r.get("/metrics"); !strings.Contains(body, `walrelay_reconnects_total{peer="postgres"} 0`) {
-				t.Errorf("the relay had to connect again:\n%s", r.logs.tail(5))
+				t.Errorf("the relay had to connect again:\n%s", r.logs.Tail(5))
 			}
 		})
 	}
@@ -299,9 +299,9 @@ func TestEvidence_DroppedAndDuplicateEvents(t *testing.T) {
 			e.init()
 			e.run()
 			const noise, same, other = "00000000-0000-0000-0000-000000000001", "00000000-0000-0000-0000-000000000002", "00000000-0000-0000-0000-000000000003"
-			execSQL(t, e.postgresURL, "INSERT INTO outbox (id, event_type, source) VALUES ('"+noise+"', 'noise', '/e2e'), ('"+same+"', 'order.created', '/e2e'), ('"+other+"', 'order.created', '/e2e')")
+			testkit.Exec(t, e.postgresURL, "INSERT INTO outbox (id, event_type, source) VALUES ('"+noise+"', 'noise', '/e2e'), ('"+same+"', 'order.created', '/e2e'), ('"+other+"', 'order.created', '/e2e')")
 			e.awaitMessages("EVENTS", 2)
-			execSQL(t, e.postgresURL, "INSERT INTO second (id, event_type, source) VALUES ('"+same+"', 'order.created', '/e2e')")
+			testkit.Exec(t, e.postgresURL, "INSERT INTO second (id, event_type, source) VALUES ('"+same+"', 'order.created', '/e2e')")
 			states := "SELECT concat_ws(' ', (walrelay.event_status('" + noise + "'::text)).state, (walrelay.event_status('" + same + "'::text, 'public.outbox')).state, " +
 				"(walrelay.event_status('" + same + "'::text, 'public.second')).state, (walrelay.event_status('" + other + "'::text)).state)"
 			e.awaitSQL("each event has its state", states, "dropped published duplicate published")
@@ -334,7 +334,7 @@ func TestEvidence_StatusAfterATransactionOfAnotherDatabase(t *testing.T) {
 		}
 	}
 	const id = "00000000-0000-0000-0000-000000000001"
-	execSQL(t, e.postgresURL, "INSERT INTO outbox (id, event_type, source) VALUES ('"+id+"', 'a', '/e2e')")
+	testkit.Exec(t, e.postgresURL, "INSERT INTO outbox (id, event_type, source) VALUES ('"+id+"', 'a', '/e2e')")
 	e.awaitMessages("EVENTS", 1)
 	// The relay has asked for a snapshot, in which the transaction is open.
 	e.awaitSQL("a noted snapshot", "SELECT coalesce(bool_or(pg_snapshot_xmin(published) < pg_snapshot_xmax(published)), false)::text FROM walrelay.progress", "true")

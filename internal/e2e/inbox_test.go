@@ -15,6 +15,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/walrelay/walrelay/inbox"
+	"github.com/walrelay/walrelay/internal/testkit"
 )
 
 // Handlers, with no more rights than init gives them, know the relay's positions: a stream that
@@ -34,13 +35,13 @@ func testInbox(t *testing.T, subject string) {
 	e.writeConfig(fmt.Sprintf("publish: {subject: %q}\n", subject))
 	e.init()
 	role := "handler_" + e.slot
-	execSQL(t, e.postgresURL, "CREATE ROLE "+role+" LOGIN")
+	testkit.Exec(t, e.postgresURL, "CREATE ROLE "+role+" LOGIN")
 	for range 2 { // it may be run again
 		if out, code := e.walrelay("init", "--inbox", "--handler-role", role); code != 0 {
 			t.Fatalf("init --inbox ended with %d: %s", code, out)
 		}
 	}
-	execSQL(t, e.postgresURL, "CREATE TABLE effects (id text, key text); GRANT INSERT ON effects TO "+role)
+	testkit.Exec(t, e.postgresURL, "CREATE TABLE effects (id text, key text); GRANT INSERT ON effects TO "+role)
 	r := e.run()
 
 	cfg, err := pgxpool.ParseConfig(e.postgresURL)
@@ -74,12 +75,12 @@ func testInbox(t *testing.T, subject string) {
 		}
 	}()
 	publish := func(from, to int) {
-		execSQL(t, e.postgresURL, fmt.Sprintf(`INSERT INTO outbox (event_type, source, data, partition_key)
+		testkit.Exec(t, e.postgresURL, fmt.Sprintf(`INSERT INTO outbox (event_type, source, data, partition_key)
 			SELECT 'order.placed', '/e2e', jsonb_build_object('N', n), 'k' || n %% 5 FROM generate_series(%d, %d) AS n`, from, to))
 	}
 	publish(1, 20)
 	e.awaitSQL("events with effects, and parked ones", "SELECT (SELECT count(*) FROM effects) || ' ' || (SELECT count(*) FROM walrelay.parked)", "16 4")
-	if n := queryString(t, e.postgresURL, "SELECT count(*) FROM walrelay.handled"); n != "0" {
+	if n := testkit.Query(t, e.postgresURL, "SELECT count(*) FROM walrelay.handled"); n != "0" {
 		t.Errorf("%s events are remembered by id: the positions are not taken for authentic", n)
 	}
 
@@ -90,7 +91,7 @@ func testInbox(t *testing.T, subject string) {
 	e.run()
 	publish(21, 25)
 	e.awaitSQL("events with effects, and parked ones", "SELECT (SELECT count(*) FROM effects) || ' ' || (SELECT count(*) FROM walrelay.parked)", "20 5")
-	if n := queryString(t, e.postgresURL, "SELECT count(*) - count(DISTINCT id) FROM effects"); n != "0" {
+	if n := testkit.Query(t, e.postgresURL, "SELECT count(*) - count(DISTINCT id) FROM effects"); n != "0" {
 		t.Errorf("%s events took effect twice", n)
 	}
 
@@ -118,7 +119,7 @@ func testInbox(t *testing.T, subject string) {
 	}
 	e.awaitSQL("events with effects, and parked ones", "SELECT (SELECT count(DISTINCT id) FROM effects) || ' ' || (SELECT count(*) FROM walrelay.parked)", "25 0")
 	cancel()
-	eventually(t, 30*time.Second, "the handler is renamed", func() error {
+	testkit.Eventually(t, 30*time.Second, "the handler is renamed", func() error {
 		if out, code := e.walrelay("handlers", "rename", "billing", "invoices"); code != 0 {
 			return errors.New(out)
 		}
@@ -141,7 +142,7 @@ func testInbox(t *testing.T, subject string) {
 	if err := <-ended; err != nil {
 		t.Error(err)
 	}
-	eventually(t, 30*time.Second, "the handler is removed", func() error {
+	testkit.Eventually(t, 30*time.Second, "the handler is removed", func() error {
 		if out, code := e.walrelay("handlers", "remove", "invoices", "--yes"); code != 0 {
 			return errors.New(out)
 		}
@@ -153,7 +154,7 @@ func testInbox(t *testing.T, subject string) {
 // awaitHandlers waits for what handlers list says.
 func (e *env) awaitHandlers(blockedKeys, parked string) {
 	e.t.Helper()
-	eventually(e.t, 30*time.Second, "handlers list", func() error {
+	testkit.Eventually(e.t, 30*time.Second, "handlers list", func() error {
 		out, code := e.walrelay("handlers", "list", "--json")
 		var h inbox.HandlerState
 		if err := json.Unmarshal([]byte(out), &h); err != nil || code != 0 {

@@ -14,6 +14,9 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/nats-io/nats.go"
+
+	"github.com/walrelay/walrelay/internal/child"
+	"github.com/walrelay/walrelay/internal/testkit"
 )
 
 // begin opens a transaction that runs the statements and stays open until the
@@ -55,12 +58,12 @@ func TestLocks_OperatorsTransactionStopsNothingElse(t *testing.T) {
 			e.init()
 			r := e.run()
 			insert := func(typ, key string) {
-				execSQL(t, e.postgresURL, fmt.Sprintf("INSERT INTO outbox (event_type, source, partition_key) VALUES ('%s', '/e2e', %s)", typ, key))
+				testkit.Exec(t, e.postgresURL, fmt.Sprintf("INSERT INTO outbox (event_type, source, partition_key) VALUES ('%s', '/e2e', %s)", typ, key))
 			}
 			insert("bad", "'k'")
 			insert("good.a", "'k'")
 			insert("good.a", "'k'")
-			eventually(t, 20*time.Second, "two events are held", func() error {
+			testkit.Eventually(t, 20*time.Second, "two events are held", func() error {
 				if got := e.delayed(); got["held"] != 2 {
 					return fmt.Errorf("the delay table has %v", got)
 				}
@@ -74,7 +77,7 @@ func TestLocks_OperatorsTransactionStopsNothingElse(t *testing.T) {
 				e.awaitMessages("EVENTS", 1+n)
 				e.awaitCaughtUp()
 			}
-			if saved := queryString(t, e.postgresURL, "SELECT (updated_at > now() - interval '10 seconds')::text FROM walrelay.progress"); saved != "true" {
+			if saved := testkit.Query(t, e.postgresURL, "SELECT (updated_at > now() - interval '10 seconds')::text FROM walrelay.progress"); saved != "true" {
 				t.Error("the checkpoint is not saved any more")
 			}
 			if name == "discard of a held event" {
@@ -84,8 +87,8 @@ func TestLocks_OperatorsTransactionStopsNothingElse(t *testing.T) {
 				}
 			}
 			end()
-			eventually(t, 20*time.Second, "everything goes on when the transaction has ended", func() error {
-				execSQL(t, e.postgresURL, "SELECT walrelay.discard(event_type => 'bad')")
+			testkit.Eventually(t, 20*time.Second, "everything goes on when the transaction has ended", func() error {
+				testkit.Exec(t, e.postgresURL, "SELECT walrelay.discard(event_type => 'bad')")
 				if got := e.delayed(); len(got) > 0 {
 					return fmt.Errorf("the delay table has %v", got)
 				}
@@ -113,8 +116,8 @@ func TestLocks_WholeDelayTable(t *testing.T) {
 		e.awaitMessages("EVENTS", 1+10*(n+1))
 		e.awaitCaughtUp()
 	}
-	execSQL(t, e.postgresURL, "INSERT INTO outbox (event_type, source, scheduled_at) VALUES ('later', '/e2e', now() + interval '1 hour')")
-	eventually(t, 20*time.Second, "readiness says who has locked the table", func() error {
+	testkit.Exec(t, e.postgresURL, "INSERT INTO outbox (event_type, source, scheduled_at) VALUES ('later', '/e2e', now() + interval '1 hour')")
+	testkit.Eventually(t, 20*time.Second, "readiness says who has locked the table", func() error {
 		status, body := r.get("/readyz")
 		if status != http.StatusServiceUnavailable || !strings.Contains(body, "walrelay.delayed") || !strings.Contains(body, "psql of an operator") {
 			return fmt.Errorf("it is %d: %s", status, body)
@@ -128,7 +131,7 @@ func TestLocks_WholeDelayTable(t *testing.T) {
 	end()
 	e.insert(1)
 	e.awaitMessages("EVENTS", 32)
-	eventually(t, 20*time.Second, "the relay is ready again", func() error {
+	testkit.Eventually(t, 20*time.Second, "the relay is ready again", func() error {
 		if status, body := r.get("/readyz"); status != http.StatusOK {
 			return fmt.Errorf("it is %d: %s", status, body)
 		}
@@ -143,7 +146,7 @@ func TestIsolation_LogicalMessagesOfStrangers(t *testing.T) {
 	e := newEnv(t, own)
 	e.init()
 	r := e.run()
-	execSQL(t, e.postgresURL, "CREATE ROLE stranger LOGIN")
+	testkit.Exec(t, e.postgresURL, "CREATE ROLE stranger LOGIN")
 	conn, err := pgx.Connect(t.Context(), strings.Replace(e.postgresURL, "postgres@", "stranger@", 1))
 	if err != nil {
 		t.Fatal(err)
@@ -178,7 +181,7 @@ func TestIsolation_LogicalMessagesOfStrangers(t *testing.T) {
 	if got := e.delayed(); len(got) > 0 {
 		t.Errorf("the delay table has %v", got)
 	}
-	if peak := r.peakMemory(); peak > 150<<20 {
+	if peak := child.PeakMemory(r.PID()); peak > 150<<20 {
 		t.Errorf("the relay took %d MiB", peak>>20)
 	}
 }
@@ -187,7 +190,7 @@ func TestEmitEvent_NeedsTheSlot(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t, shared)
 	e.init()
-	conn := connectSQL(t, e.postgresURL)
+	conn := testkit.Connect(t, e.postgresURL)
 	_, err := conn.Exec(t.Context(), "SELECT walrelay.emit_event('a', '/e2e', slot => 'nobody')")
 	if err == nil || !strings.Contains(err.Error(), `replication slot "nobody" does not exist`) {
 		t.Errorf("want an error about the slot, got %v", err)
@@ -205,7 +208,7 @@ func TestIsolation_ForgedPositions(t *testing.T) {
 	e.awaitMessages("EVENTS", 5)
 	e.awaitCaughtUp()
 	genuine := readStream(t, e.nats(), "EVENTS")
-	system := queryString(t, e.postgresURL, "SELECT system_identifier FROM walrelay.progress")
+	system := testkit.Query(t, e.postgresURL, "SELECT system_identifier FROM walrelay.progress")
 	writer := " 1 " + system + "/" + e.slot
 	forged := []nats.Header{
 		{"Walrelay-Position": {"FFFFFFFFFFFFFFFF.FFFFFFFF" + writer}},
@@ -219,7 +222,7 @@ func TestIsolation_ForgedPositions(t *testing.T) {
 	}
 	want := 5
 	for i, header := range forged {
-		r.kill()
+		r.Kill()
 		if _, err := e.jetstream().PublishMsg(t.Context(), &nats.Msg{Subject: "events.forged", Header: header}); err != nil {
 			t.Fatal(err)
 		}
@@ -267,7 +270,7 @@ func TestRun_BlockedStandardError(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = writer.Close() // the process has its own
-	execSQL(t, e.postgresURL, "INSERT INTO outbox (event_type, source, max_retries) SELECT 'bad', '/e2e', -1 FROM generate_series(1, 5000)")
+	testkit.Exec(t, e.postgresURL, "INSERT INTO outbox (event_type, source, max_retries) SELECT 'bad', '/e2e', -1 FROM generate_series(1, 5000)")
 	e.insert(10)
 	e.awaitMessages("EVENTS", 10)
 	e.awaitCaughtUp()
@@ -316,12 +319,12 @@ func TestIsolation_PermissionsOfNATS(t *testing.T) {
 	e.environ = []string{"WALRELAY_NATS_USER=relay", "WALRELAY_NATS_PASSWORD=secret"}
 	r := e.run()
 	e.insert(3)
-	execSQL(t, e.postgresURL, "INSERT INTO outbox (id, event_type, source) VALUES ('00000000-0000-0000-0000-00000000beef', 'secret', '/e2e')")
+	testkit.Exec(t, e.postgresURL, "INSERT INTO outbox (id, event_type, source) VALUES ('00000000-0000-0000-0000-00000000beef', 'secret', '/e2e')")
 	e.insert(3)
 	e.awaitMessages("EVENTS", 6)
 	e.awaitError("00000000-0000-0000-0000-00000000beef", "retrying", `permits this user no message on subject "events.secret"`)
 	r.awaitReady()
-	r.kill()
+	r.Kill()
 	if out := e.repair(0); !strings.Contains(out, "nothing is missing") {
 		t.Errorf("repair says %s", out)
 	}

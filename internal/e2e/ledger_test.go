@@ -14,6 +14,8 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/walrelay/walrelay/internal/testkit"
 )
 
 // payload is what the writers of these tests put into an event, so that a
@@ -123,7 +125,7 @@ func startWriters(t testing.TB, url string, n int, pause time.Duration) *writers
 	t.Helper()
 	ctx, stop := context.WithCancel(context.Background())
 	w := &writers{t: t, url: url, stop: stop}
-	execSQL(t, url, "CREATE TABLE IF NOT EXISTS serial (n int); INSERT INTO serial SELECT 0 WHERE NOT EXISTS (SELECT FROM serial)")
+	testkit.Exec(t, url, "CREATE TABLE IF NOT EXISTS serial (n int); INSERT INTO serial SELECT 0 WHERE NOT EXISTS (SELECT FROM serial)")
 	for i := range n {
 		w.group.Go(func() { w.write(ctx, i, pause) })
 	}
@@ -317,7 +319,7 @@ func checkLedger(t testing.TB, url string, messages []stored) {
 func outboxIDs(t testing.TB, url string) map[string]string {
 	t.Helper()
 	ids := map[string]string{}
-	conn := connectSQL(t, url)
+	conn := testkit.Connect(t, url)
 	rows, err := conn.Query(t.Context(), "SELECT id::text, coalesce(data::text, '') FROM public.outbox")
 	if err != nil {
 		t.Fatal(err)
@@ -329,52 +331,11 @@ func outboxIDs(t testing.TB, url string) map[string]string {
 	return ids
 }
 
-func connectSQL(t testing.TB, url string) *pgx.Conn {
-	t.Helper()
-	conn, err := pgx.Connect(context.Background(), url)
-	if err != nil {
-		t.Fatalf("connecting to Postgres: %v", err)
-	}
-	t.Cleanup(func() { _ = conn.Close(context.Background()) })
-	return conn
-}
-
-// execSQL runs statements without parameters.
-func execSQL(t testing.TB, url, sql string) {
-	t.Helper()
-	conn, err := pgx.Connect(context.Background(), url)
-	if err != nil {
-		t.Fatalf("connecting to Postgres: %v", err)
-	}
-	defer func() { _ = conn.Close(context.Background()) }()
-	if _, err := conn.PgConn().Exec(context.Background(), sql).ReadAll(); err != nil {
-		t.Fatalf("%s: %v", sql, err)
-	}
-}
-
-// queryString returns the one value of a query.
-func queryString(t testing.TB, url, sql string, args ...any) string {
-	t.Helper()
-	conn, err := pgx.Connect(context.Background(), url)
-	if err != nil {
-		t.Fatalf("connecting to Postgres: %v", err)
-	}
-	defer func() { _ = conn.Close(context.Background()) }()
-	var value *string
-	if err := conn.QueryRow(context.Background(), sql, args...).Scan(&value); err != nil {
-		t.Fatalf("%s: %v", sql, err)
-	}
-	if value == nil {
-		return ""
-	}
-	return *value
-}
-
 // execScript runs statements one by one, so that each that is not between
 // BEGIN and COMMIT is a transaction of its own.
 func execScript(t testing.TB, url, script string) {
 	t.Helper()
-	conn := connectSQL(t, url)
+	conn := testkit.Connect(t, url)
 	for statement := range strings.SplitSeq(strings.TrimSuffix(script, ";"), ";") {
 		if _, err := conn.PgConn().Exec(context.Background(), statement).ReadAll(); err != nil {
 			t.Fatalf("%s: %v", statement, err)

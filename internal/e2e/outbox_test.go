@@ -9,6 +9,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/walrelay/walrelay/internal/testkit"
 	"github.com/walrelay/walrelay/outbox"
 )
 
@@ -20,9 +21,9 @@ func TestOutboxPackage(t *testing.T) {
 	e.init()
 	e.run()
 	// With the rights of an application, and no others.
-	execSQL(t, e.postgresURL, "CREATE ROLE "+e.slot+"_shop LOGIN; GRANT "+e.slot+"_app TO "+e.slot+"_shop")
+	testkit.Exec(t, e.postgresURL, "CREATE ROLE "+e.slot+"_shop LOGIN; GRANT "+e.slot+"_app TO "+e.slot+"_shop")
 	ctx := t.Context()
-	conn := connectSQL(t, strings.Replace(e.postgresURL, "postgres@", e.slot+"_shop@", 1))
+	conn := testkit.Connect(t, strings.Replace(e.postgresURL, "postgres@", e.slot+"_shop@", 1))
 	box := outbox.Outbox{Source: "/e2e"}
 	publish := func(tx outbox.Tx, ev outbox.Event) string {
 		t.Helper()
@@ -54,7 +55,7 @@ func TestOutboxPackage(t *testing.T) {
 	await := func(id string, want outbox.State) outbox.Status {
 		t.Helper()
 		var status outbox.Status
-		eventually(t, 30*time.Second, "the event is "+string(want), func() (err error) {
+		testkit.Eventually(t, 30*time.Second, "the event is "+string(want), func() (err error) {
 			if status, err = box.Status(ctx, conn, id); err == nil && status.State != want {
 				err = errors.New("it is " + string(status.State))
 			}

@@ -10,7 +10,9 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/walrelay/walrelay/internal/child"
 	"github.com/walrelay/walrelay/internal/localpg"
+	"github.com/walrelay/walrelay/internal/testkit"
 )
 
 func TestEightWritersArriveExactlyAsCommitted(t *testing.T) {
@@ -35,7 +37,7 @@ func TestKillingTheRelayEveryHalfSecondLosesAndDoublesNothing(t *testing.T) {
 	for range 12 {
 		r := e.start()
 		time.Sleep(500 * time.Millisecond) // not for a condition: the fault comes at any moment
-		r.kill()
+		r.Kill()
 	}
 	e.run()
 	w.end()
@@ -51,7 +53,7 @@ func TestNATSStoppedThreeTimesUnderLoad(t *testing.T) {
 	for range 3 {
 		e.awaitMore("EVENTS", 200)
 		e.server.Stop()
-		eventually(t, 10*time.Second, "the relay says that it is not ready", func() error {
+		testkit.Eventually(t, 10*time.Second, "the relay says that it is not ready", func() error {
 			if status, _ := r.get("/readyz"); status != 503 {
 				return fmt.Errorf("/readyz says %d", status)
 			}
@@ -107,17 +109,17 @@ func TestOneMillionEventsInOneTransactionPassInBoundedMemory(t *testing.T) {
 	e.init()
 	r := e.run()
 	const events = 1_000_000
-	execSQL(t, e.postgresURL, fmt.Sprintf(`
+	testkit.Exec(t, e.postgresURL, fmt.Sprintf(`
 		INSERT INTO public.outbox (event_type, source, data)
 		SELECT 'order.created', '/e2e', jsonb_build_object('n', n, 'pad', repeat('x', 250))
 		FROM generate_series(1, %d) AS n`, events))
-	eventually(t, 3*time.Minute, "a million events are in the stream", func() error {
+	testkit.Eventually(t, 3*time.Minute, "a million events are in the stream", func() error {
 		if n := e.messages("EVENTS"); n != events {
 			return fmt.Errorf("%d are", n)
 		}
 		return nil
 	})
-	if peak := r.peakMemory(); peak > 128<<20 {
+	if peak := child.PeakMemory(r.PID()); peak > 128<<20 {
 		t.Errorf("the relay's peak memory is %d MiB, want at most 128", peak>>20)
 	} else {
 		t.Logf("peak memory: %d MiB", peak>>20)
@@ -140,7 +142,7 @@ func TestStandbyTakesOverWithinFiveSeconds(t *testing.T) {
 	}
 	w := startWriters(t, e.postgresURL, 2, time.Millisecond)
 	e.awaitMore("EVENTS", 200)
-	first.kill()
+	first.Kill()
 	killed := time.Now()
 	standby.awaitReady()
 	if took := time.Since(killed); took > 5*time.Second {
@@ -162,18 +164,18 @@ func TestRelayThatLostItsSlotStoresNothing(t *testing.T) {
 	for range 3 {
 		frozen := e.run()
 		e.awaitMore("EVENTS", 300)
-		frozen.signal(syscall.SIGSTOP)
-		pid := queryString(t, e.postgresURL, "SELECT active_pid::text FROM pg_replication_slots WHERE slot_name = $1", e.slot)
+		frozen.Signal(syscall.SIGSTOP)
+		pid := testkit.Query(t, e.postgresURL, "SELECT active_pid::text FROM pg_replication_slots WHERE slot_name = $1", e.slot)
 		if pid == "" {
 			t.Fatal("the frozen relay does not hold the slot; this test shows nothing")
 		}
-		execSQL(t, e.postgresURL, "SELECT pg_terminate_backend("+pid+")")
+		testkit.Exec(t, e.postgresURL, "SELECT pg_terminate_backend("+pid+")")
 		second := e.run()
 		e.awaitMore("EVENTS", 300)
-		frozen.signal(syscall.SIGCONT)
+		frozen.Signal(syscall.SIGCONT)
 		e.awaitMore("EVENTS", 300)
-		frozen.kill()
-		second.kill()
+		frozen.Kill()
+		second.Kill()
 	}
 	w.end()
 	e.run()
@@ -197,7 +199,7 @@ func TestSIGTERMUnderLoadDrainsAndEndsWithZero(t *testing.T) {
 			t.Errorf("the relay took %s to end, want seconds", took)
 		}
 		if logs := r.logs.String(); !strings.Contains(logs, `"message":"stopped"`) || !strings.Contains(logs, "flush_lsn") {
-			t.Errorf("the relay does not say up to where it came:\n%s", r.logs.tail(5))
+			t.Errorf("the relay does not say up to where it came:\n%s", r.logs.Tail(5))
 		}
 	}
 	w.end()
@@ -238,14 +240,14 @@ func TestPostgresStopsAlthoughNATSIsAway(t *testing.T) {
 func TestSlowNATSDoesNotCostThePostgresConnection(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t, own)
-	execSQL(t, e.postgresURL, "ALTER SYSTEM SET wal_sender_timeout = '2s'")
-	execSQL(t, e.postgresURL, "SELECT pg_reload_conf()")
+	testkit.Exec(t, e.postgresURL, "ALTER SYSTEM SET wal_sender_timeout = '2s'")
+	testkit.Exec(t, e.postgresURL, "SELECT pg_reload_conf()")
 	e.init()
 	e.run()
 	e.server.Stop()
 	// More than the window, so that the relay stops reading; and quickly: after 15
 	// seconds without an outcome it would read again, and drop what it reads.
-	execSQL(t, e.postgresURL, "INSERT INTO outbox (event_type, source) SELECT 'order.created', '/e2e' FROM generate_series(1, 60000)")
+	testkit.Exec(t, e.postgresURL, "INSERT INTO outbox (event_type, source) SELECT 'order.created', '/e2e' FROM generate_series(1, 60000)")
 	pid := e.walsender()
 	deadline := time.Now().Add(7 * time.Second)
 	for time.Now().Before(deadline) {
@@ -266,10 +268,10 @@ func TestSlotAdvancesWhenNothingIsPublished(t *testing.T) {
 	t.Parallel()
 	for name, write := range map[string]func(*env){
 		"and the database is busy": func(e *env) {
-			execSQL(t, e.postgresURL, "CREATE TABLE IF NOT EXISTS busy (pad text); INSERT INTO busy SELECT repeat('x', 1000) FROM generate_series(1, 2000)")
+			testkit.Exec(t, e.postgresURL, "CREATE TABLE IF NOT EXISTS busy (pad text); INSERT INTO busy SELECT repeat('x', 1000) FROM generate_series(1, 2000)")
 		},
 		"and another database is busy": func(e *env) {
-			execSQL(t, e.cluster.URL("postgres"), "CREATE TABLE IF NOT EXISTS busy (pad text); INSERT INTO busy SELECT repeat('x', 1000) FROM generate_series(1, 2000)")
+			testkit.Exec(t, e.cluster.URL("postgres"), "CREATE TABLE IF NOT EXISTS busy (pad text); INSERT INTO busy SELECT repeat('x', 1000) FROM generate_series(1, 2000)")
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -277,10 +279,10 @@ func TestSlotAdvancesWhenNothingIsPublished(t *testing.T) {
 			e := newEnv(t, own)
 			e.init()
 			e.run()
-			before := queryString(t, e.postgresURL, "SELECT pg_current_wal_lsn()::text")
+			before := testkit.Query(t, e.postgresURL, "SELECT pg_current_wal_lsn()::text")
 			write(e)
-			eventually(t, 15*time.Second, "the slot confirms what it has nothing to do with", func() error {
-				ahead := queryString(t, e.postgresURL,
+			testkit.Eventually(t, 15*time.Second, "the slot confirms what it has nothing to do with", func() error {
+				ahead := testkit.Query(t, e.postgresURL,
 					"SELECT (confirmed_flush_lsn - $1::text::pg_lsn)::text FROM pg_replication_slots WHERE slot_name = $2", before, e.slot)
 				if len(ahead) < 7 { // a megabyte
 					return fmt.Errorf("it is %s bytes past where it was", ahead)
@@ -300,12 +302,12 @@ func TestSlotStaysWhilePublishingHangs(t *testing.T) {
 	r := e.run()
 	e.server.Stop()
 	e.insert(10)
-	execSQL(t, e.cluster.URL("postgres"), "CREATE TABLE busy (pad text)")
+	testkit.Exec(t, e.cluster.URL("postgres"), "CREATE TABLE busy (pad text)")
 	for range 15 {
-		execSQL(t, e.cluster.URL("postgres"), "INSERT INTO busy SELECT repeat('x', 1000) FROM generate_series(1, 500)")
+		testkit.Exec(t, e.cluster.URL("postgres"), "INSERT INTO busy SELECT repeat('x', 1000) FROM generate_series(1, 500)")
 		time.Sleep(200 * time.Millisecond) // several reports long
 	}
-	r.kill()
+	r.Kill()
 	e.restartNATS()
 	e.run()
 	e.awaitCaughtUp()
@@ -318,13 +320,13 @@ func TestLostSlotEndsTheRelayWithAClearLine(t *testing.T) {
 	e.init()
 	r := e.run()
 	pid := e.walsender()
-	execSQL(t, e.postgresURL, fmt.Sprintf("SELECT pg_terminate_backend(%s); ", pid))
-	eventually(t, 10*time.Second, "the slot can be dropped", func() error {
-		out := queryString(t, e.postgresURL, "SELECT count(*)::text FROM pg_replication_slots WHERE slot_name = $1", e.slot)
+	testkit.Exec(t, e.postgresURL, fmt.Sprintf("SELECT pg_terminate_backend(%s); ", pid))
+	testkit.Eventually(t, 10*time.Second, "the slot can be dropped", func() error {
+		out := testkit.Query(t, e.postgresURL, "SELECT count(*)::text FROM pg_replication_slots WHERE slot_name = $1", e.slot)
 		if out == "0" {
 			return nil
 		}
-		conn := connectSQL(t, e.postgresURL)
+		conn := testkit.Connect(t, e.postgresURL)
 		_, err := conn.Exec(t.Context(), "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name = '"+e.slot+"' AND active")
 		if err == nil {
 			_, err = conn.Exec(t.Context(), "SELECT pg_drop_replication_slot('"+e.slot+"')")
@@ -335,9 +337,9 @@ func TestLostSlotEndsTheRelayWithAClearLine(t *testing.T) {
 		t.Errorf("the relay ended with %d, want 1", code)
 	}
 	if logs := r.logs.String(); !strings.Contains(logs, "does not exist") || !strings.Contains(logs, "walrelay init") {
-		t.Errorf("the relay does not say what is wrong and what to do:\n%s", r.logs.tail(5))
+		t.Errorf("the relay does not say what is wrong and what to do:\n%s", r.logs.Tail(5))
 	}
-	if n := queryString(t, e.postgresURL, "SELECT count(*)::text FROM pg_replication_slots WHERE slot_name = $1", e.slot); n != "0" {
+	if n := testkit.Query(t, e.postgresURL, "SELECT count(*)::text FROM pg_replication_slots WHERE slot_name = $1", e.slot); n != "0" {
 		t.Error("the relay made the slot again, as if nothing had been lost")
 	}
 }
@@ -357,7 +359,7 @@ func TestStreamDeletedUnderLoadStopsTheRelay(t *testing.T) {
 		t.Errorf("the relay ended with %d, want 1", code)
 	}
 	if logs := r.logs.String(); !strings.Contains(logs, `does not exist`) || !strings.Contains(logs, "docs/operations.md") {
-		t.Errorf("the relay does not say what is wrong and what to do:\n%s", r.logs.tail(5))
+		t.Errorf("the relay does not say what is wrong and what to do:\n%s", r.logs.Tail(5))
 	}
 }
 
@@ -378,7 +380,7 @@ func TestPurgedStreamGoesOn(t *testing.T) {
 	}
 	e.insert(10)
 	e.awaitMessages("EVENTS", 10)
-	r.kill() // so that the slot sends again what it was not told of
+	r.Kill() // so that the slot sends again what it was not told of
 	if err := stream.Purge(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -470,11 +472,11 @@ func TestWorkQueueThatConsumersEmptyIsNotFilledTwice(t *testing.T) {
 		r := e.run()
 		e.insert(100)
 		time.Sleep(200 * time.Millisecond) // not for a condition: the fault comes at any moment
-		r.kill()
+		r.Kill()
 	}
 	e.run()
 	e.awaitCaughtUp()
-	eventually(t, 10*time.Second, "the consumer has seen 600 events", func() error {
+	testkit.Eventually(t, 10*time.Second, "the consumer has seen 600 events", func() error {
 		if n := seen.distinct(); n != 600 {
 			return fmt.Errorf("it has seen %d", n)
 		}
@@ -523,9 +525,9 @@ routes:
 	}
 	for range 4 {
 		r := e.run()
-		execSQL(t, e.postgresURL, w("order.created")+w("user.created")+w("order.debug"))
+		testkit.Exec(t, e.postgresURL, w("order.created")+w("user.created")+w("order.debug"))
 		time.Sleep(100 * time.Millisecond) // not for a condition: the fault comes at any moment
-		r.kill()
+		r.Kill()
 	}
 	e.run()
 	e.awaitCaughtUp()

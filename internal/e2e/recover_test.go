@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/walrelay/walrelay/internal/testkit"
 )
 
 // recover runs walrelay recover.
@@ -20,8 +22,8 @@ func (e *env) recover(wantCode int, args ...string) string {
 // awaitSQL waits until a query returns want.
 func (e *env) awaitSQL(what, query, want string) {
 	e.t.Helper()
-	eventually(e.t, 30*time.Second, what, func() error {
-		if got := queryString(e.t, e.postgresURL, query); got != want {
+	testkit.Eventually(e.t, 30*time.Second, what, func() error {
+		if got := testkit.Query(e.t, e.postgresURL, query); got != want {
 			return fmt.Errorf("%s returns %s, want %s", query, got, want)
 		}
 		return nil
@@ -39,11 +41,11 @@ func TestRecover_RowsFromBeforeInit(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t, shared)
 	e.environ = []string{"WALRELAY_OUTBOX_REPAIR_WINDOW=2s"}
-	execSQL(t, e.postgresURL, outboxTable)
+	testkit.Exec(t, e.postgresURL, outboxTable)
 	for n := range 20 {
-		execSQL(t, e.postgresURL, fmt.Sprintf("INSERT INTO outbox (id, event_type, source, data) VALUES ('00000000-0000-0000-0000-0000000000%02d', 'early', '/e2e', '{\"n\": %d}')", n+1, n))
+		testkit.Exec(t, e.postgresURL, fmt.Sprintf("INSERT INTO outbox (id, event_type, source, data) VALUES ('00000000-0000-0000-0000-0000000000%02d', 'early', '/e2e', '{\"n\": %d}')", n+1, n))
 	}
-	execSQL(t, e.postgresURL, `INSERT INTO outbox (event_type, source, data_bytes, extensions, scheduled_at)
+	testkit.Exec(t, e.postgresURL, `INSERT INTO outbox (event_type, source, data_bytes, extensions, scheduled_at)
 		VALUES ('later', '/e2e', '\x00ff', '{"n": 1}', now() + interval '1 hour'), ('bad', '/e2e', NULL, '{"Bad": 1}', NULL)`)
 	e.init()
 	if out := e.recover(0, "--dry-run"); !strings.Contains(out, "public.outbox: 22 events without an outcome, which the slot does not read, created from ") || !strings.Contains(out, "00000000-0000-0000-0000-000000000001") {
@@ -83,7 +85,7 @@ func TestRecover_LostSlot(t *testing.T) {
 	e.awaitMessages("EVENTS", 10)
 	e.awaitCaughtUp()
 	r.stop()
-	execSQL(t, e.postgresURL, "SELECT pg_drop_replication_slot('"+e.slot+"')")
+	testkit.Exec(t, e.postgresURL, "SELECT pg_drop_replication_slot('"+e.slot+"')")
 	e.insert(7)
 	e.init()
 	e.insert(3)
@@ -100,8 +102,8 @@ func TestRecover_LostSlot(t *testing.T) {
 func TestRecover_KilledInTheMiddle(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t, shared)
-	execSQL(t, e.postgresURL, outboxTable)
-	execSQL(t, e.postgresURL, "INSERT INTO outbox (event_type, source) SELECT 'early', '/e2e' FROM generate_series(1, 8000)")
+	testkit.Exec(t, e.postgresURL, outboxTable)
+	testkit.Exec(t, e.postgresURL, "INSERT INTO outbox (event_type, source) SELECT 'early', '/e2e' FROM generate_series(1, 8000)")
 	e.init()
 	e.run()
 	for n := range 3 {

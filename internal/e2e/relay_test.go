@@ -1,7 +1,6 @@
 package e2e_test
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -12,10 +11,12 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/walrelay/walrelay/internal/child"
+	"github.com/walrelay/walrelay/internal/testkit"
 )
 
 // binary is the walrelay that TestMain built.
@@ -40,14 +41,7 @@ func testMain(m *testing.M) int {
 		fmt.Fprintf(os.Stderr, "building walrelay: %v\n%s", err, out)
 		return 1
 	}
-	code := m.Run()
-	if common.cluster != nil {
-		if err := common.cluster.Close(); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			return 1
-		}
-	}
-	return code
+	return testkit.Main(m)
 }
 
 // plainBinary is the binary without the race detector, which multiplies its
@@ -66,13 +60,11 @@ func plainBinary(t testing.TB) string {
 
 // relay is a running "walrelay run".
 type relay struct {
-	t    testing.TB
-	cmd  *exec.Cmd
-	logs *logBuffer
-	addr string // of its HTTP server, once known
+	*child.Process
 
-	done chan struct{} // closed when the process has ended
-	code int           // its exit code then; -1 for a signal
+	t    testing.TB
+	logs *child.Log
+	addr string // of its HTTP server, once known
 }
 
 // command prepares a walrelay process against the servers of the test.
@@ -125,25 +117,16 @@ func (e *env) start(args ...string) *relay {
 // launch starts a command that runs until it is stopped, and returns at once.
 func (e *env) launch(args ...string) *relay {
 	e.t.Helper()
-	r := &relay{t: e.t, cmd: e.command(args...), logs: &logBuffer{}, done: make(chan struct{})}
-	pipe, err := r.cmd.StderrPipe()
+	logs := &child.Log{}
+	process, err := child.Start("walrelay", e.command(args...), child.Options{Log: logs})
 	if err != nil {
 		e.t.Fatal(err)
 	}
-	r.cmd.Stdout = r.logs
-	if err := r.cmd.Start(); err != nil {
-		e.t.Fatalf("starting walrelay: %v", err)
-	}
-	go func() {
-		defer close(r.done)
-		_, _ = io.Copy(r.logs, bufio.NewReader(pipe))
-		_ = r.cmd.Wait()
-		r.code = r.cmd.ProcessState.ExitCode()
-	}()
+	r := &relay{Process: process, t: e.t, logs: logs}
 	e.t.Cleanup(func() {
-		r.kill()
+		r.Kill()
 		if e.t.Failed() {
-			e.t.Logf("walrelay %d said:\n%s", r.cmd.Process.Pid, r.logs.tail(60))
+			e.t.Logf("walrelay %d said:\n%s", r.PID(), r.logs.Tail(60))
 		}
 		if strings.Contains(r.logs.String(), "DATA RACE") {
 			e.t.Errorf("walrelay has a data race:\n%s", r.logs.String())
@@ -160,22 +143,10 @@ func (e *env) run(args ...string) *relay {
 	return r
 }
 
-func (r *relay) signal(sig os.Signal) {
-	if err := r.cmd.Process.Signal(sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
-		r.t.Errorf("signalling walrelay: %v", err)
-	}
-}
-
-// kill ends the process as a power cut would.
-func (r *relay) kill() {
-	r.signal(syscall.SIGKILL)
-	<-r.done
-}
-
 // stop asks the process to end and returns its exit code.
 func (r *relay) stop() int {
 	r.t.Helper()
-	r.signal(syscall.SIGTERM)
+	r.Signal(syscall.SIGTERM)
 	return r.wait(15 * time.Second)
 }
 
@@ -183,11 +154,11 @@ func (r *relay) stop() int {
 func (r *relay) wait(limit time.Duration) int {
 	r.t.Helper()
 	select {
-	case <-r.done:
+	case <-r.Done():
 	case <-time.After(limit):
-		r.t.Fatalf("walrelay did not end within %s; it said:\n%s", limit, r.logs.tail(40))
+		r.t.Fatalf("walrelay did not end within %s; it said:\n%s", limit, r.logs.Tail(40))
 	}
-	return r.code
+	return r.Code()
 }
 
 // httpAddr finds the address of the HTTP server in the log.
@@ -224,10 +195,10 @@ func (r *relay) get(path string) (status int, body string) {
 
 func (r *relay) awaitReady() {
 	r.t.Helper()
-	eventually(r.t, 20*time.Second, "walrelay is ready", func() error {
+	testkit.Eventually(r.t, 20*time.Second, "walrelay is ready", func() error {
 		select {
-		case <-r.done:
-			r.t.Fatalf("walrelay ended with %d:\n%s", r.code, r.logs.tail(40))
+		case <-r.Done():
+			r.t.Fatalf("walrelay ended with %d:\n%s", r.Code(), r.logs.Tail(40))
 		default:
 		}
 		status, body := r.get("/readyz")
@@ -246,7 +217,7 @@ func (r *relay) awaitCleanUps(n int) {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	eventually(r.t, time.Duration(n)*15*time.Second, "the outbox tables are cleaned", func() error {
+	testkit.Eventually(r.t, time.Duration(n)*15*time.Second, "the outbox tables are cleaned", func() error {
 		now, err := r.metric(name)
 		if err == nil && now < before+float64(n) {
 			err = fmt.Errorf("%v of %d times", now-before, n)
@@ -266,86 +237,13 @@ func (r *relay) metric(name string) (float64, error) {
 	return 0, fmt.Errorf("/metrics has no %s", name)
 }
 
-// peakMemory is the process's highest resident set so far, in bytes.
-func (r *relay) peakMemory() int64 {
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", r.cmd.Process.Pid))
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	for line := range strings.Lines(string(status)) {
-		if rest, ok := strings.CutPrefix(line, "VmHWM:"); ok {
-			kb, err := strconv.ParseInt(strings.TrimSuffix(strings.TrimSpace(rest), " kB"), 10, 64)
-			if err != nil {
-				r.t.Fatal(err)
-			}
-			return kb << 10
-		}
-	}
-	r.t.Fatal("the process has no VmHWM")
-	return 0
-}
-
 // awaitLog waits until the process has logged the text.
 func (r *relay) awaitLog(text string) {
 	r.t.Helper()
-	eventually(r.t, 20*time.Second, fmt.Sprintf("walrelay logs %q", text), func() error {
+	testkit.Eventually(r.t, 20*time.Second, fmt.Sprintf("walrelay logs %q", text), func() error {
 		if !strings.Contains(r.logs.String(), text) {
-			return errors.New("it does not; it said:\n" + r.logs.tail(20))
+			return errors.New("it does not; it said:\n" + r.logs.Tail(20))
 		}
 		return nil
 	})
-}
-
-// eventually polls until the check passes, and fails the test when it does not
-// in time.
-func eventually(t testing.TB, limit time.Duration, what string, check func() error) {
-	t.Helper()
-	deadline := time.Now().Add(limit)
-	for {
-		err := check()
-		if err == nil {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("waited %s until %s: %v", limit, what, err)
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
-}
-
-// logBuffer keeps what a process prints.
-type logBuffer struct {
-	mu  sync.Mutex
-	buf []byte
-}
-
-func (b *logBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.buf = append(b.buf, p...)
-	return len(p), nil
-}
-
-func (b *logBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return string(b.buf)
-}
-
-func (b *logBuffer) tail(lines int) string {
-	all := strings.Split(strings.TrimSpace(b.String()), "\n")
-	return strings.Join(all[max(0, len(all)-lines):], "\n")
-}
-
-// cpu is the processor time that the process has used.
-func (r *relay) cpu() time.Duration {
-	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", r.cmd.Process.Pid))
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	_, rest, _ := strings.Cut(string(stat), ") ")
-	fields := strings.Fields(rest)
-	user, _ := strconv.Atoi(fields[11])
-	system, _ := strconv.Atoi(fields[12])
-	return time.Duration(user+system) * 10 * time.Millisecond // a hundredth of a second each
 }

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/walrelay/walrelay/internal/testkit"
 )
 
 // recreateStream deletes the stream and makes it again, as init does.
@@ -96,7 +98,7 @@ func TestRepairBringsBackAStreamThatWasDeletedUnderLoad(t *testing.T) {
 	for n := range 3 {
 		// What a relay that is killed has not written down, the next one does.
 		e.awaitMessages("EVENTS", 200*(n+1))
-		r.kill()
+		r.Kill()
 		r = e.run()
 	}
 	e.awaitMessages("EVENTS", 800)
@@ -104,7 +106,7 @@ func TestRepairBringsBackAStreamThatWasDeletedUnderLoad(t *testing.T) {
 	before := readStream(t, e.nats(), "EVENTS")
 	e.recreateStream()
 	r.awaitLog("deleted and created again")
-	r.kill()
+	r.Kill()
 	w.end()
 	// It says what is missing, and publishes nothing before that is there.
 	again := e.start()
@@ -113,7 +115,7 @@ func TestRepairBringsBackAStreamThatWasDeletedUnderLoad(t *testing.T) {
 	}
 	for _, want := range []string{"deleted and created again", " events, published since", "walrelay repair --dry-run"} {
 		if !strings.Contains(again.logs.String(), want) {
-			t.Errorf("the relay does not say %q:\n%s", want, again.logs.tail(3))
+			t.Errorf("the relay does not say %q:\n%s", want, again.logs.Tail(3))
 		}
 	}
 	if n := e.messages("EVENTS"); n != 0 {
@@ -125,7 +127,7 @@ func TestRepairBringsBackAStreamThatWasDeletedUnderLoad(t *testing.T) {
 		t.Errorf("repair brought %d events back and says\n%s", restored, out)
 	}
 	if !strings.Contains(again.logs.String(), fmt.Sprintf("%d events, published since", restored)) {
-		t.Errorf("%d events were missing, and the relay had said\n%s", restored, again.logs.tail(1))
+		t.Errorf("%d events were missing, and the relay had said\n%s", restored, again.logs.Tail(1))
 	}
 	e.run()
 	e.awaitLedger()
@@ -143,8 +145,8 @@ func TestIdleRelayNoticesThatItsStreamIsAnother(t *testing.T) {
 	e.awaitMessages("EVENTS", 3)
 	e.awaitCaughtUp()
 	e.recreateStream()
-	if code := r.wait(60 * time.Second); code != 1 || !strings.Contains(r.logs.tail(1), "deleted and created again") || !strings.Contains(r.logs.tail(1), "3 events, published since") {
-		t.Errorf("the relay ends with %d and says\n%s", code, r.logs.tail(3))
+	if code := r.wait(60 * time.Second); code != 1 || !strings.Contains(r.logs.Tail(1), "deleted and created again") || !strings.Contains(r.logs.Tail(1), "3 events, published since") {
+		t.Errorf("the relay ends with %d and says\n%s", code, r.logs.Tail(3))
 	}
 }
 
@@ -162,9 +164,9 @@ func TestRepairBringsBackWhatABackupDoesNotHave(t *testing.T) {
 	e.writeConfig("outbox: {tables: [public.outbox, public.events, public.audit], mappings: [{table: public.events, preset: debezium}]}\n")
 	// Whatever the database's settings, an event's bytes are the same.
 	for _, setting := range []string{"datestyle = 'SQL, DMY'", "timezone = 'Asia/Tokyo'", "bytea_output = 'escape'", "intervalstyle = 'iso_8601'"} {
-		execSQL(t, e.postgresURL, "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET "+strings.ReplaceAll(setting, "'", "''")+"', current_database()); END $$")
+		testkit.Exec(t, e.postgresURL, "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET "+strings.ReplaceAll(setting, "'", "''")+"', current_database()); END $$")
 	}
-	execSQL(t, e.postgresURL, `
+	testkit.Exec(t, e.postgresURL, `
 		CREATE TABLE public.events (id varchar(40) PRIMARY KEY, aggregatetype text, aggregateid text, type text, payload jsonb, upper text GENERATED ALWAYS AS (upper(type)) STORED);
 		CREATE TABLE public.audit (LIKE public.events);
 		DROP TABLE public.audit;
@@ -180,7 +182,7 @@ func TestRepairBringsBackWhatABackupDoesNotHave(t *testing.T) {
 				INSERT INTO public.audit (id, event_type, source) VALUES (-%[1]d, 'audit.done', '/e2e');
 				COMMIT`, n+i, i))
 		}
-		execSQL(t, e.postgresURL, "INSERT INTO public.outbox (event_type, source, scheduled_at) VALUES ('later', '/e2e', now() + interval '100ms')")
+		testkit.Exec(t, e.postgresURL, "INSERT INTO public.outbox (event_type, source, scheduled_at) VALUES ('later', '/e2e', now() + interval '100ms')")
 		e.awaitCaughtUp()
 	}
 	write(1)
@@ -191,7 +193,7 @@ func TestRepairBringsBackWhatABackupDoesNotHave(t *testing.T) {
 	e.awaitMessages("EVENTS", 243)
 	e.awaitCaughtUp()
 	before := readStream(t, e.nats(), "EVENTS")
-	r.kill()
+	r.Kill()
 	restore()
 	if n := e.messages("EVENTS"); n != 81 {
 		t.Fatalf("the backup has %d messages, want 81; this test shows nothing", n)
@@ -206,7 +208,7 @@ func TestRepairBringsBackWhatABackupDoesNotHave(t *testing.T) {
 		t.Errorf("a second repair says\n%s", out)
 	}
 	e.run()
-	execSQL(t, e.postgresURL, "INSERT INTO public.outbox (event_type, source) VALUES ('new', '/e2e')")
+	testkit.Exec(t, e.postgresURL, "INSERT INTO public.outbox (event_type, source) VALUES ('new', '/e2e')")
 	e.awaitCaughtUp()
 	after := readStream(t, e.nats(), "EVENTS")
 	if len(after) != len(before)+1 || after[len(after)-1].subject != "events.new" {
@@ -230,7 +232,7 @@ func TestRepairThatIsKilledGoesOnWhereItWas(t *testing.T) {
 	e.insert(events)
 	e.awaitMessages("EVENTS", events)
 	e.awaitCaughtUp()
-	r.kill()
+	r.Kill()
 	e.recreateStream()
 	e.updateStream("EVENTS", func(cfg *jetstream.StreamConfig) { cfg.Duplicates = 100 * time.Millisecond })
 	for i := range 3 {
@@ -257,7 +259,7 @@ func TestRepairThatIsKilledGoesOnWhereItWas(t *testing.T) {
 		}
 	}
 	if r.wait(20*time.Second) != 1 || !strings.Contains(r.logs.String(), "is not finished") {
-		t.Errorf("between two repairs the relay says\n%s", r.logs.tail(3))
+		t.Errorf("between two repairs the relay says\n%s", r.logs.Tail(3))
 	}
 	e.repair(0)
 	e.run()
@@ -280,7 +282,7 @@ func TestRepairOfAReplicatedStreamWhoseLeaderChanges(t *testing.T) {
 	e.awaitMessages("EVENTS", events)
 	e.awaitCaughtUp()
 	before := readStream(t, e.nats(), "EVENTS")
-	r.kill()
+	r.Kill()
 	e.recreateStream()
 	cmd := e.command("repair")
 	if err := cmd.Start(); err != nil {
@@ -313,11 +315,11 @@ func TestRepairSaysWhatCannotBeBroughtBack(t *testing.T) {
 	e.awaitMessages("EVENTS", 7)
 	e.awaitCaughtUp()
 	emitted := readStream(t, e.nats(), "EVENTS")[4].id
-	r.kill()
-	execSQL(t, e.postgresURL, "DELETE FROM outbox WHERE id::text LIKE '%02'; UPDATE outbox SET max_retries = -1 WHERE id::text LIKE '%05'")
+	r.Kill()
+	testkit.Exec(t, e.postgresURL, "DELETE FROM outbox WHERE id::text LIKE '%02'; UPDATE outbox SET max_retries = -1 WHERE id::text LIKE '%05'")
 	e.recreateStream()
 	progress := func() string {
-		return queryString(t, e.postgresURL, "SELECT md5(string_agg(p::text || j::text, '' ORDER BY j.id)) FROM walrelay.progress AS p, walrelay.journal AS j WHERE p.slot = $1 AND j.slot = $1", e.slot)
+		return testkit.Query(t, e.postgresURL, "SELECT md5(string_agg(p::text || j::text, '' ORDER BY j.id)) FROM walrelay.progress AS p, walrelay.journal AS j WHERE p.slot = $1 AND j.slot = $1", e.slot)
 	}
 	was := progress()
 	out := e.repair(1, "--dry-run")
@@ -339,7 +341,7 @@ func TestRepairSaysWhatCannotBeBroughtBack(t *testing.T) {
 		t.Errorf("without being told to accept the loss, repair left %d messages and said\n%s", e.messages("EVENTS"), out)
 	}
 	// One of them is put back.
-	execSQL(t, e.postgresURL, insert(2, "")+"UPDATE outbox SET max_retries = NULL")
+	testkit.Exec(t, e.postgresURL, insert(2, "")+"UPDATE outbox SET max_retries = NULL")
 	out = e.repair(0, "--accept-loss", "--json")
 	var lost []string
 	restored := 0
@@ -366,7 +368,7 @@ func TestRepairSaysWhatCannotBeBroughtBack(t *testing.T) {
 		t.Errorf("repair brought %d back and lost %v; want 5, and to lose %v:\n%s", restored, lost, want, out)
 	}
 	e.run()
-	execSQL(t, e.postgresURL, insert(7, ""))
+	testkit.Exec(t, e.postgresURL, insert(7, ""))
 	e.awaitCaughtUp()
 	var got []string
 	for _, m := range readStream(t, e.nats(), "EVENTS") {
@@ -391,7 +393,7 @@ func TestRepairCountsWhereTheLastMessageIsGone(t *testing.T) {
 	e.awaitMessages("EVENTS", 70)
 	e.awaitCaughtUp()
 	before := readStream(t, e.nats(), "EVENTS")
-	r.kill()
+	r.Kill()
 	restore()
 	stream, err := e.jetstream().Stream(t.Context(), "EVENTS")
 	if err != nil {
@@ -424,11 +426,11 @@ func TestRepairOfAnEventThatNATSRefuses(t *testing.T) {
 	e.init()
 	r := e.run()
 	e.insert(10)
-	execSQL(t, e.postgresURL, "INSERT INTO outbox (event_type, source, data) VALUES ('large', '/e2e', to_jsonb(repeat('x', 20000)))")
+	testkit.Exec(t, e.postgresURL, "INSERT INTO outbox (event_type, source, data) VALUES ('large', '/e2e', to_jsonb(repeat('x', 20000)))")
 	e.insert(10)
 	e.awaitMessages("EVENTS", 21)
 	e.awaitCaughtUp()
-	r.kill()
+	r.Kill()
 	e.recreateStream()
 	e.updateStream("EVENTS", func(cfg *jetstream.StreamConfig) { cfg.MaxMsgSize = 10_000 })
 	if out := e.repair(1); !strings.Contains(out, "max_msg_size") || e.messages("EVENTS") != 10 {
@@ -451,10 +453,10 @@ func TestRepairSaysThatTheJournalDoesNotHaveEverything(t *testing.T) {
 	r := e.run()
 	e.insert(10)
 	e.awaitCaughtUp()
-	execSQL(t, e.postgresURL, "DELETE FROM walrelay.journal")
+	testkit.Exec(t, e.postgresURL, "DELETE FROM walrelay.journal")
 	e.insert(5)
 	e.awaitCaughtUp()
-	r.kill()
+	r.Kill()
 	e.recreateStream()
 	if out := e.repair(1); !strings.Contains(out, "10 messages from before the journal begins cannot be brought back") || e.messages("EVENTS") != 0 {
 		t.Errorf("repair leaves %d messages and says\n%s", e.messages("EVENTS"), out)
@@ -478,7 +480,7 @@ func TestRepairOfBatchesSaysThatTheyAreSplit(t *testing.T) {
 	e.insert(1)
 	e.awaitMessages("EVENTS", 4)
 	e.awaitCaughtUp()
-	r.kill()
+	r.Kill()
 	e.recreateStream()
 	e.repair(0)
 	e.run()
@@ -507,7 +509,7 @@ func TestRepair_BehindMessagesOfOthers(t *testing.T) {
 	if out := e.repair(0, "--dry-run"); !strings.Contains(out, "nothing is missing") {
 		t.Errorf("beside a relay that has lost nothing, a dry run says %s", out)
 	}
-	r.kill()
+	r.Kill()
 	e.recreateStream()
 	js := e.jetstream()
 	for n := range 1500 {

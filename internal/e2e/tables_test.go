@@ -13,7 +13,7 @@ import (
 	cebinding "github.com/cloudevents/sdk-go/v2/event"
 	"github.com/nats-io/nats.go/jetstream"
 
-	"github.com/walrelay/walrelay/internal/localpg/pgtest"
+	"github.com/walrelay/walrelay/internal/testkit"
 )
 
 // subjectsOf lists the ce-subject of every message, in order.
@@ -64,7 +64,7 @@ func TestPartitionedAndSeveralOutboxTables(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t, shared)
 	e.writeConfig("outbox: {tables: [public.outbox, sales.events]}\n")
-	execSQL(t, e.postgresURL, `
+	testkit.Exec(t, e.postgresURL, `
 		CREATE SCHEMA sales;
 		CREATE TABLE sales.events (
 			id uuid NOT NULL DEFAULT gen_random_uuid(), event_type text NOT NULL, source text NOT NULL, subject text,
@@ -92,16 +92,16 @@ func TestTables_RowThatMovesToAnotherPartition(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t, shared)
 	e.writeConfig("outbox: {tables: [public.parts]}\n")
-	execSQL(t, e.postgresURL, `
+	testkit.Exec(t, e.postgresURL, `
 		CREATE TABLE parts (id uuid, event_type text, source text, subject text, data jsonb, done boolean DEFAULT false, PRIMARY KEY (id, done)) PARTITION BY LIST (done);
 		CREATE TABLE parts_open PARTITION OF parts FOR VALUES IN (false);
 		CREATE TABLE parts_done PARTITION OF parts FOR VALUES IN (true);`)
 	e.init()
 	r := e.run()
-	execSQL(t, e.postgresURL, "INSERT INTO parts (id, event_type, source) SELECT gen_random_uuid(), 'order.created', '/e2e' FROM generate_series(1, 10)")
+	testkit.Exec(t, e.postgresURL, "INSERT INTO parts (id, event_type, source) SELECT gen_random_uuid(), 'order.created', '/e2e' FROM generate_series(1, 10)")
 	e.awaitMessages("EVENTS", 10)
-	execSQL(t, e.postgresURL, "UPDATE parts SET done = true")
-	execSQL(t, e.postgresURL, "WITH gone AS (DELETE FROM parts WHERE done RETURNING *) INSERT INTO parts SELECT gen_random_uuid(), event_type, source, 'new' FROM gone LIMIT 1")
+	testkit.Exec(t, e.postgresURL, "UPDATE parts SET done = true")
+	testkit.Exec(t, e.postgresURL, "WITH gone AS (DELETE FROM parts WHERE done RETURNING *) INSERT INTO parts SELECT gen_random_uuid(), event_type, source, 'new' FROM gone LIMIT 1")
 	e.awaitMessages("EVENTS", 11)
 	e.awaitCaughtUp()
 	if n := e.messages("EVENTS"); n != 11 {
@@ -125,7 +125,7 @@ outbox:
       columns: {id: notice_id, type: kind, data: body, time: at, subject: "", partition_key: "", extensions: "", data_bytes: "", datacontenttype: "", dataschema: "", scheduled_at: "", max_retries: ""}
       values: {source: "/shop/{region}"}
 `)
-	execSQL(t, e.postgresURL, `
+	testkit.Exec(t, e.postgresURL, `
 		CREATE TABLE dbz (id uuid PRIMARY KEY, aggregatetype varchar(255) NOT NULL, aggregateid varchar(255) NOT NULL, type varchar(255) NOT NULL, payload jsonb);
 		CREATE TABLE outbox_events (
 			id uuid PRIMARY KEY, spec_version varchar(10) NOT NULL, event_type varchar(255) NOT NULL, source varchar(255) NOT NULL,
@@ -136,7 +136,7 @@ outbox:
 		CREATE TABLE notices (notice_id bigint PRIMARY KEY, kind text NOT NULL, region text NOT NULL, body jsonb, at timestamptz);`)
 	e.init()
 	e.run()
-	execSQL(t, e.postgresURL, `
+	testkit.Exec(t, e.postgresURL, `
 		INSERT INTO dbz VALUES ('00000000-0000-0000-0000-000000000001', 'customer', '77', 'CustomerMoved', '{"to": "Rome"}');
 		INSERT INTO outbox_events VALUES ('00000000-0000-0000-0000-000000000002', '1.0', 'user.created', 'user-service', '', 'application/json', '',
 			'{"user_id": 123}', 'pending', '2026-01-02 03:04:05.5+00', now(), now(), NULL, 0, 3, '', '', '{}');
@@ -170,7 +170,7 @@ func TestTheCloudEventsSDKReadsTheMessages(t *testing.T) {
 			e.writeConfig("publish: {mode: " + mode + "}\n")
 			e.init()
 			e.run()
-			execSQL(t, e.postgresURL, `INSERT INTO outbox (id, event_type, source, subject, data, data_schema, extensions, partition_key, created_at)
+			testkit.Exec(t, e.postgresURL, `INSERT INTO outbox (id, event_type, source, subject, data, data_schema, extensions, partition_key, created_at)
 				VALUES ('00000000-0000-0000-0000-00000000000a', 'order.created', '/orders', 'order-42', '{"total": 9.90, "note": "<ü & \"q\">"}',
 					'https://example.org/order.json', '{"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "attempt": 3, "late": true}', 'k1', '2026-11-23 10:11:12.25+00')`)
 			e.awaitMessages("EVENTS", 1)
@@ -258,17 +258,17 @@ func TestDroppedPublicationStopsTheRelay(t *testing.T) {
 	r := e.run()
 	e.insert(5)
 	e.awaitCaughtUp()
-	r.kill()
-	execSQL(t, e.postgresURL, "DROP PUBLICATION "+e.slot)
+	r.Kill()
+	testkit.Exec(t, e.postgresURL, "DROP PUBLICATION "+e.slot)
 	e.insert(5)
-	execSQL(t, e.postgresURL, "CREATE PUBLICATION "+e.slot+" FOR TABLE outbox, walrelay.emitted WITH (publish = 'insert', publish_via_partition_root = true)")
+	testkit.Exec(t, e.postgresURL, "CREATE PUBLICATION "+e.slot+" FOR TABLE outbox, walrelay.emitted WITH (publish = 'insert', publish_via_partition_root = true)")
 	e.insert(5)
 	r = e.start()
 	if code := r.wait(30 * time.Second); code != 1 {
 		t.Errorf("the relay ended with %d, want 1", code)
 	}
 	if logs := r.logs.String(); !strings.Contains(logs, "publication") || !strings.Contains(logs, "docs/operations.md") {
-		t.Errorf("the relay does not say what is wrong and what to do:\n%s", r.logs.tail(5))
+		t.Errorf("the relay does not say what is wrong and what to do:\n%s", r.logs.Tail(5))
 	}
 }
 
@@ -277,12 +277,12 @@ func TestTableTakenOutOfThePublicationStopsTheRelay(t *testing.T) {
 	e := newEnv(t, shared)
 	e.init()
 	r := e.run()
-	execSQL(t, e.postgresURL, "ALTER PUBLICATION "+e.slot+" DROP TABLE outbox")
+	testkit.Exec(t, e.postgresURL, "ALTER PUBLICATION "+e.slot+" DROP TABLE outbox")
 	if code := r.wait(60 * time.Second); code != 1 {
 		t.Errorf("the relay ended with %d, want 1", code)
 	}
 	if logs := r.logs.String(); !strings.Contains(logs, "public.outbox") {
-		t.Errorf("the relay does not name the table:\n%s", r.logs.tail(5))
+		t.Errorf("the relay does not name the table:\n%s", r.logs.Tail(5))
 	}
 }
 
@@ -293,7 +293,7 @@ func TestMetricsTellWhatHappened(t *testing.T) {
 	e.init()
 	r := e.run()
 	e.insert(30)
-	execSQL(t, e.postgresURL, "INSERT INTO outbox (event_type, source) SELECT 'debug.x', '/e2e' FROM generate_series(1, 7)")
+	testkit.Exec(t, e.postgresURL, "INSERT INTO outbox (event_type, source) SELECT 'debug.x', '/e2e' FROM generate_series(1, 7)")
 	e.awaitCaughtUp()
 	for name, want := range map[string]float64{
 		`walrelay_events_total{outcome="published"}`: 30,
@@ -311,7 +311,7 @@ func TestMetricsTellWhatHappened(t *testing.T) {
 	if lsn, err := r.metric("walrelay_flush_lsn"); err != nil || lsn == 0 {
 		t.Errorf("walrelay_flush_lsn is %v (%v), want where the slot is", lsn, err)
 	}
-	eventually(t, 20*time.Second, "the slot's lag is measured", func() error {
+	testkit.Eventually(t, 20*time.Second, "the slot's lag is measured", func() error {
 		_, err := r.metric("walrelay_slot_retained_bytes")
 		if err != nil {
 			return err
@@ -331,13 +331,13 @@ func TestSameIDTwiceIsStoredOnce(t *testing.T) {
 	e := newEnv(t, shared)
 	e.init()
 	r := e.run()
-	execSQL(t, e.postgresURL, "ALTER TABLE outbox DROP CONSTRAINT outbox_pkey")
+	testkit.Exec(t, e.postgresURL, "ALTER TABLE outbox DROP CONSTRAINT outbox_pkey")
 	double := "INSERT INTO outbox (id, event_type, source) VALUES ('00000000-0000-0000-0000-00000000000d', 'x', '/e2e');"
-	execSQL(t, e.postgresURL, double)
+	testkit.Exec(t, e.postgresURL, double)
 	e.insert(3)
-	execSQL(t, e.postgresURL, double+insertSQL("outbox", "after"))
+	testkit.Exec(t, e.postgresURL, double+insertSQL("outbox", "after"))
 	e.insert(3)
-	execSQL(t, e.postgresURL, double+double+insertSQL("outbox", "after")+double) // one transaction
+	testkit.Exec(t, e.postgresURL, double+double+insertSQL("outbox", "after")+double) // one transaction
 	e.awaitCaughtUp()
 	r.awaitLog("duplicate: the stream has an event with this source and id")
 	if n := e.messages("EVENTS"); n != 9 {
@@ -347,12 +347,12 @@ func TestSameIDTwiceIsStoredOnce(t *testing.T) {
 		t.Errorf("%v events are counted as duplicates, want 4: %v", n, err)
 	}
 	// The same id of another source is another event (CloudEvents, "id").
-	execSQL(t, e.postgresURL, strings.Replace(double, "'/e2e'", "'/other'", 1))
+	testkit.Exec(t, e.postgresURL, strings.Replace(double, "'/e2e'", "'/other'", 1))
 	e.awaitMessages("EVENTS", 10)
 	// Once the stream has forgotten the id, it is one like any other.
 	e.updateStream("EVENTS", func(cfg *jetstream.StreamConfig) { cfg.Duplicates = 100 * time.Millisecond })
-	eventually(t, 30*time.Second, "the id is stored again", func() error {
-		execSQL(t, e.postgresURL, double)
+	testkit.Eventually(t, 30*time.Second, "the id is stored again", func() error {
+		testkit.Exec(t, e.postgresURL, double)
 		e.awaitCaughtUp()
 		if n := e.messages("EVENTS"); n != 11 {
 			return fmt.Errorf("the stream has %d messages", n)
@@ -388,16 +388,16 @@ func TestTables_RenamedColumnFailsTheEvents(t *testing.T) {
 	e.init()
 	e.run()
 	insert := "INSERT INTO outbox (event_type, source, %s) VALUES ('a', '/a', 'k')"
-	execSQL(t, e.postgresURL, fmt.Sprintf(insert, "partition_key"))
+	testkit.Exec(t, e.postgresURL, fmt.Sprintf(insert, "partition_key"))
 	e.awaitMessages("EVENTS", 1)
-	execSQL(t, e.postgresURL, "ALTER TABLE outbox RENAME partition_key TO pkey")
-	execSQL(t, e.postgresURL, fmt.Sprintf(insert, "pkey"))
+	testkit.Exec(t, e.postgresURL, "ALTER TABLE outbox RENAME partition_key TO pkey")
+	testkit.Exec(t, e.postgresURL, fmt.Sprintf(insert, "pkey"))
 	e.awaitDelayed(map[string]int{"failed": 1})
-	if got := queryString(t, e.postgresURL, "SELECT last_error FROM walrelay.delayed"); !strings.Contains(got, "column partition_key: the table does not have it") {
+	if got := testkit.Query(t, e.postgresURL, "SELECT last_error FROM walrelay.delayed"); !strings.Contains(got, "column partition_key: the table does not have it") {
 		t.Errorf("the event failed because %s", got)
 	}
-	execSQL(t, e.postgresURL, "ALTER TABLE outbox RENAME pkey TO partition_key")
-	execSQL(t, e.postgresURL, fmt.Sprintf(insert, "partition_key"))
+	testkit.Exec(t, e.postgresURL, "ALTER TABLE outbox RENAME pkey TO partition_key")
+	testkit.Exec(t, e.postgresURL, fmt.Sprintf(insert, "partition_key"))
 	e.awaitMessages("EVENTS", 2)
 }
 
@@ -407,8 +407,8 @@ func TestTables_ColumnRenamedWhileNoRelayRuns(t *testing.T) {
 	e := newEnv(t, shared)
 	e.init()
 	e.run().stop()
-	execSQL(t, e.postgresURL, "ALTER TABLE outbox RENAME partition_key TO pkey; ALTER TABLE outbox DROP COLUMN max_retries")
-	execSQL(t, e.postgresURL, "INSERT INTO outbox (event_type, source, pkey) VALUES ('a', '/a', 'k')")
+	testkit.Exec(t, e.postgresURL, "ALTER TABLE outbox RENAME partition_key TO pkey; ALTER TABLE outbox DROP COLUMN max_retries")
+	testkit.Exec(t, e.postgresURL, "INSERT INTO outbox (event_type, source, pkey) VALUES ('a', '/a', 'k')")
 	for _, command := range []string{"run", "init"} {
 		if out, code := e.walrelay(command); code != 1 || !strings.Contains(out, `which makes the partition_key of events, is called \"pkey\" now`) &&
 			!strings.Contains(out, `which makes the partition_key of events, is called "pkey" now`) {
@@ -426,7 +426,7 @@ func TestTables_ColumnRenamedWhileNoRelayRuns(t *testing.T) {
 func TestTables_ScheduleWithoutZoneIsRefusedBehindADomain(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t, shared)
-	execSQL(t, e.postgresURL, "CREATE DOMAIN moment AS timestamp; CREATE DOMAIN later AS moment;"+
+	testkit.Exec(t, e.postgresURL, "CREATE DOMAIN moment AS timestamp; CREATE DOMAIN later AS moment;"+
 		"CREATE TABLE outbox (id uuid PRIMARY KEY, event_type text, source text, scheduled_at later)")
 	if out, code := e.walrelay("init"); code != 1 || !strings.Contains(out, "has type timestamp without time zone") {
 		t.Errorf("init ends with %d and says:\n%s", code, out)
@@ -446,13 +446,13 @@ func TestDatabasesInOtherEncodings(t *testing.T) {
 		t.Run(test.encoding, func(t *testing.T) {
 			t.Parallel()
 			e := newEnv(t, shared)
-			e.postgresURL = pgtest.NewDatabase(t, e.cluster, "ENCODING '"+test.encoding+"' TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C'")
+			e.postgresURL = testkit.Database(t, e.cluster, "ENCODING '"+test.encoding+"' TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C'")
 			e.writeConfig("retry: {initial: 50ms, max_retries: 1}\n")
 			e.init()
 			e.run()
 			const id = "00000000-0000-0000-0000-00000000beef"
 			insert := func(id, bytes string) {
-				execSQL(t, e.postgresURL, fmt.Sprintf(
+				testkit.Exec(t, e.postgresURL, fmt.Sprintf(
 					"INSERT INTO outbox (id, event_type, source, subject, data) VALUES ('%s', 'order.created', '/e2e', convert_from('%s', '%s'), '{}')", id, bytes, test.encoding))
 			}
 			insert("00000000-0000-0000-0000-000000000001", test.good)
@@ -467,10 +467,10 @@ func TestDatabasesInOtherEncodings(t *testing.T) {
 					for i, name := range names {
 						values[i] = columns[name]
 					}
-					execSQL(t, e.postgresURL, fmt.Sprintf("INSERT INTO outbox (%s) VALUES (%s)", strings.Join(names, ", "), strings.Join(values, ", ")))
+					testkit.Exec(t, e.postgresURL, fmt.Sprintf("INSERT INTO outbox (%s) VALUES (%s)", strings.Join(names, ", "), strings.Join(values, ", ")))
 				}
 			}
-			execSQL(t, e.postgresURL, fmt.Sprintf(
+			testkit.Exec(t, e.postgresURL, fmt.Sprintf(
 				"INSERT INTO outbox (event_type, source, subject, data, scheduled_at) VALUES ('order.created', '/e2e', convert_from('%s', '%s'), '{}', now() + interval '200 ms')", test.good, test.encoding))
 			e.awaitMessages("EVENTS", 2)
 			e.awaitCaughtUp()
@@ -485,7 +485,7 @@ func TestDatabasesInOtherEncodings(t *testing.T) {
 			}
 			e.awaitDelayed(map[string]int{"failed": 5})
 			e.awaitError(id, "failed", "does not convert to UTF-8")
-			if n := queryString(t, e.postgresURL, "SELECT walrelay.redrive($1)::text", id); n != "1" {
+			if n := testkit.Query(t, e.postgresURL, "SELECT walrelay.redrive($1)::text", id); n != "1" {
 				t.Errorf("redrive changed %s events, want 1", n)
 			}
 			e.awaitStatus(id, "failed")
@@ -505,19 +505,19 @@ func TestIDsInDatabasesInOtherEncodings(t *testing.T) {
 		t.Run(test.encoding, func(t *testing.T) {
 			t.Parallel()
 			e := newEnv(t, shared)
-			e.postgresURL = pgtest.NewDatabase(t, e.cluster, "ENCODING '"+test.encoding+"' TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C'")
+			e.postgresURL = testkit.Database(t, e.cluster, "ENCODING '"+test.encoding+"' TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C'")
 			e.writeConfig("outbox: {tables: [public.named], mappings: [{table: public.named, columns: {id: id}}], repair_window: 1s}\n")
-			execSQL(t, e.postgresURL, "CREATE TABLE named (id text PRIMARY KEY, event_type text, source text, scheduled_at timestamptz, max_retries int)")
+			testkit.Exec(t, e.postgresURL, "CREATE TABLE named (id text PRIMARY KEY, event_type text, source text, scheduled_at timestamptz, max_retries int)")
 			e.init()
 			e.run()
-			execSQL(t, e.postgresURL, fmt.Sprintf(`INSERT INTO named SELECT convert_from('%[1]s', '%[2]s') || x.kind, 'order.created', '/e2e', x.at, x.retries
+			testkit.Exec(t, e.postgresURL, fmt.Sprintf(`INSERT INTO named SELECT convert_from('%[1]s', '%[2]s') || x.kind, 'order.created', '/e2e', x.at, x.retries
 				FROM (VALUES ('now', NULL::timestamptz, NULL::int), ('later', '2100-01-01', NULL), ('bad', NULL, -1), ('soon', now() + interval '300 ms', NULL)) AS x (kind, at, retries)`,
 				test.bytes, test.encoding))
 			e.awaitMessages("EVENTS", 2)
 			e.awaitSQL("the published rows are deleted", "SELECT string_agg(substr(id, length(id) - 2), ' ' ORDER BY id) FROM named", "bad ter")
 			states := "SELECT string_agg(s.state, ' ' ORDER BY n.id) FROM named AS n, walrelay.event_status(n.id) AS s"
 			e.awaitSQL("the others have their states", states, "failed scheduled")
-			if n := queryString(t, e.postgresURL, "SELECT sum(walrelay.cancel(id) + walrelay.discard(id))::text FROM named"); n != "2" {
+			if n := testkit.Query(t, e.postgresURL, "SELECT sum(walrelay.cancel(id) + walrelay.discard(id))::text FROM named"); n != "2" {
 				t.Errorf("%s events are cancelled and discarded by their ids, want 2", n)
 			}
 			e.awaitSQL("nothing is left", "SELECT count(*)::text FROM named", "0")

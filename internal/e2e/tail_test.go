@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+
+	"github.com/walrelay/walrelay/internal/testkit"
 )
 
 // tail shows each event once and in order, also across a connection that is cut.
@@ -17,7 +19,7 @@ func TestTail(t *testing.T) {
 	e.init()
 	e.run()
 	publish := func(from, to int) {
-		execSQL(t, e.postgresURL, fmt.Sprintf(`INSERT INTO outbox (event_type, source, data, partition_key)
+		testkit.Exec(t, e.postgresURL, fmt.Sprintf(`INSERT INTO outbox (event_type, source, data, partition_key)
 			SELECT CASE WHEN n %% 2 = 0 THEN 'order.placed' ELSE 'user.created' END, '/e2e', jsonb_build_object('n', n), 'k' FROM generate_series(%d, %d) AS n`, from, to))
 	}
 	publish(1, 6)

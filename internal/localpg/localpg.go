@@ -15,7 +15,6 @@ import (
 	"os/exec"
 	"os/user"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -24,6 +23,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/walrelay/walrelay/internal/child"
 )
 
 // Options of a cluster; the zero value is good.
@@ -52,9 +53,8 @@ type Cluster struct {
 	version int
 	owner   *syscall.Credential // the servers refuse to run as root
 
-	mu   sync.Mutex
-	cmd  *exec.Cmd
-	done chan struct{} // closed when cmd has ended
+	mu      sync.Mutex
+	process *child.Process // nil before the first
 }
 
 // StopMode says how a server ends (Postgres manual, "Shutting Down the Server").
@@ -302,7 +302,7 @@ func (c *Cluster) Restart(ctx context.Context) error {
 		last = err
 		select {
 		case <-time.After(20 * time.Millisecond):
-		case <-c.done:
+		case <-c.process.Done():
 			return fmt.Errorf("the Postgres server ended instead of starting:\n%s", c.LogTail(20))
 		case <-ctx.Done():
 			return fmt.Errorf("waiting for Postgres to start: %w (%w)\n%s", context.Cause(ctx), last, c.LogTail(20))
@@ -310,17 +310,7 @@ func (c *Cluster) Restart(ctx context.Context) error {
 	}
 }
 
-func (c *Cluster) running() bool {
-	if c.cmd == nil {
-		return false
-	}
-	select {
-	case <-c.done:
-		return false
-	default:
-		return true
-	}
-}
+func (c *Cluster) running() bool { return c.process != nil && c.process.Running() }
 
 func (c *Cluster) launch() error {
 	log, err := os.OpenFile(filepath.Join(c.dir, "log"), os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
@@ -331,27 +321,15 @@ func (c *Cluster) launch() error {
 	cmd := exec.Command(filepath.Join(c.binDir, "postgres"), "-D", c.data())
 	cmd.Dir, cmd.Env = c.dir, c.environ()
 	cmd.Stdout, cmd.Stderr = log, log
-	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: c.owner, Setpgid: true}
-	dieWithParent(cmd.SysProcAttr)
-	started := make(chan error, 1)
-	done := make(chan struct{})
-	go func() {
-		// The death signal is tied to the thread that started the process.
-		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
-		defer close(done)
-		err := cmd.Start()
-		started <- err
-		if err == nil {
-			_ = cmd.Wait()
-		}
-	}()
-	if err := <-started; err != nil {
-		return fmt.Errorf("starting Postgres: %w", err)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: c.owner}
+	// It shuts down at once when this program dies ("Shutting Down the Server").
+	process, err := child.Start("Postgres", cmd, child.Options{Death: syscall.SIGQUIT})
+	if err != nil {
+		return err
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.cmd, c.done = cmd, done
+	c.process = process
 	return nil
 }
 
@@ -363,15 +341,9 @@ func (c *Cluster) Stop(ctx context.Context, mode StopMode) error {
 	if !running {
 		return nil
 	}
-	if err := c.cmd.Process.Signal(syscall.Signal(mode)); err != nil && !errors.Is(err, os.ErrProcessDone) {
-		return fmt.Errorf("stopping Postgres: %w", err)
-	}
-	select {
-	case <-c.done:
-		return nil
-	case <-ctx.Done():
-		return fmt.Errorf("waiting for Postgres to stop: %w", context.Cause(ctx))
-	}
+	c.process.Signal(syscall.Signal(mode))
+	_, err := c.process.Wait(ctx)
+	return err
 }
 
 // Kill ends the main process and nothing else, as the kernel does when memory
@@ -383,10 +355,7 @@ func (c *Cluster) Kill() error {
 	if !running {
 		return nil
 	}
-	if err := c.cmd.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
-		return fmt.Errorf("killing Postgres: %w", err)
-	}
-	<-c.done
+	c.process.Kill()
 	return nil
 }
 
@@ -410,8 +379,8 @@ func (c *Cluster) Close() error {
 	defer cancel()
 	err := c.Stop(ctx, Immediate)
 	if err != nil {
-		_ = syscall.Kill(-c.cmd.Process.Pid, syscall.SIGKILL)
-		<-c.done
+		_ = syscall.Kill(-c.process.PID(), syscall.SIGKILL)
+		<-c.process.Done()
 	}
 	if rerr := os.RemoveAll(c.dir); rerr != nil {
 		err = errors.Join(err, fmt.Errorf("removing the data of Postgres: %w", rerr))
@@ -446,4 +415,11 @@ func (c *Cluster) LogTail(lines int) string {
 	b, _ := io.ReadAll(f)
 	all := strings.Split(strings.TrimSpace(string(b)), "\n")
 	return strings.Join(all[max(0, len(all)-lines):], "\n")
+}
+
+// PID is the server's first process, whose children are all the others.
+func (c *Cluster) PID() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.process.PID()
 }

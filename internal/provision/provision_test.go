@@ -16,10 +16,9 @@ import (
 	"github.com/walrelay/walrelay/config"
 	"github.com/walrelay/walrelay/internal/check"
 	"github.com/walrelay/walrelay/internal/connect"
-	"github.com/walrelay/walrelay/internal/localnats/natstest"
 	"github.com/walrelay/walrelay/internal/localpg"
-	"github.com/walrelay/walrelay/internal/localpg/pgtest"
 	"github.com/walrelay/walrelay/internal/problem"
+	"github.com/walrelay/walrelay/internal/testkit"
 	"github.com/walrelay/walrelay/sql"
 )
 
@@ -34,7 +33,7 @@ type servers struct {
 
 func newServers(t *testing.T) *servers {
 	t.Helper()
-	b := &servers{cluster: pgtest.Start(t), natsURL: natstest.Start(t).URL()}
+	b := &servers{cluster: testkit.Postgres(t), natsURL: testkit.NATS(t).URL()}
 	nc, err := connect.NATS(t.Context(), config.NATS{URL: b.natsURL})
 	if err != nil {
 		t.Fatal(err)
@@ -64,7 +63,7 @@ func (b *servers) system(t *testing.T) *system {
 	t.Helper()
 	n := b.systems.Add(1)
 	s := &system{servers: b, cfg: config.Config{
-		Postgres: config.Postgres{URL: pgtest.NewDatabase(t, b.cluster)},
+		Postgres: config.Postgres{URL: testkit.Database(t, b.cluster)},
 		NATS:     config.NATS{URL: b.natsURL},
 		Slot:     fmt.Sprintf("slot_%d", n),
 		Streams:  []config.Stream{{Name: fmt.Sprintf("STREAM_%d", n), Subjects: []string{fmt.Sprintf("s%d.>", n)}}},

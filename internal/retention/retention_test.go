@@ -18,8 +18,8 @@ import (
 	"github.com/walrelay/walrelay/config"
 	"github.com/walrelay/walrelay/event"
 	"github.com/walrelay/walrelay/internal/connect"
-	"github.com/walrelay/walrelay/internal/localpg/pgtest"
 	"github.com/walrelay/walrelay/internal/retention"
+	"github.com/walrelay/walrelay/internal/testkit"
 	"github.com/walrelay/walrelay/journal"
 	"github.com/walrelay/walrelay/sql"
 )
@@ -137,7 +137,7 @@ func (d *database) clean(mode retention.Mode, tables ...retention.Table) (cleane
 }
 
 func TestCleaner(t *testing.T) {
-	cluster := pgtest.Start(t)
+	cluster := testkit.Postgres(t)
 	orders := retention.Table{Schema: "public", Name: "orders", ID: "id"}
 	const pages = "SELECT count(*)::text FROM walrelay.journal"
 	const left = "SELECT coalesce(string_agg(id::text, ' ' ORDER BY id), '') FROM ONLY public.orders"
@@ -252,7 +252,7 @@ func TestCleaner(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			d := newDatabase(t, pgtest.NewDatabase(t, cluster))
+			d := newDatabase(t, testkit.Database(t, cluster))
 			test.prepare(d)
 			cleaned, refused := d.clean(test.mode, orders)
 			if cleaned != test.cleaned || refused != test.refused {
@@ -281,7 +281,7 @@ func TestCleaner(t *testing.T) {
 	}
 
 	t.Run("passes rows that are locked, and comes back", func(t *testing.T) {
-		d := newDatabase(t, pgtest.NewDatabase(t, cluster))
+		d := newDatabase(t, testkit.Database(t, cluster))
 		d.exec("CREATE TABLE public.orders (id integer PRIMARY KEY); INSERT INTO public.orders SELECT generate_series(1, 3)")
 		d.journal("public.orders", "1", "2", "3")
 		other, err := pgx.Connect(t.Context(), d.url)

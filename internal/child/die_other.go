@@ -1,8 +1,8 @@
 //go:build !linux
 
-package bench
+package child
 
 import "syscall"
 
 // dieWithParent does nothing where the system has no death signal.
-func dieWithParent(*syscall.SysProcAttr) {}
+func dieWithParent(*syscall.SysProcAttr, syscall.Signal) {}
