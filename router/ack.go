@@ -7,6 +7,7 @@ import (
 	"strconv"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/walrelay/walrelay/internal/problem"
 )
@@ -46,11 +47,11 @@ func (r *ackReader) read(msg *nats.Msg) (ack, error) {
 		return ack{}, nats.ErrNoResponders
 	}
 	var answer struct {
-		Stream    string         `json:"stream"`
-		Sequence  uint64         `json:"seq"`
-		Domain    string         `json:"domain"`
-		Duplicate bool           `json:"duplicate"`
-		Error     *nats.APIError `json:"error"`
+		Stream    string              `json:"stream"`
+		Sequence  uint64              `json:"seq"`
+		Domain    string              `json:"domain"`
+		Duplicate bool                `json:"duplicate"`
+		Error     *jetstream.APIError `json:"error"`
 	}
 	if err := json.Unmarshal(msg.Data, &answer); err != nil {
 		return ack{}, fmt.Errorf("reading the acknowledgement %.100q: %w", msg.Data, err)

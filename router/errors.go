@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/walrelay/walrelay/internal/problem"
 )
@@ -99,7 +100,7 @@ func classify(err error) Class {
 	if errors.Is(err, nats.ErrMaxPayload) || errors.Is(err, nats.ErrBadSubject) || errors.Is(err, errNoStreamForSubject) || errors.Is(err, errOtherStream) {
 		return Poison
 	}
-	if apiErr, ok := errors.AsType[*nats.APIError](err); ok {
+	if apiErr, ok := errors.AsType[*jetstream.APIError](err); ok {
 		switch int(apiErr.ErrorCode) {
 		case codeMessageTooLarge, codeHeaderTooLarge, codeBatchTooLarge, codeBatchDuplicate, codeWrongStream:
 			return Poison
@@ -116,7 +117,7 @@ func classify(err error) Class {
 
 // isAPIError reports whether err is the JetStream API's error of that code.
 func isAPIError(err error, code int) bool {
-	apiErr, ok := errors.AsType[*nats.APIError](err)
+	apiErr, ok := errors.AsType[*jetstream.APIError](err)
 	return ok && int(apiErr.ErrorCode) == code
 }
 

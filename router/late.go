@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 
-	"github.com/nats-io/nats.go"
-
 	"github.com/walrelay/walrelay/event"
 )
 
@@ -57,7 +55,7 @@ func (w *writer) findLate(ctx context.Context, known uint64, r reading) error {
 		position, err := w.ledger.position(ctx, seq)
 		switch {
 		case err == nil:
-		case errors.Is(err, nats.ErrMsgNotFound), errors.Is(err, errForeign):
+		case errors.Is(err, errGone), errors.Is(err, errForeign):
 			continue
 		default:
 			return err

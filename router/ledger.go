@@ -2,7 +2,6 @@ package router
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"math"
@@ -143,10 +142,8 @@ type StreamState struct {
 
 // ledger reads from a stream what it has.
 type ledger struct {
-	nc     *nats.Conn
-	js     nats.JetStreamContext
-	stream string
-	domain string // by which the stream is asked for; empty for the server's own
+	api
+
 	origin Origin
 	// signer compares digests; nil believes every position. known says that the
 	// stream's state was recorded before.
@@ -159,6 +156,7 @@ type ledger struct {
 // reading is what a ledger says.
 type reading struct {
 	created time.Time
+	domain  string // the stream's JetStream domain; empty for none
 	last    uint64 // the stream's last sequence
 	// own says that the position was read from a message: of the last one, or
 	// of our last one behind messages of others (foreign).
@@ -176,12 +174,12 @@ func (l *ledger) read(ctx context.Context, floor uint64) (reading, error) {
 	if err != nil {
 		return reading{}, err
 	}
-	r := reading{created: info.Created, last: info.State.LastSeq, window: info.Config.Duplicates}
+	r := reading{created: info.Created, domain: info.Domain, last: info.State.LastSeq, window: info.Config.Duplicates}
 	if r.last > l.lookBack {
 		floor = max(floor, r.last-l.lookBack)
 	}
 	for seq := r.last; seq > floor; seq-- {
-		position, late, err := l.message(ctx, seq)
+		position, late, err := l.placed(ctx, seq)
 		switch {
 		case err == nil:
 			r.own = true
@@ -191,7 +189,7 @@ func (l *ledger) read(ctx context.Context, floor uint64) (reading, error) {
 			if !late {
 				return r, nil
 			}
-		case errors.Is(err, nats.ErrMsgNotFound):
+		case errors.Is(err, errGone):
 			// Gone: consumed, expired or purged. What stands below it says
 			// nothing of the last message, unless others wrote that.
 			if r.foreign == 0 && !r.own {
@@ -208,74 +206,32 @@ func (l *ledger) read(ctx context.Context, floor uint64) (reading, error) {
 	return r, nil
 }
 
-func (l *ledger) info(ctx context.Context) (*nats.StreamInfo, error) {
-	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
-	defer cancel()
-	info, err := l.js.StreamInfo(l.stream, nats.Context(ctx))
-	if err != nil {
-		return nil, fmt.Errorf("asking stream %q for its state: %w", l.stream, err)
-	}
-	return info, nil
-}
-
-// home asks for the JetStream domain of the stream; empty for none.
-func (l *ledger) home(ctx context.Context) (domain string, err error) {
-	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
-	defer cancel()
-	prefix := "$JS.API."
-	if l.domain != "" {
-		prefix = "$JS." + l.domain + ".API."
-	}
-	msg, err := l.nc.RequestWithContext(ctx, prefix+"STREAM.INFO."+l.stream, nil)
-	if err != nil {
-		return "", fmt.Errorf("asking stream %q for its domain: %w", l.stream, err)
-	}
-	// The client's type for the answer leaves the domain out.
-	var answer struct {
-		Domain string `json:"domain"`
-	}
-	if err := json.Unmarshal(msg.Data, &answer); err != nil {
-		return "", fmt.Errorf("asking stream %q for its domain: %w", l.stream, err)
-	}
-	return answer.Domain, nil
-}
-
 var errForeign = errors.New("the message has no position of this relay")
 
 // position reads the position of the message with the sequence, from the
 // stream's leader: a replica might not have it yet.
 func (l *ledger) position(ctx context.Context, seq uint64) (event.Position, error) {
-	position, _, err := l.message(ctx, seq)
+	position, _, err := l.placed(ctx, seq)
 	return position, err
 }
 
-// message returns the position of a message, and whether it stands after later ones.
-func (l *ledger) message(ctx context.Context, seq uint64) (position event.Position, late bool, err error) {
-	msg, err := l.get(ctx, seq)
+// placed returns the position of a message, and whether it stands after later ones.
+func (l *ledger) placed(ctx context.Context, seq uint64) (position event.Position, late bool, err error) {
+	msg, err := l.message(ctx, seq)
 	if err != nil {
 		return event.Position{}, false, err
 	}
 	position, err = l.positionOf(msg)
-	return position, strings.HasSuffix(msg.Header.Get(event.PositionHeader), event.LateSuffix), err
-}
-
-func (l *ledger) get(ctx context.Context, seq uint64) (*nats.RawStreamMsg, error) {
-	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
-	defer cancel()
-	msg, err := l.js.GetMsg(l.stream, seq, nats.Context(ctx))
-	if err != nil {
-		return nil, fmt.Errorf("reading message %d of stream %q: %w", seq, l.stream, err)
-	}
-	return msg, nil
+	return position, strings.HasSuffix(msg.header.Get(event.PositionHeader), event.LateSuffix), err
 }
 
 // positionOf returns the position of a message, if this relay wrote it.
-func (l *ledger) positionOf(msg *nats.RawStreamMsg) (event.Position, error) {
-	seq, value := msg.Sequence, msg.Header.Get(event.PositionHeader)
+func (l *ledger) positionOf(msg stored) (event.Position, error) {
+	seq, value := msg.sequence, msg.header.Get(event.PositionHeader)
 	if value == "" {
 		return event.Position{}, errForeign
 	}
-	if l.signer == nil || l.signer.Signs(seq, value, msg.Header.Get(event.DigestHeader)) {
+	if l.signer == nil || l.signer.Signs(seq, value, msg.header.Get(event.DigestHeader)) {
 		return l.origin.parse(l.stream, seq, value)
 	}
 	// Anybody who may publish into the stream can have written it. Only before the
@@ -292,16 +248,11 @@ func (l *ledger) positionOf(msg *nats.RawStreamMsg) (event.Position, error) {
 
 // messageID reads the Nats-Msg-Id of a message; "" when it is gone.
 func (l *ledger) messageID(ctx context.Context, seq uint64) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
-	defer cancel()
-	msg, err := l.js.GetMsg(l.stream, seq, nats.Context(ctx))
-	if errors.Is(err, nats.ErrMsgNotFound) {
+	msg, err := l.message(ctx, seq)
+	if errors.Is(err, errGone) {
 		return "", nil
 	}
-	if err != nil {
-		return "", fmt.Errorf("reading message %d of stream %q: %w", seq, l.stream, err)
-	}
-	return msg.Header.Get(nats.MsgIdHdr), nil
+	return msg.header.Get(nats.MsgIdHdr), err
 }
 
 var errNoStreamForSubject = errors.New("no stream takes the subject")
@@ -312,14 +263,12 @@ var errOtherStream = errors.New("another stream takes the subject")
 // takes asks whether the stream takes the subject, after the server answered
 // that nobody does.
 func (l *ledger) takes(ctx context.Context, subject string) error {
-	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
-	defer cancel()
-	name, err := l.js.StreamNameBySubject(subject, nats.Context(ctx))
+	name, err := l.streamOf(ctx, subject)
 	switch {
-	case errors.Is(err, nats.ErrNoMatchingStream):
-		return fmt.Errorf("%w %q: add it to the subjects of stream %q, or a route for this type of event", errNoStreamForSubject, subject, l.stream)
 	case err != nil:
-		return fmt.Errorf("asking which stream takes subject %q: %w", subject, err)
+		return err
+	case name == "":
+		return fmt.Errorf("%w %q: add it to the subjects of stream %q, or a route for this type of event", errNoStreamForSubject, subject, l.stream)
 	case name != l.stream:
 		return fmt.Errorf("%w: subject %q belongs to stream %q, and the route says %q; correct the route's stream or subject", errOtherStream, subject, name, l.stream)
 	}

@@ -40,14 +40,10 @@ func (w *writer) open(ctx context.Context, recorded *StreamState) error {
 	if err != nil {
 		return err
 	}
-	domain, err := w.ledger.home(ctx)
-	if err != nil {
-		return err
-	}
 	w.pause(nil)
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.acks = newAckReader(w.cfg.stream, domain)
+	w.acks = newAckReader(w.cfg.stream, r.domain)
 	w.created = r.created
 	w.begin()
 	w.flows = true

@@ -316,7 +316,7 @@ func (w *writer) confirm(ctx context.Context, r reading) (foreign uint64, err er
 		switch {
 		case err == nil && position == s.f.ev.Position:
 			s.f.stored = true
-		case errors.Is(err, nats.ErrMsgNotFound):
+		case errors.Is(err, errGone):
 			// Removed already, whoever's it was. If it is not too long ago, it
 			// is sent again, and stored or called a duplicate. Otherwise the
 			// sequence says that it was ours.

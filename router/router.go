@@ -136,18 +136,10 @@ type Router struct {
 }
 
 // New returns a router that publishes over nc, which it does not close.
-func New(nc *nats.Conn, cfg Config) (*Router, error) {
-	var options []nats.JSOpt
-	if cfg.Domain != "" {
-		options = append(options, nats.Domain(cfg.Domain))
-	}
-	js, err := nc.JetStream(options...)
-	if err != nil {
-		return nil, fmt.Errorf("using JetStream: %w", err)
-	}
+func New(nc *nats.Conn, cfg Config) *Router {
 	r := &Router{cfg: cfg, nc: nc, writers: make(map[string]*writer, len(cfg.Streams))}
 	for _, stream := range cfg.Streams {
-		w := newWriter(nc, js, writerConfig{
+		w := newWriter(nc, writerConfig{
 			stream:           stream.Name,
 			domain:           cfg.Domain,
 			shared:           stream.Shared,
@@ -174,7 +166,7 @@ func New(nc *nats.Conn, cfg Config) (*Router, error) {
 		r.dropped.journal = journal.NewBuffer(journal.Dropped, cfg.JournalFilling)
 		r.duplicates.journal = journal.NewBuffer(journal.Duplicates, cfg.JournalFilling)
 	}
-	return r, nil
+	return r
 }
 
 // Open finds out what every stream has. It blocks until all have answered;

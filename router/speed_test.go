@@ -77,7 +77,7 @@ func writerForSpeed(tb testing.TB) *writer {
 		tb.Fatal(err)
 	}
 	nc := apart(tb)
-	w := newWriter(nc, nil, writerConfig{stream: "EVENTS", origin: Origin{SystemID: "7412345678901234567", Slot: "walrelay"}, maxInFlight: 1})
+	w := newWriter(nc, writerConfig{stream: "EVENTS", origin: Origin{SystemID: "7412345678901234567", Slot: "walrelay"}, maxInFlight: 1})
 	w.prefix = nc.NewInbox() + "."
 	w.begin()
 	ev := at(100, 0)

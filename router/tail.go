@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"sync"
 
-	"github.com/nats-io/nats.go"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/walrelay/walrelay/event"
@@ -44,7 +43,7 @@ func (l *ledger) readTail(ctx context.Context, from, to uint64) (tail, error) {
 				if seq > to {
 					return nil
 				}
-				msg, err := l.get(ctx, seq)
+				msg, err := l.message(ctx, seq)
 				mu.Lock()
 				var position event.Position
 				if err == nil {
@@ -55,7 +54,7 @@ func (l *ledger) readTail(ctx context.Context, from, to uint64) (tail, error) {
 					t.present[position] = struct{}{}
 				case errors.Is(err, errForeign):
 					t.foreign++
-				case errors.Is(err, nats.ErrMsgNotFound): // removed
+				case errors.Is(err, errGone): // removed
 				default:
 					mu.Unlock()
 					return err

@@ -139,14 +139,14 @@ type writerConfig struct {
 	repair bool
 }
 
-func newWriter(nc *nats.Conn, js nats.JetStreamContext, cfg writerConfig) *writer {
+func newWriter(nc *nats.Conn, cfg writerConfig) *writer {
 	back := uint64(lookBack)
 	if cfg.repair {
 		back = repairLookBack
 	}
 	return &writer{
 		cfg:     cfg,
-		ledger:  ledger{nc: nc, js: js, stream: cfg.stream, domain: cfg.domain, origin: cfg.origin, signer: event.NewSigner(cfg.stream, cfg.origin.Key), lookBack: back},
+		ledger:  ledger{api: newAPI(nc, cfg.domain, cfg.stream), origin: cfg.origin, signer: event.NewSigner(cfg.stream, cfg.origin.Key), lookBack: back},
 		signer:  event.NewSigner(cfg.stream, cfg.origin.Key),
 		acks:    newAckReader(cfg.stream, ""),
 		broken:  make(chan struct{}, 1),

@@ -226,9 +226,7 @@ func (s *session) openRouter(ctx context.Context, nc *nats.Conn) error {
 	cfg.SplitRefused = r.cfg.Publish.AtomicOverflow == config.OverflowSplit
 	cfg.JournalFilling = s.reportNow.Send
 	cfg.Observer, cfg.Parker, cfg.Log = s.settler, parking, r.log
-	if s.router, err = router.New(nc, cfg); err != nil {
-		return fmt.Errorf("preparing to publish: %w", err)
-	}
+	s.router = router.New(nc, cfg)
 	s.dispatcher = &dispatcher{router: s.router, parking: parking, passed: passed, known: known, recent: newRecent(r.partitioned), batch: newBatch(r.cfg.Publish)}
 	if err := s.router.Open(ctx, state.Streams); err != nil {
 		s.closeRouter()

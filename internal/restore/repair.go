@@ -289,15 +289,11 @@ func (r *repair) keepSlot(ctx context.Context) (context.Context, func()) {
 }
 
 // router returns one for the streams. It is opened for a repair.
-func (r *repair) router(p *restorer, streams ...router.Stream) (*router.Router, error) {
+func (r *repair) router(p *restorer, streams ...router.Stream) *router.Router {
 	cfg := r.plan.Router(r.cfg, r.recorded.Origin(r.cfg.Slot, checkpoint.System{ID: r.system.ID, Timeline: r.system.Timeline}, r.system.Ended, r.wal))
 	cfg.Streams, cfg.Repair = streams, true
 	cfg.Observer, cfg.Parker, cfg.Log = p, p, r.options.Log
-	rt, err := router.New(r.nc, cfg)
-	if err != nil {
-		return nil, fmt.Errorf("preparing to publish: %w", err)
-	}
-	return rt, nil
+	return router.New(r.nc, cfg)
 }
 
 // losses asks the streams what they have.
@@ -321,10 +317,7 @@ func (r *repair) losses(ctx context.Context) ([]router.Loss, error) {
 	if !found {
 		return nil, &config.Error{Key: "streams", Problem: fmt.Sprintf("there is none with the name %q", r.options.Stream)}
 	}
-	rt, err := r.router(&restorer{}, streams...)
-	if err != nil {
-		return nil, err
-	}
+	rt := r.router(&restorer{}, streams...)
 	for deadline := time.Now().Add(repairPatience); ; {
 		losses, err := rt.Losses(ctx, r.recorded.Streams)
 		if err == nil || problem.Permanent(err) || time.Now().After(deadline) {

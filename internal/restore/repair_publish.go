@@ -112,10 +112,7 @@ func (p *restorer) restore(ctx context.Context, loss *router.Loss) error {
 // round opens the stream, and publishes what is missing after the last position
 // that is written down, until all of it is stored or something fails.
 func (p *restorer) round(ctx context.Context) (err error) {
-	rt, err := p.repair.router(p, router.Stream{Name: p.stream})
-	if err != nil {
-		return err
-	}
+	rt := p.repair.router(p, router.Stream{Name: p.stream})
 	defer func() { err = errors.Join(err, rt.Close()) }()
 	if err := rt.Open(ctx, p.repair.recorded.Streams); err != nil {
 		return err

@@ -1,0 +1,121 @@
+package router
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// api asks the leader of a stream (NATS manual, "JetStream wire API reference"). The
+// client's jetstream package reads messages from any replica where the stream allows
+// that (allow_direct), and one that is behind does not have the last ones yet.
+type api struct {
+	nc     *nats.Conn
+	prefix string // of subjects
+	stream string
+}
+
+func newAPI(nc *nats.Conn, domain, stream string) api {
+	prefix := "$JS.API."
+	if domain != "" {
+		prefix = "$JS." + domain + ".API."
+	}
+	return api{nc: nc, prefix: prefix, stream: stream}
+}
+
+// errGone says that a stream does not have a message: any more, or yet.
+var errGone = errors.New("the stream does not have the message")
+
+// ask sends a request and reads its answer. It blocks for apiTimeout at most. The error is
+// a *[jetstream.APIError] if that was the answer.
+func (a *api) ask(ctx context.Context, subject string, request, answer any) error {
+	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
+	defer cancel()
+	var body []byte
+	if request != nil {
+		var err error
+		if body, err = json.Marshal(request); err != nil {
+			return fmt.Errorf("writing a request to the JetStream API: %w", err)
+		}
+	}
+	msg, err := a.nc.RequestWithContext(ctx, a.prefix+subject, body)
+	if err != nil {
+		return err //nolint:wrapcheck // every caller says what it asked
+	}
+	var refusal struct {
+		Error *jetstream.APIError `json:"error"`
+	}
+	if err := json.Unmarshal(msg.Data, &refusal); err != nil {
+		return fmt.Errorf("reading the answer of the JetStream API: %w", err)
+	}
+	if refusal.Error != nil {
+		return refusal.Error
+	}
+	if err := json.Unmarshal(msg.Data, answer); err != nil {
+		return fmt.Errorf("reading the answer of the JetStream API: %w", err)
+	}
+	return nil
+}
+
+// streamInfo is what a stream says of itself.
+type streamInfo struct {
+	jetstream.StreamInfo
+
+	// Domain is where the stream is; the client's type leaves it out.
+	Domain string `json:"domain"`
+}
+
+// info asks for the stream's state.
+func (a *api) info(ctx context.Context) (*streamInfo, error) {
+	info := &streamInfo{}
+	if err := a.ask(ctx, "STREAM.INFO."+a.stream, nil, info); err != nil {
+		return nil, fmt.Errorf("asking stream %q for its state: %w", a.stream, err)
+	}
+	return info, nil
+}
+
+// stored is a message of a stream, without its payload.
+type stored struct {
+	sequence uint64
+	header   nats.Header
+}
+
+// message reads a message; errGone if the stream does not have it.
+func (a *api) message(ctx context.Context, seq uint64) (stored, error) {
+	var answer struct {
+		Message struct {
+			Sequence uint64 `json:"seq"`
+			Header   []byte `json:"hdrs"`
+		} `json:"message"`
+	}
+	err := a.ask(ctx, "STREAM.MSG.GET."+a.stream, map[string]uint64{"seq": seq}, &answer)
+	if isAPIError(err, codeNoMessageFound) {
+		err = errGone
+	}
+	msg := stored{sequence: answer.Message.Sequence}
+	if err == nil && len(answer.Message.Header) > 0 {
+		msg.header, err = nats.DecodeHeadersMsg(answer.Message.Header)
+	}
+	if err != nil {
+		return stored{}, fmt.Errorf("reading message %d of stream %q: %w", seq, a.stream, err)
+	}
+	return msg, nil
+}
+
+// streamOf asks which stream takes a subject; "" if none does.
+func (a *api) streamOf(ctx context.Context, subject string) (string, error) {
+	var answer struct {
+		Streams []string `json:"streams"`
+	}
+	if err := a.ask(ctx, "STREAM.NAMES", map[string]string{"subject": subject}, &answer); err != nil {
+		return "", fmt.Errorf("asking which stream takes subject %q: %w", subject, err)
+	}
+	if len(answer.Streams) == 0 {
+		return "", nil
+	}
+	return answer.Streams[0], nil
+}
