@@ -112,14 +112,14 @@ func Recover(ctx context.Context, cfg config.Config, options Options) (Report, e
 	if err := r.lock(ctx); err != nil {
 		return report, err
 	}
+	tables, err := r.tables(ctx)
+	if err != nil {
+		return report, err
+	}
 	if !options.DryRun {
 		if err := r.settle(ctx); err != nil {
 			return report, err
 		}
-	}
-	tables, err := r.tables(ctx)
-	if err != nil {
-		return report, err
 	}
 	for i := range tables {
 		found := Table{Table: tables[i].name.String()}

@@ -23,6 +23,7 @@ import (
 	"github.com/walrelay/walrelay/internal/check"
 	"github.com/walrelay/walrelay/internal/checkpoint"
 	"github.com/walrelay/walrelay/internal/connect"
+	"github.com/walrelay/walrelay/internal/outboxrows"
 	"github.com/walrelay/walrelay/internal/problem"
 	"github.com/walrelay/walrelay/internal/wait"
 	"github.com/walrelay/walrelay/replication"
@@ -30,9 +31,6 @@ import (
 )
 
 const (
-	// repairBatch is how many events are looked up at once; after them, how far
-	// the repair has come is written down.
-	repairBatch = 5000
 	// repairPatience is how long a relay that has just ended may hold the slot,
 	// and a stream be without an answer.
 	repairPatience = 5 * time.Second
@@ -329,9 +327,14 @@ func (r *repair) losses(ctx context.Context) ([]router.Loss, error) {
 	}
 }
 
-// journal reads what the stream has lost.
-func (r *repair) journal(stream string, after event.Position) *journalReader {
-	return &journalReader{conn: r.conn, slot: r.cfg.Slot, stream: stream, after: after, before: r.passed}
+// source reads what a stream has lost after a position.
+func (r *repair) source(stream string, after event.Position) (*journalSource, error) {
+	rows, err := outboxrows.New(r.cfg, r.plan.Decode)
+	if err != nil {
+		return nil, err
+	}
+	journal := &journalReader{conn: r.conn, slot: r.cfg.Slot, stream: stream, after: after, before: r.passed}
+	return &journalSource{journal: journal, rows: rows}, nil
 }
 
 // stream repairs one stream.
@@ -348,7 +351,11 @@ func (r *repair) stream(ctx context.Context, loss *router.Loss) (StreamRepair, e
 	if r.options.DryRun || !r.options.AcceptLoss {
 		// Without publishing, to find out whether anything cannot be brought back.
 		p := &restorer{repair: r, stream: loss.Stream, last: loss.After, said: loss.After}
-		if err := p.each(ctx, nil); err != nil {
+		var target dryTarget
+		if r.options.DryRun {
+			target.say = func(ev *event.Event) error { return p.tell(ev, "") }
+		}
+		if err := p.each(ctx, target); err != nil {
 			return s, err
 		}
 		s.Restored, s.Lost = p.restored, p.lost

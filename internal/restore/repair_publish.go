@@ -8,12 +8,9 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"github.com/walrelay/walrelay/decode"
 	"github.com/walrelay/walrelay/event"
 	"github.com/walrelay/walrelay/internal/connect"
-	"github.com/walrelay/walrelay/internal/outboxrows"
 	"github.com/walrelay/walrelay/internal/wait"
-	"github.com/walrelay/walrelay/journal"
 	"github.com/walrelay/walrelay/router"
 )
 
@@ -122,122 +119,88 @@ func (p *restorer) round(ctx context.Context) (err error) {
 	group.Go(func() error { return rt.Run(running) })
 	group.Go(func() error {
 		defer stop()
-		return p.each(working, rt)
+		return p.each(working, &fencedTarget{restorer: p, router: rt})
 	})
 	return group.Wait()
 }
 
-// each goes through what is missing, in batches. Without a router it only finds
-// out what can be brought back.
-func (p *restorer) each(ctx context.Context, rt *router.Router) error {
-	rows, err := outboxrows.New(p.repair.cfg, p.repair.plan.Decode)
+// each puts what is missing after the last position into a target.
+func (p *restorer) each(ctx context.Context, target Target) error {
+	source, err := p.repair.source(p.stream, p.last)
 	if err != nil {
 		return err
 	}
-	defer rows.Close(ctx)
-	journal := p.repair.journal(p.stream, p.last)
-	ahead, more, err := journal.next(ctx)
-	if err != nil {
-		return err
-	}
-	for more {
-		var batch []journalled
-		for more && len(batch) < repairBatch {
-			batch = append(batch, ahead)
-			if ahead, more, err = journal.next(ctx); err != nil {
-				return err
-			}
-			if more && ahead.Position.CommitLSN == batch[len(batch)-1].Position.CommitLSN {
-				batch[len(batch)-1].together, ahead.together = true, true
-			}
-		}
-		restored, err := p.batch(ctx, rt, rows, batch)
-		if err != nil {
-			return err
-		}
-		if rt != nil {
-			if err := p.settle(ctx, rt); err != nil {
-				return err
-			}
-		}
-		p.restored += restored
-		p.last = batch[len(batch)-1].Position
-	}
-	return nil
+	defer source.Close(ctx)
+	return copyAll(ctx, source, target, p)
 }
 
-// batch publishes the events of a batch, and returns how many there are.
-func (p *restorer) batch(ctx context.Context, rt *router.Router, rows *outboxrows.Reader, batch []journalled) (restored int, err error) {
-	entries := make([]journal.Entry, len(batch))
-	for i := range batch {
-		entries[i] = batch[i].Entry
+// skip reports whether an event is not put into the target: it is lost, or NATS does not
+// take it. What is lost is counted and said once.
+func (p *restorer) skip(entry *Entry) (bool, error) {
+	position := entry.Event.Position
+	if p.refused[position] {
+		return true, nil
 	}
-	if err := rows.Ask(ctx, entries); err != nil {
-		return 0, err
+	if target := p.repair.plan.Rules.Match(entry.Event); entry.Lost == "" && (target.Drop || target.Stream != p.stream) {
+		entry.Lost = "a route sends it elsewhere now"
 	}
-	for _, entry := range batch {
-		ev, fault, err := rows.Event(entry.Entry)
-		if err != nil {
-			return 0, err
-		}
-		why := ""
-		if rowErr, ok := errors.AsType[*decode.RowError](fault); ok {
-			why = fmt.Sprintf("column %s: %v", rowErr.Column, rowErr.Err)
-		} else if fault != nil {
-			why = fault.Error()
-		}
-		if target := p.repair.plan.Rules.Match(ev); why == "" && (target.Drop || target.Stream != p.stream) {
-			why = "a route sends it elsewhere now"
-		}
-		switch {
-		case p.refused[entry.Position]:
-		case why != "":
-			if entry.Position.Compare(p.said) > 0 {
-				err = p.lose(ev, why)
-				p.said = entry.Position
-			}
-		default:
-			restored++
-			err = p.restoreOne(ctx, rt, ev, entry.together)
-		}
-		if err != nil {
-			return 0, err
-		}
+	if entry.Lost == "" || position.Compare(p.said) <= 0 {
+		return entry.Lost != "", nil
 	}
-	return restored, rows.End()
+	p.said = position
+	return true, p.lose(entry.Event, entry.Lost)
 }
 
-// restoreOne publishes one event; without a router, it says that it would.
-func (p *restorer) restoreOne(ctx context.Context, rt *router.Router, ev *event.Event, together bool) error {
-	if rt == nil {
-		if p.repair.options.DryRun {
-			return p.tell(ev, "")
-		}
-		return nil
-	}
-	flight := router.Flight{Event: ev}
-	if together && p.repair.cfg.Publish.Atomic {
+// flushed counts what a target has taken for good.
+func (p *restorer) flushed(n int, last event.Position) { p.restored, p.last = p.restored+n, last }
+
+// fencedTarget publishes into the stream that has lost events.
+type fencedTarget struct {
+	restorer *restorer
+	router   *router.Router
+}
+
+// Put implements [Target].
+func (t *fencedTarget) Put(ctx context.Context, entry Entry) error {
+	flight := router.Flight{Event: entry.Event}
+	if entry.Together && t.restorer.repair.cfg.Publish.Atomic {
 		flight.Split = router.SplitRepair
 	}
-	err := rt.Publish(ctx, flight)
+	err := t.router.Publish(ctx, flight)
 	if poison, ok := errors.AsType[*router.EventError](err); ok && poison.Class == router.Poison {
-		return &refusal{ev, poison.Err}
+		return &refusal{entry.Event, poison.Err}
 	}
 	return err
 }
 
-// settle waits until everything that was published is stored, and writes down
-// how far that is.
-func (p *restorer) settle(ctx context.Context, rt *router.Router) error {
-	for rt.InFlight() > 0 {
+// Flush implements [Target]: it waits until everything that was published is stored, and
+// saves how far that is.
+func (t *fencedTarget) Flush(ctx context.Context) error {
+	for t.router.InFlight() > 0 {
 		if err := wait.For(ctx, 2*time.Millisecond); err != nil {
 			return err
 		}
 	}
-	state := rt.Progress()[p.stream]
+	state := t.router.Progress()[t.restorer.stream]
 	state.Repairing = true
-	return p.repair.save(ctx, p.stream, state)
+	return t.restorer.repair.save(ctx, t.restorer.stream, state)
 }
+
+// dryTarget takes everything and publishes nothing.
+type dryTarget struct {
+	say func(*event.Event) error // nil to say nothing
+}
+
+// Put implements [Target].
+func (t dryTarget) Put(_ context.Context, entry Entry) error {
+	if t.say == nil {
+		return nil
+	}
+	return t.say(entry.Event)
+}
+
+// Flush implements [Target].
+func (dryTarget) Flush(context.Context) error { return nil }
 
 // lose counts an event that cannot be brought back, and says so.
 func (p *restorer) lose(ev *event.Event, why string) error {
