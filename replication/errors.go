@@ -15,6 +15,11 @@ import (
 // stream to end.
 var ErrServerStopping = errors.New("the Postgres server is shutting down")
 
+// awaitsStandbys is the function of Postgres 17 and newer that complains of standbys in
+// synchronized_standby_slots that are away: as a warning, and as an error when the server
+// stops. That says nothing of the slot.
+const awaitsStandbys = "StandbySlotsHaveCaughtup"
+
 // classify turns a server's error into a [problem.Problem] when only a person
 // can mend it, and returns every other error as it is.
 func classify(slot, publication string, err error) error {
@@ -37,6 +42,8 @@ func classify(slot, publication string, err error) error {
 			Fix:  "run \"walrelay init\"; if it existed before, events written since it was dropped will not be streamed: see docs/operations.md, \"A slot was lost\"",
 			Err:  err,
 		}
+	case pgErr.Code == sqlstate.ObjectNotInPrerequisite && pgErr.Routine == awaitsStandbys:
+		return err
 	case pgErr.Code == sqlstate.ObjectNotInPrerequisite:
 		return &problem.Problem{
 			ID:   "slot_lost",

@@ -70,6 +70,9 @@ type Config struct {
 	// OnBusy, if set, is called from Open when the slot is held by another
 	// session, first at once and then each time the holder changes.
 	OnBusy func(pid string)
+	// OnNotice, if set, is called from Receive with what the server says beside the
+	// stream: the standbys that it waits for, for example, which it says again and again.
+	OnNotice func(message, detail, hint string)
 }
 
 // System identifies where the slot lives (Postgres manual, IDENTIFY_SYSTEM).
@@ -336,8 +339,11 @@ func (s *Stream) Receive() (Message, error) {
 			s.pace.Count(1)
 			return s.unwrap(msg.Data)
 		case *pgproto3.NoticeResponse:
-			if err := noticeError(s.cfg.Slot, (*pgproto3.ErrorResponse)(msg)); err != nil {
+			if err := noticeError(s.cfg.Slot, msg); err != nil {
 				return Message{}, err
+			}
+			if s.cfg.OnNotice != nil {
+				s.cfg.OnNotice(msg.Message, msg.Detail, msg.Hint)
 			}
 		case *pgproto3.ErrorResponse:
 			return Message{}, classify(s.cfg.Slot, s.cfg.Publication,
@@ -395,9 +401,10 @@ func serverTime(b []byte) time.Time {
 // noticeError turns the one notice that means lost events into an error:
 // Postgres 18 goes on without a publication that it cannot load, and sends
 // nothing of what was written meanwhile.
-func noticeError(slot string, notice *pgproto3.ErrorResponse) error {
-	// By its code, since words depend on lc_messages.
-	if notice.Code == sqlstate.ObjectNotInPrerequisite {
+func noticeError(slot string, notice *pgproto3.NoticeResponse) error {
+	// By code and source file, since words depend on lc_messages. Others have the code
+	// too: a standby of synchronized_standby_slots that is away.
+	if notice.Code == sqlstate.ObjectNotInPrerequisite && notice.File == "pgoutput.c" {
 		return &problem.Problem{
 			ID:   "slot_other",
 			What: fmt.Sprintf("slot %q skips events: %s", slot, notice.Message),

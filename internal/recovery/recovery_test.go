@@ -33,8 +33,8 @@ func TestRecover(t *testing.T) {
 		}
 		return all
 	}
-	// recover runs a recovery beside a relay.
-	recover := func(t *testing.T, w *relaytest.World, options Options) (Report, error) {
+	// recovery runs a recovery beside a relay.
+	recovery := func(t *testing.T, w *relaytest.World, options Options) (Report, error) {
 		t.Helper()
 		defer w.Start()()
 		report, err := Recover(t.Context(), w.Config, options)
@@ -53,14 +53,14 @@ func TestRecover(t *testing.T) {
 			t.Errorf("a dry run: %+v, %v", found, err)
 		}
 		confirmed := 0
-		report, err = recover(t, w, Options{Confirm: func(r Report) error { confirmed = r.Rows(); return nil }})
+		report, err = recovery(t, w, Options{Confirm: func(r Report) error { confirmed = r.Rows(); return nil }})
 		if err != nil || report.Rows() != 4 || report.Tables[0].Emitted != 4 || confirmed != 4 {
 			t.Errorf("%+v, %v, and %d were confirmed", report, err, confirmed)
 		}
 		if got := w.Stream("EVENTS"); !slices.Equal(got, ids(5, 1, 2, 3, 4)) {
 			t.Errorf("the stream has %v", got)
 		}
-		if report, err = recover(t, w, Options{}); err != nil || report.Rows() != 0 {
+		if report, err = recovery(t, w, Options{}); err != nil || report.Rows() != 0 {
 			t.Errorf("again: %+v, %v", report, err)
 		}
 	})
@@ -69,7 +69,7 @@ func TestRecover(t *testing.T) {
 		t.Parallel()
 		w := relaytest.New(t, config.Config{}, early)
 		no := errors.New("no")
-		if _, err := recover(t, w, Options{Confirm: func(Report) error { return no }}); !errors.Is(err, no) {
+		if _, err := recovery(t, w, Options{Confirm: func(Report) error { return no }}); !errors.Is(err, no) {
 			t.Errorf("the error is %v", err)
 		}
 		if got := w.Stream("EVENTS"); len(got) != 0 {
@@ -85,7 +85,7 @@ func TestRecover(t *testing.T) {
 			t.Errorf("where published rows are kept, the error is %v", err)
 		}
 		since := time.Date(2026, 11, 4, 0, 0, 0, 0, time.UTC)
-		if report, err := recover(t, w, Options{Since: since}); err != nil || report.Rows() != 2 {
+		if report, err := recovery(t, w, Options{Since: since}); err != nil || report.Rows() != 2 {
 			t.Errorf("%+v, %v", report, err)
 		}
 		if got := w.Stream("EVENTS"); !slices.Equal(got, ids(3, 4)) {
@@ -107,7 +107,7 @@ func TestRecover(t *testing.T) {
 		w.Insert(5, "", "")
 		w.Init()
 		w.Insert(6, "", "")
-		report, err := recover(t, w, Options{})
+		report, err := recovery(t, w, Options{})
 		if err != nil || report.Rows() != 2 || !slices.Equal(report.Tables[0].Examples, ids(4, 5)) {
 			t.Errorf("%+v, %v", report, err)
 		}
@@ -119,7 +119,7 @@ func TestRecover(t *testing.T) {
 	t.Run("a second recovery", func(t *testing.T) {
 		t.Parallel()
 		w := relaytest.New(t, config.Config{}, early)
-		_, err := recover(t, w, Options{Confirm: func(Report) error {
+		_, err := recovery(t, w, Options{Confirm: func(Report) error {
 			_, err := Recover(t.Context(), w.Config, Options{})
 			if found, ok := problem.Find(err); !ok || found.ID != "recover_running" {
 				t.Errorf("the error of the second one is %v", err)
@@ -139,7 +139,7 @@ func TestRecover(t *testing.T) {
 		if found, ok := problem.Find(err); !ok || found.ID != "recover_since" {
 			t.Errorf("the error is %v", err)
 		}
-		if report, err := recover(t, w, Options{}); err != nil || report.Rows() != 2 || report.Tables[0].Oldest != nil {
+		if report, err := recovery(t, w, Options{}); err != nil || report.Rows() != 2 || report.Tables[0].Oldest != nil {
 			t.Errorf("%+v, %v", report, err)
 		}
 		if got := w.Stream("EVENTS"); !slices.Equal(got, []string{"1", "2"}) {

@@ -122,6 +122,7 @@ func (r *Relay) session(ctx context.Context, nc *nats.Conn) (err error) {
 			r.log.Info().Str("slot", r.cfg.Slot).Str("pid", pid).
 				Msg("another session holds the slot; waiting as a standby")
 		},
+		OnNotice: r.notice(),
 	})
 	if err != nil {
 		return err
