@@ -17,7 +17,7 @@ func TestAConfigurationOfTwoURLsIsValid(t *testing.T) {
 	}
 }
 
-func TestDefaultsAreFilledInWithoutTouchingTheOriginal(t *testing.T) {
+func TestWithDefaults_LeavesTheOriginal(t *testing.T) {
 	original := minimal()
 	original.Streams = []Stream{{Name: DefaultStream, MaxAge: time.Second}, {Name: "OTHER"}, {Name: "SHARED", Shared: true}}
 	got := original.WithDefaults()
@@ -39,7 +39,7 @@ func TestDefaultsAreFilledInWithoutTouchingTheOriginal(t *testing.T) {
 	}
 }
 
-func TestEveryFaultOfAConfigurationNamesItsKey(t *testing.T) {
+func TestValidate_NamesTheKey(t *testing.T) {
 	for _, tt := range []struct {
 		name   string
 		change func(*Config)

@@ -12,7 +12,7 @@ import (
 	"github.com/walrelay/walrelay/event"
 )
 
-func TestEveryColumnMakesItsAttribute(t *testing.T) {
+func TestDecode_Attributes(t *testing.T) {
 	t.Parallel()
 	got, err := decodeRow(t, newDecoder(t, "walrelay"), order(
 		column{name: "subject", oid: oidText, value: "order/42"},
@@ -43,7 +43,7 @@ func TestEveryColumnMakesItsAttribute(t *testing.T) {
 	}
 }
 
-func TestValuesOfRows(t *testing.T) {
+func TestDecode_Values(t *testing.T) {
 	t.Parallel()
 	for name, tc := range map[string]struct {
 		columns []column
@@ -82,7 +82,7 @@ func TestValuesOfRows(t *testing.T) {
 	}
 }
 
-func TestRowsThatAreNoEvents(t *testing.T) {
+func TestDecode_MalformedRows(t *testing.T) {
 	t.Parallel()
 	with := func(name string, oid uint32, value string) []column {
 		columns := order()
@@ -153,7 +153,7 @@ func TestRowsThatAreNoEvents(t *testing.T) {
 	}
 }
 
-func TestPresets(t *testing.T) {
+func TestMapping_Presets(t *testing.T) {
 	t.Parallel()
 	debezium, err := decodeRow(t, newDecoder(t, "debezium"), []column{
 		{name: "id", oid: oidUUID, value: orderID},
@@ -173,7 +173,7 @@ func TestPresets(t *testing.T) {
 	}
 }
 
-func TestMappingsOfOnesOwn(t *testing.T) {
+func TestMapping_Custom(t *testing.T) {
 	t.Parallel()
 	preset, err := decode.Preset("")
 	if err != nil {
@@ -219,7 +219,7 @@ func TestMappingsOfOnesOwn(t *testing.T) {
 
 // A column that the table does not have any more would be left out of the events
 // silently: their order of a key, or the payload.
-func TestColumnThatWasRenamedFailsTheEvents(t *testing.T) {
+func TestMapping_RenamedColumn(t *testing.T) {
 	t.Parallel()
 	d := newDecoder(t, "")
 	keyed := func(name string) []column { return order(column{name: name, oid: oidText, value: "k"}) }
@@ -243,7 +243,7 @@ func TestColumnThatWasRenamedFailsTheEvents(t *testing.T) {
 }
 
 // A preset names a layout: a table that lacks a part of it makes no events.
-func TestPresetWhoseColumnIsMissingFailsTheEvents(t *testing.T) {
+func TestMapping_PresetMissesColumn(t *testing.T) {
 	t.Parallel()
 	_, err := decodeRow(t, newDecoder(t, "debezium"), []column{
 		{name: "id", oid: oidUUID, value: orderID}, {name: "type", oid: oidText, value: "t"},
@@ -254,7 +254,7 @@ func TestPresetWhoseColumnIsMissingFailsTheEvents(t *testing.T) {
 	}
 }
 
-func TestPositionsCountTheInsertsOfEveryTable(t *testing.T) {
+func TestDecode_PositionsCountEveryTable(t *testing.T) {
 	t.Parallel()
 	d := newDecoder(t, "")
 	rows := order()
@@ -273,7 +273,7 @@ func TestPositionsCountTheInsertsOfEveryTable(t *testing.T) {
 	}
 }
 
-func TestTableThatChangesInTheMiddleOfATransaction(t *testing.T) {
+func TestDecode_TableChangesInTransaction(t *testing.T) {
 	t.Parallel()
 	d := newDecoder(t, "")
 	before := order(column{name: "subject", oid: oidText, value: "before"})
@@ -291,7 +291,7 @@ func TestTableThatChangesInTheMiddleOfATransaction(t *testing.T) {
 	}
 }
 
-func TestWhatIsNoEventIsPassedOver(t *testing.T) {
+func TestDecode_SkipsOtherMessages(t *testing.T) {
 	t.Parallel()
 	d := newDecoder(t, "")
 	for _, first := range []byte("YOUDT") {
@@ -301,7 +301,7 @@ func TestWhatIsNoEventIsPassedOver(t *testing.T) {
 	}
 }
 
-func TestStreamsThatMakeNoSenseAreProtocolErrors(t *testing.T) {
+func TestDecode_ProtocolErrors(t *testing.T) {
 	t.Parallel()
 	rows := order()
 	begin, relation := encodeBegin(1), encodeRelation(7, "public", "outbox", rows)
@@ -334,7 +334,7 @@ func TestStreamsThatMakeNoSenseAreProtocolErrors(t *testing.T) {
 	}
 }
 
-func TestEventsShareNothingWithTheInput(t *testing.T) {
+func TestDecode_CopiesItsInput(t *testing.T) {
 	t.Parallel()
 	d := newDecoder(t, "")
 	rows := order(column{name: "subject", oid: oidText, value: "subject"}, column{name: "data", oid: oidJSONB, value: `{"a": 1}`},
@@ -356,7 +356,7 @@ func TestEventsShareNothingWithTheInput(t *testing.T) {
 	}
 }
 
-func TestTheSameTableTwiceIsRefused(t *testing.T) {
+func TestNew_TableTwice(t *testing.T) {
 	t.Parallel()
 	table := decode.Table{Schema: "public", Name: "outbox"}
 	if _, err := decode.New(decode.Config{Tables: []decode.Table{table, table}}); err == nil {
@@ -419,7 +419,7 @@ func BenchmarkDecodeInsert(b *testing.B) {
 	}
 }
 
-func TestRowsShareTheirAllocations(t *testing.T) {
+func TestDecode_AllocationsOfSmallRows(t *testing.T) {
 	d, message := insertForBenchmark(t)
 	const rows = 1000
 	got := testing.AllocsPerRun(10, func() {
@@ -435,7 +435,7 @@ func TestRowsShareTheirAllocations(t *testing.T) {
 }
 
 // An event that is kept must not keep the large ones that were decoded with it.
-func TestALargeRowHasMemoryOfItsOwn(t *testing.T) {
+func TestDecode_LargeRowHasItsOwnMemory(t *testing.T) {
 	t.Parallel()
 	d := newDecoder(t, "")
 	small := order(column{name: "data", oid: oidJSONB, value: `1`})

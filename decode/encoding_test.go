@@ -51,7 +51,7 @@ func preset(t *testing.T) decode.Mapping {
 	return mapping
 }
 
-func TestTextOfOtherEncodingsIsConverted(t *testing.T) {
+func TestEncoding_Converts(t *testing.T) {
 	t.Parallel()
 	for _, enc := range encodings {
 		t.Run(enc.name, func(t *testing.T) {
@@ -76,7 +76,7 @@ func TestTextOfOtherEncodingsIsConverted(t *testing.T) {
 }
 
 // What is published is what the application wrote, not what can be read of it.
-func TestRowThatDoesNotConvertFailsAgainWhenItIsReemitted(t *testing.T) {
+func TestEncoding_FailureIsRepeatedOnReemission(t *testing.T) {
 	t.Parallel()
 	change, err := decodeOne(t, "WIN1252", order(column{name: "subject", oid: oidText, value: "a\x81"}))
 	if err == nil {
@@ -92,7 +92,7 @@ func TestRowThatDoesNotConvertFailsAgainWhenItIsReemitted(t *testing.T) {
 }
 
 // The same goes for events that have no row of their own.
-func TestEmittedEventThatDoesNotConvertFails(t *testing.T) {
+func TestEncoding_EmittedEventFails(t *testing.T) {
 	t.Parallel()
 	const content = `{"specversion": "1.0", "id": "1", "type": "t", "source": "/s", "subject": "a%s"}`
 	d, err := decode.New(decode.Config{Encoding: "WIN1252"})
@@ -116,7 +116,7 @@ func TestEmittedEventThatDoesNotConvertFails(t *testing.T) {
 	}
 }
 
-func TestNamesOfOtherEncodingsAreConverted(t *testing.T) {
+func TestEncoding_Names(t *testing.T) {
 	t.Parallel()
 	columns := order(column{name: "caf\xe9", oid: oidText, value: "1"})
 	mapping, err := preset(t).With(map[string]string{"subject": "café"}, nil)
@@ -129,7 +129,7 @@ func TestNamesOfOtherEncodingsAreConverted(t *testing.T) {
 	}
 }
 
-func TestEncodingThatIsNotConvertedIsRefused(t *testing.T) {
+func TestEncoding_Unknown(t *testing.T) {
 	t.Parallel()
 	for _, name := range []string{"MULE_INTERNAL", "EUC_TW", "EUC_JIS_2004", "utf8"} {
 		if decode.Converts(name) {

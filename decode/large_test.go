@@ -21,7 +21,7 @@ func limited(t *testing.T, limit *int64) *decode.Decoder {
 	return d
 }
 
-func TestEventThatIsTooLargeIsAReference(t *testing.T) {
+func TestLarge_IsAReference(t *testing.T) {
 	t.Parallel()
 	limit := int64(100_000)
 	d := limited(t, &limit)
@@ -58,7 +58,7 @@ func TestEventThatIsTooLargeIsAReference(t *testing.T) {
 	}
 }
 
-func TestReferenceIsResolvedByItsRow(t *testing.T) {
+func TestLarge_ReferenceIsResolved(t *testing.T) {
 	t.Parallel()
 	limit := int64(100_000)
 	d := limited(t, &limit)

@@ -42,7 +42,7 @@ func TestPositionsSortAsTheirTextsDo(t *testing.T) {
 	}
 }
 
-func TestParsePositionRefusesWhatStringDidNotWrite(t *testing.T) {
+func TestParsePosition_Refuses(t *testing.T) {
 	t.Parallel()
 	for _, text := range []string{
 		"", "0/16B3748", "00000000016B3748", "00000000016B3748-00000000", "00000000016B3748.0000000g",

@@ -70,7 +70,7 @@ func TestJournalReadsBackWhatItWasGiven(t *testing.T) {
 	}
 }
 
-func TestJournalBeginsAPageWhereThePositionsGoBack(t *testing.T) {
+func TestBuffer_NewPageWherePositionsGoBack(t *testing.T) {
 	t.Parallel()
 	j := &Buffer{stream: "EVENTS", filling: func() {}}
 	var want [][]Entry
@@ -93,7 +93,7 @@ func TestJournalBeginsAPageWhereThePositionsGoBack(t *testing.T) {
 	}
 }
 
-func TestJournalBeginsAPageWhenThereAreTooManyTables(t *testing.T) {
+func TestBuffer_NewPageForTooManyTables(t *testing.T) {
 	t.Parallel()
 	j := &Buffer{stream: "EVENTS", filling: func() {}}
 	for i := range 3 * maxTables {
@@ -149,7 +149,7 @@ func TestJournalForgetsOnlyWhatIsSaved(t *testing.T) {
 	}
 }
 
-func TestJournalAsksToBeSavedAndThenHasNoRoom(t *testing.T) {
+func TestBuffer_FillsUp(t *testing.T) {
 	t.Parallel()
 	asked := 0
 	j := &Buffer{stream: "EVENTS", filling: func() { asked++ }}

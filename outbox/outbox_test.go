@@ -242,7 +242,7 @@ func TestManyEventsKeepTheirOrder(t *testing.T) {
 	})
 }
 
-func TestWhatTheRelayCouldNotPublishIsRefusedAtTheCall(t *testing.T) {
+func TestPublish_RefusesWhatARelayCannotPublish(t *testing.T) {
 	t.Parallel()
 	conn := connect(t, newDatabase(t))
 	good := outbox.Event{Type: "t", Source: "/s"}
@@ -293,7 +293,7 @@ func TestWhatTheRelayCouldNotPublishIsRefusedAtTheCall(t *testing.T) {
 	}
 }
 
-func TestWrongTransactionsAndDatabasesAreSaid(t *testing.T) {
+func TestPublish_WrongTransactionOrDatabase(t *testing.T) {
 	t.Parallel()
 	ctx := t.Context()
 	url := newDatabase(t)

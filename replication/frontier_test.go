@@ -29,7 +29,7 @@ func commit(t *testing.T, f *Frontier, end LSN) {
 	}
 }
 
-func TestFrontierWaitsForEveryEventOfATransaction(t *testing.T) {
+func TestFrontier_WaitsForEveryEvent(t *testing.T) {
 	t.Parallel()
 	f := NewFrontier(100, 64)
 	first := take(t, f, 2)
@@ -48,7 +48,7 @@ func TestFrontierWaitsForEveryEventOfATransaction(t *testing.T) {
 	}
 }
 
-func TestFrontierDoesNotPassATransactionThatHasNotEnded(t *testing.T) {
+func TestFrontier_StaysBeforeOpenTransaction(t *testing.T) {
 	t.Parallel()
 	f := NewFrontier(100, 64)
 	for _, ticket := range take(t, f, 3) {
@@ -63,7 +63,7 @@ func TestFrontierDoesNotPassATransactionThatHasNotEnded(t *testing.T) {
 	}
 }
 
-func TestFrontierTakesAKeepaliveOnlyAfterWhatCameBefore(t *testing.T) {
+func TestFrontier_KeepaliveWaitsForEarlierEvents(t *testing.T) {
 	t.Parallel()
 	f := NewFrontier(100, 64)
 	ticket := take(t, f, 1)[0]
@@ -95,7 +95,7 @@ func TestFrontierRefusesAServerThatGoesBack(t *testing.T) {
 	}
 }
 
-func TestFrontierNeverPassesAnEventInAnyOrderOfOutcomes(t *testing.T) {
+func TestFrontier_AnyOrderOfSettling(t *testing.T) {
 	t.Parallel()
 	for seed := range uint64(200) {
 		random := rand.New(rand.NewPCG(seed, 1))
@@ -185,7 +185,7 @@ func TestFullFrontierGivesUpWithItsContext(t *testing.T) {
 	}
 }
 
-func TestFrontierPanicsAtAnOutcomeThatCannotBe(t *testing.T) {
+func TestFrontier_PanicsAtImpossibleSettling(t *testing.T) {
 	t.Parallel()
 	for name, done := range map[string]func(*Frontier, []Ticket){
 		"twice":          func(f *Frontier, open []Ticket) { f.Done(open[1]); f.Done(open[1]) },

@@ -10,7 +10,7 @@ import (
 	"github.com/walrelay/walrelay/retry"
 )
 
-func TestDelaysDoubleUpToTheLimitLessHalfAtMost(t *testing.T) {
+func TestBackoff_DoublesUpToTheMaximum(t *testing.T) {
 	b := retry.NewBackoff(100*time.Millisecond, time.Second)
 	for i, ms := range []int{100, 200, 400, 800, 1000, 1000, 1000} {
 		full := time.Duration(ms) * time.Millisecond
@@ -24,7 +24,7 @@ func TestDelaysDoubleUpToTheLimitLessHalfAtMost(t *testing.T) {
 	}
 }
 
-func TestDelayIsNeverLongerThanTheLimit(t *testing.T) {
+func TestBackoff_NeverExceedsTheMaximum(t *testing.T) {
 	b := retry.NewBackoff(time.Minute, time.Second)
 	for range 3 {
 		if d := b.Next(); d > time.Second {
@@ -33,7 +33,7 @@ func TestDelayIsNeverLongerThanTheLimit(t *testing.T) {
 	}
 }
 
-func TestDelaysDiffer(t *testing.T) {
+func TestBackoff_Jitter(t *testing.T) {
 	seen := map[time.Duration]bool{}
 	for range 100 {
 		seen[retry.NewBackoff(time.Second, time.Second).Next()] = true
@@ -43,7 +43,7 @@ func TestDelaysDiffer(t *testing.T) {
 	}
 }
 
-func TestWaitBlocksForTheDelay(t *testing.T) {
+func TestBackoff_WaitBlocks(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := retry.NewBackoff(time.Second, time.Second)
 		began := time.Now()
@@ -56,7 +56,7 @@ func TestWaitBlocksForTheDelay(t *testing.T) {
 	})
 }
 
-func TestWaitEndsWithTheContextsCause(t *testing.T) {
+func TestBackoff_WaitEndsWithTheContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cause := errors.New("the server stops")
 		ctx, cancel := context.WithCancelCause(t.Context())

@@ -26,7 +26,7 @@ func wantHeld(t *testing.T, k *Keys, ev *event.Event, want bool) {
 
 // The life of a key: an event fails, the next is held, both are given back one
 // after the other, and the key is free.
-func TestAKeyIsHeldUntilEverythingOfItHasAnOutcome(t *testing.T) {
+func TestKeys_BlockedUntilSettled(t *testing.T) {
 	k := NewKeys(nil)
 	wantHeld(t, k, keyed("k", 1, false), false)
 	k.Fail("k", 0)
@@ -69,7 +69,7 @@ func TestAKeyIsHeldUntilEverythingOfItHasAnOutcome(t *testing.T) {
 
 // Of those that were given back together, the ones after a failed one do not
 // pass.
-func TestReleasedEventsDoNotPassOneThatFailsAgain(t *testing.T) {
+func TestKeys_ReleasedWaitForOneThatFailsAgain(t *testing.T) {
 	k := NewKeys(nil)
 	k.Fail("k", 0)
 	k.Parked("k", false)
@@ -81,7 +81,7 @@ func TestReleasedEventsDoNotPassOneThatFailsAgain(t *testing.T) {
 
 // An event that arrives while its key is about to be free waits until that is
 // decided.
-func TestAnEventWaitsWhileItsKeyIsAboutToBeFree(t *testing.T) {
+func TestKeys_NewEventWaitsForReleasedOnes(t *testing.T) {
 	for freed, want := range map[bool]bool{true: false, false: true} {
 		t.Run(fmt.Sprintf("freed %v", freed), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -118,7 +118,7 @@ func TestAnEventWaitsWhileItsKeyIsAboutToBeFree(t *testing.T) {
 	}
 }
 
-func TestHoldEndsWithItsContext(t *testing.T) {
+func TestKeys_WaitEndsWithTheContext(t *testing.T) {
 	k := NewKeys(nil)
 	k.Fail("k", 0)
 	k.Parked("k", true)
@@ -131,7 +131,7 @@ func TestHoldEndsWithItsContext(t *testing.T) {
 }
 
 // A key with an event on its way into the table does not become free.
-func TestAKeyWithAPendingEventStaysHeld(t *testing.T) {
+func TestKeys_PendingEventBlocks(t *testing.T) {
 	k := NewKeys(nil)
 	k.Fail("k", 0)
 	k.Parked("k", true)
@@ -146,7 +146,7 @@ func TestAKeyWithAPendingEventStaysHeld(t *testing.T) {
 
 // What an earlier session has given back counts as under way until the marker
 // of this one is read and has been passed.
-func TestKeysOfAnEarlierSessionWaitForTheMarker(t *testing.T) {
+func TestKeys_EarlierSessionWaitsForTheMarker(t *testing.T) {
 	k := NewKeys([]int64{KeyHash("k")})
 	wantHeld(t, k, keyed("k", 5, false), true)
 	k.ReplayedThrough(20)
@@ -177,7 +177,7 @@ func BenchmarkHoldsWithHundredThousandKeys(b *testing.B) {
 // A session was killed between two writes of what it had read in one go: the
 // first event of a key, which had failed, is in the table, the next ones, given
 // back together with it, are not. They must not overtake it.
-func TestWhatWasGivenBackWaitsForAnEventThatAnEarlierSessionPutIntoTheTable(t *testing.T) {
+func TestKeys_ReemittedWaitsForFailedOfEarlierSession(t *testing.T) {
 	k := NewKeys([]int64{KeyHash("k"), KeyHash("other")})
 	wantHeld(t, k, keyed("k", 10, true), false)
 	k.RestoreFailed("k")
@@ -201,7 +201,7 @@ func TestWhatWasGivenBackWaitsForAnEventThatAnEarlierSessionPutIntoTheTable(t *t
 
 // While a transaction gives events of a key back, another event of it fails for
 // good, and asks to look at the key.
-func TestAKeyIsNotLookedAtWhileEventsOfItAreGivenBack(t *testing.T) {
+func TestKeys_NoScanDuringReemission(t *testing.T) {
 	k := NewKeys(nil)
 	k.Fail("k", 0)
 	k.Parked("k", true)
@@ -221,7 +221,7 @@ func TestAKeyIsNotLookedAtWhileEventsOfItAreGivenBack(t *testing.T) {
 
 // A key was looked at while an event of it was on its way into the table: it is looked at
 // again when that is there. Otherwise the event would be held for ever.
-func TestKeyIsLookedAtAgainWhenWhatWasUnderWayIsThere(t *testing.T) {
+func TestKeys_ScanAgainAfterReemission(t *testing.T) {
 	ev := &event.Event{PartitionKey: "k"}
 	k := NewKeys(nil)
 	k.Fail("k", 0)

@@ -7,7 +7,7 @@ import (
 	"github.com/walrelay/walrelay/retry"
 )
 
-func TestDelaysGrowByTheFactorUpToTheLimitLessAFifthAtMost(t *testing.T) {
+func TestPolicy_DelaysGrowUpToTheMaximum(t *testing.T) {
 	p := retry.Policy{Initial: 5 * time.Second, Factor: 2, Max: time.Hour}
 	for attempts, full := range map[int]time.Duration{
 		0: 5 * time.Second, 1: 5 * time.Second, 2: 10 * time.Second, 3: 20 * time.Second,
@@ -21,7 +21,7 @@ func TestDelaysGrowByTheFactorUpToTheLimitLessAFifthAtMost(t *testing.T) {
 	}
 }
 
-func TestAnEventIsExhaustedAfterItsRetries(t *testing.T) {
+func TestPolicy_Exhausted(t *testing.T) {
 	p := retry.Policy{MaxRetries: 3}
 	for _, c := range []struct {
 		attempts, maxRetries int

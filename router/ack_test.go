@@ -8,7 +8,7 @@ import (
 	"github.com/nats-io/nats.go"
 )
 
-func TestAnswersOfTheServer(t *testing.T) {
+func TestAck_Answers(t *testing.T) {
 	t.Parallel()
 	reader := newAckReader("EVENTS", "")
 	for name, tc := range map[string]struct {
@@ -41,7 +41,7 @@ func TestAnswersOfTheServer(t *testing.T) {
 	}
 }
 
-func TestAnswersOfADomain(t *testing.T) {
+func TestAck_Domain(t *testing.T) {
 	t.Parallel()
 	reader := newAckReader("EVENTS", "hub")
 	for data, want := range map[string]ack{

@@ -86,7 +86,7 @@ func wantIDsOf(events ...*event.Event) []string {
 	return ids
 }
 
-func TestTransactionIsOneBatch(t *testing.T) {
+func TestBatch_TransactionIsOne(t *testing.T) {
 	r := newBatchRig(t, nats.StreamConfig{})
 	r.start(nil)
 	r.publish(at(50, 0))
@@ -114,7 +114,7 @@ func TestTransactionIsOneBatch(t *testing.T) {
 
 // What a relay had sent of a batch without its end is not stored, and the next
 // relay sends it again; what it had stored is skipped.
-func TestBatchWithoutItsEndIsNotStored(t *testing.T) {
+func TestBatch_UncommittedIsNotStored(t *testing.T) {
 	r := newBatchRig(t, nats.StreamConfig{Duplicates: 100 * time.Millisecond})
 	r.start(nil)
 	first, second := together(100, 3), together(200, 4)
@@ -147,7 +147,7 @@ func TestBatchWithoutItsEndIsNotStored(t *testing.T) {
 
 // What a stream refuses of one event concerns the whole transaction: it fails
 // with what is behind it, or is split, and marked.
-func TestRefusedTransactionFailsOrIsSplit(t *testing.T) {
+func TestBatch_RefusedFailsOrIsSplit(t *testing.T) {
 	for _, split := range []bool{false, true} {
 		t.Run(fmt.Sprintf("split=%t", split), func(t *testing.T) {
 			r := newBatchRig(t, nats.StreamConfig{MaxMsgSize: 1500})
@@ -193,7 +193,7 @@ func TestRefusedTransactionFailsOrIsSplit(t *testing.T) {
 
 // An id that the stream remembers makes the server refuse the batch. The event
 // counts as published, and the others are published one by one.
-func TestTransactionWithAnIDThatTheStreamHas(t *testing.T) {
+func TestBatch_DuplicateID(t *testing.T) {
 	r := newBatchRig(t, nats.StreamConfig{})
 	r.start(nil)
 	events := together(200, 3)
@@ -209,7 +209,7 @@ func TestTransactionWithAnIDThatTheStreamHas(t *testing.T) {
 }
 
 // A message of somebody else trips the fence: the batch comes after it, whole.
-func TestBatchAfterAMessageOfSomebodyElse(t *testing.T) {
+func TestBatch_AfterForeignMessage(t *testing.T) {
 	r := newBatchRig(t, nats.StreamConfig{})
 	r.start(nil)
 	r.mustPublishTransaction(0, together(100, 2)...)
@@ -227,7 +227,7 @@ func TestBatchAfterAMessageOfSomebodyElse(t *testing.T) {
 }
 
 // A transaction is taken whole or not at all.
-func TestTransactionsThatAreNotTaken(t *testing.T) {
+func TestBatch_Refused(t *testing.T) {
 	for name, test := range map[string]struct {
 		spoil func(r *rig, events []*event.Event)
 		check func(err error) bool
@@ -275,7 +275,7 @@ func culprit(err error) int {
 }
 
 // A stream that does not allow batches is for a person to change.
-func TestStreamWithoutBatchesStopsTheRelay(t *testing.T) {
+func TestBatch_StreamDoesNotAllowThem(t *testing.T) {
 	r := newRig(t, nats.StreamConfig{})
 	r.prepare()
 	if err := r.router.Open(t.Context(), nil); err != nil {

@@ -70,7 +70,7 @@ func FuzzBinaryModeHeaders(f *testing.F) {
 	})
 }
 
-func TestBinaryModeHasWhatTheEventHas(t *testing.T) {
+func TestMessage_BinaryMode(t *testing.T) {
 	t.Parallel()
 	ev := &event.Event{
 		ID: "1", Type: "order.created", Source: "/orders", Time: "2026-11-23T14:30:18Z", DataContentType: "application/json",
@@ -94,7 +94,7 @@ func TestBinaryModeHasWhatTheEventHas(t *testing.T) {
 	}
 }
 
-func TestStructuredModeIsReadByTheSDK(t *testing.T) {
+func TestMessage_StructuredModeIsReadByTheSDK(t *testing.T) {
 	t.Parallel()
 	for name, ev := range map[string]*event.Event{
 		"JSON": {ID: "1", Type: "t", Source: "/s", DataContentType: "application/json", Data: []byte(`{"html":"<&>","big":12345678901234567890}`),
@@ -142,7 +142,7 @@ func TestStructuredModeIsReadByTheSDK(t *testing.T) {
 }
 
 // The header map is reused; nothing of one message may stay in the next.
-func TestMessagesLeaveNothingBehind(t *testing.T) {
+func TestMessage_BuffersAreReused(t *testing.T) {
 	t.Parallel()
 	shapes := []*event.Event{
 		{ID: "1", Type: "a", Source: "/s"},
@@ -196,7 +196,7 @@ func BenchmarkEncodeBinary(b *testing.B) {
 // What counts as JSON stands in the event as JSON ("JSON Event Format" 1.0.2, section
 // 3.1). (The SDK reads it for application/json in just these letters, and expects a
 // string otherwise.)
-func TestStructuredModeWritesEveryKindOfJSON(t *testing.T) {
+func TestMessage_StructuredModeKeepsJSON(t *testing.T) {
 	t.Parallel()
 	for _, contentType := range []string{"application/json", "Application/JSON", "image/json", "application/vnd.x+json; charset=utf-8", "a/B+JSON"} {
 		msg := encodeEvent(t, &event.Event{ID: "1", Type: "t", Source: "/s", DataContentType: contentType, Data: []byte(`{"a":  1.0}`)}, Structured)
@@ -208,7 +208,7 @@ func TestStructuredModeWritesEveryKindOfJSON(t *testing.T) {
 }
 
 // JSON that the SDK cannot read is no reason to fail: it is in base64 then.
-func TestStructuredModeTakesAnyDepth(t *testing.T) {
+func TestMessage_StructuredModeOfAnyDepth(t *testing.T) {
 	t.Parallel()
 	deep := strings.Repeat("[", 20_000) + strings.Repeat("]", 20_000)
 	msg := encodeEvent(t, &event.Event{ID: "1", Type: "t", Source: "/s", DataContentType: "application/json", Data: []byte(deep)}, Structured)

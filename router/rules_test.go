@@ -7,7 +7,7 @@ import (
 	"github.com/walrelay/walrelay/event"
 )
 
-func TestTheFirstRuleThatMatchesDecides(t *testing.T) {
+func TestRules_FirstMatchDecides(t *testing.T) {
 	t.Parallel()
 	rules, err := NewRules([]Rule{
 		{Type: "order.debug", Drop: true},
@@ -45,7 +45,7 @@ func TestTheFirstRuleThatMatchesDecides(t *testing.T) {
 	}
 }
 
-func TestAllFaultsOfRulesAreReported(t *testing.T) {
+func TestRules_ReportsAllProblems(t *testing.T) {
 	t.Parallel()
 	_, err := NewRules([]Rule{
 		{Subject: "a..b"}, {Mode: "yaml"}, {Table: "outbox"}, {Drop: true, Stream: "X"}, {Stream: "GOOD"},
@@ -63,7 +63,7 @@ func TestAllFaultsOfRulesAreReported(t *testing.T) {
 	}
 }
 
-func TestPatterns(t *testing.T) {
+func TestRules_Patterns(t *testing.T) {
 	t.Parallel()
 	for _, tc := range []struct {
 		pattern, s string

@@ -97,7 +97,7 @@ func BenchmarkEncodeAndSend(b *testing.B) {
 }
 
 // Two are the client's, for the bytes of the headers.
-func TestSendingAnEventTakesFewAllocations(t *testing.T) {
+func TestWriter_Allocations(t *testing.T) {
 	w := writerForSpeed(t)
 	const events = 1000
 	got := testing.AllocsPerRun(10, func() {

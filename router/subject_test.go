@@ -18,7 +18,7 @@ func subjectOf(t testing.TB, template string, ev *event.Event) (string, error) {
 	return string(subject), err
 }
 
-func TestSubjectsOfEvents(t *testing.T) {
+func TestSubject_Append(t *testing.T) {
 	t.Parallel()
 	ev := &event.Event{
 		Type: "order.created", Source: "/shop.eu", Subject: "a b", PartitionKey: "k*", Schema: "public", Table: "out.box",
@@ -53,7 +53,7 @@ func TestParseSubject_FirstTokenIsLiteral(t *testing.T) {
 	}
 }
 
-func TestTypesThatWouldBreakASubject(t *testing.T) {
+func TestSubject_EscapesTokens(t *testing.T) {
 	t.Parallel()
 	for typ, want := range map[string]string{
 		".":         "e.%.%",
@@ -74,7 +74,7 @@ func TestTypesThatWouldBreakASubject(t *testing.T) {
 	}
 }
 
-func TestSubjectThatIsTooLongIsAnErrorOfTheEvent(t *testing.T) {
+func TestSubject_TooLong(t *testing.T) {
 	t.Parallel()
 	_, err := subjectOf(t, "e.{type}", &event.Event{Type: strings.Repeat("x", 1023)})
 	if tooLong, ok := errors.AsType[*SubjectError](err); !ok || tooLong.Length != 1025 {
@@ -85,7 +85,7 @@ func TestSubjectThatIsTooLongIsAnErrorOfTheEvent(t *testing.T) {
 	}
 }
 
-func TestTemplatesThatAreRefused(t *testing.T) {
+func TestParseSubject_Refuses(t *testing.T) {
 	t.Parallel()
 	for _, template := range []string{
 		"", "events.", ".events", "a..b", "events.*", "events.>", "a b", "$JS.API.{type}", "events.{type", "events.{}", "events.{Type}", "a%b", "a\tb", "a.{partition:0}", "a.p{partition:8}", "a.{partition:8}x", "a.{partition:8}{type}", "a.{partition:8}.{partition:8}", "a.{type}.{partition:8}",
@@ -128,7 +128,7 @@ func FuzzSubjects(f *testing.F) {
 	})
 }
 
-func TestUnescapeTokenRefusesWhatWasNotEscaped(t *testing.T) {
+func TestUnescapeToken_Refuses(t *testing.T) {
 	t.Parallel()
 	for _, token := range []string{"a%", "a%2", "%zz", "%2a"} {
 		if got, err := event.UnescapeToken(token); err == nil {

@@ -223,7 +223,7 @@ func (r *rig) wantIDs(want ...string) {
 	}
 }
 
-func TestEventsAreStoredInOrderWithTheirPositions(t *testing.T) {
+func TestWriter_StoresInOrderWithPositions(t *testing.T) {
 	r := newRig(t, nats.StreamConfig{})
 	r.start(nil)
 	r.publish(at(100, 0), at(100, 1), at(200, 0))
@@ -241,7 +241,7 @@ func TestEventsAreStoredInOrderWithTheirPositions(t *testing.T) {
 	}
 }
 
-func TestReplayIsSkippedHoweverLongAgoItWasStored(t *testing.T) {
+func TestWriter_SkipsReplay(t *testing.T) {
 	r := newRig(t, nats.StreamConfig{Duplicates: 100 * time.Millisecond})
 	r.start(nil)
 	r.publish(at(100, 0), at(100, 1))
@@ -270,7 +270,7 @@ func (r *rig) created() time.Time {
 
 // Where consumers remove what they have read, the last message is gone: the
 // sequences since the recorded one say how many events the stream has had.
-func TestEventsThatConsumersRemovedAreCounted(t *testing.T) {
+func TestWriter_CountsConsumedMessages(t *testing.T) {
 	r := newRig(t, nats.StreamConfig{})
 	r.start(nil)
 	r.publish(at(100, 0), at(100, 1), at(200, 0))
@@ -287,7 +287,7 @@ func TestEventsThatConsumersRemovedAreCounted(t *testing.T) {
 
 // A relay that has lost its slot stores what it still has, ahead of the one
 // that has taken over and reads the same events.
-func TestWhatARelayAheadOfUsStoresIsNotStoredAgain(t *testing.T) {
+func TestWriter_LateMessagesOfEarlierSession(t *testing.T) {
 	r := newRig(t, nats.StreamConfig{Duplicates: 100 * time.Millisecond})
 	r.start(nil)
 	r.publish(at(100, 0))
@@ -325,7 +325,7 @@ func TestWhatARelayAheadOfUsStoresIsNotStoredAgain(t *testing.T) {
 
 // The refused event's prediction comes true for the next one, because a message
 // of somebody else stands in its place.
-func TestEventWhosePlaceSomebodyElseTookIsNotLost(t *testing.T) {
+func TestWriter_ForeignMessageTakesThePlace(t *testing.T) {
 	r := newRig(t, nats.StreamConfig{})
 	r.start(nil)
 	if _, err := r.js.Publish("events.foreign", nil, nats.MsgId("foreign")); err != nil {
@@ -350,7 +350,7 @@ func TestEventWhosePlaceSomebodyElseTookIsNotLost(t *testing.T) {
 
 // A relay died before it could publish the event whose place was taken, and after later ones were
 // stored. Their last one does not stand for all before it.
-func TestEventWhosePlaceSomebodyElseTook_BeforeACrash(t *testing.T) {
+func TestWriter_ForeignMessageTakesThePlaceBeforeACrash(t *testing.T) {
 	r := newRig(t, nats.StreamConfig{Duplicates: 100 * time.Millisecond})
 	r.start(nil)
 	r.publish(at(100, 0))
@@ -440,7 +440,7 @@ func (d *delays) failures() string {
 }
 
 // The stream's own domain acknowledges, and no stream of that name elsewhere.
-func TestEventsOfADomainAreStored(t *testing.T) {
+func TestWriter_Domain(t *testing.T) {
 	r := newRig(t, nats.StreamConfig{}, func(o *server.Options) { o.JetStreamDomain = "hub" })
 	r.start(nil)
 	r.publish(at(100, 0), at(100, 1))
@@ -453,7 +453,7 @@ func TestEventsOfADomainAreStored(t *testing.T) {
 
 // What the servers refuse goes to the delay table with the later events of its
 // key, and the rest flows on in order.
-func TestPoisonLeavesTheStreamWithItsKey(t *testing.T) {
+func TestWriter_PoisonLeavesWithItsKey(t *testing.T) {
 	for name, poison := range map[string]struct {
 		stream nats.StreamConfig
 		server func(*server.Options)
@@ -530,7 +530,7 @@ func mayPublish(allow, deny []string) func(*server.Options) {
 
 // A permission that lacks for every subject is everybody's: the stream is paused, and
 // the events do not go to the delay table one by one.
-func TestPermissionThatLacksForAllPausesTheStream(t *testing.T) {
+func TestWriter_DeniedEverySubjectIsAnOutage(t *testing.T) {
 	r := newRig(t, nats.StreamConfig{}, mayPublish([]string{"$JS.>", "_INBOX.>"}, nil))
 	r.start(nil)
 	// Once it is paused, there is no room for more.
@@ -563,7 +563,7 @@ func TestPermissionThatLacksForAllPausesTheStream(t *testing.T) {
 }
 
 // What cannot even be sent is not taken, and what comes after it is.
-func TestPoisonThatCannotBeSentIsNotTaken(t *testing.T) {
+func TestWriter_PoisonBeforeSending(t *testing.T) {
 	for says, spoil := range map[string]func(*event.Event){
 		"maximum payload exceeded":             func(ev *event.Event) { ev.Data = make([]byte, 2<<20) },
 		"its subject would be 5007 bytes long": func(ev *event.Event) { ev.Type = strings.Repeat("x", 5000) },
@@ -586,7 +586,7 @@ func TestPoisonThatCannotBeSentIsNotTaken(t *testing.T) {
 	}
 }
 
-func TestAnEventWhoseKeyIsHeldIsNotTaken(t *testing.T) {
+func TestWriter_BlockedKey(t *testing.T) {
 	r := newRig(t, nats.StreamConfig{})
 	r.start(nil)
 	r.delays.held = map[string]bool{"k": true}
@@ -603,7 +603,7 @@ func TestAnEventWhoseKeyIsHeldIsNotTaken(t *testing.T) {
 	r.wantIDs("id-100-1")
 }
 
-func TestStreamOfAnotherRelayIsRefused(t *testing.T) {
+func TestWriter_StreamOfAnotherWriter(t *testing.T) {
 	r := newRig(t, nats.StreamConfig{})
 	r.start(nil)
 	r.publish(at(100, 0))
@@ -636,7 +636,7 @@ func TestStreamOfAnotherRelayIsRefused(t *testing.T) {
 
 // After a failover, positions past the end of the old timeline are other
 // events.
-func TestEventsOfANewTimelineAreNotTakenForOldOnes(t *testing.T) {
+func TestWriter_NewTimeline(t *testing.T) {
 	r := newRig(t, nats.StreamConfig{})
 	r.start(nil)
 	r.publish(at(100, 0), at(200, 0), at(300, 0))
@@ -652,7 +652,7 @@ func TestEventsOfANewTimelineAreNotTakenForOldOnes(t *testing.T) {
 
 // An event goes to the delay table since the stream refuses it, and then a copy that was
 // under way is stored: it is not published again, however long ago that was.
-func TestCopyThatIsStoredAfterItsEventWasParkedCounts(t *testing.T) {
+func TestWriter_LateCopyOfParkedEvent(t *testing.T) {
 	for _, noID := range []bool{false, true} {
 		t.Run(fmt.Sprintf("without message id %v", noID), func(t *testing.T) {
 			r := newRig(t, nats.StreamConfig{Duplicates: 100 * time.Millisecond, MaxMsgSize: 1000})
@@ -706,7 +706,7 @@ func TestCopyThatIsStoredAfterItsEventWasParkedCounts(t *testing.T) {
 }
 
 // Many events that the stream refuses for one reason are sent once: the others are known.
-func TestWhatWasRefusedJustNowIsNotSent(t *testing.T) {
+func TestWriter_KnownRefusalIsNotSent(t *testing.T) {
 	r := newRig(t, nats.StreamConfig{MaxMsgSize: 1000})
 	sent, err := r.nc.SubscribeSync("events.>")
 	if err != nil {

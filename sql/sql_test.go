@@ -47,7 +47,7 @@ func TestANameCannotEndThePublicationBlock(t *testing.T) {
 	}
 }
 
-func TestASlotAsksForFailoverOnlyWhenItShould(t *testing.T) {
+func TestSlotSQL_Failover(t *testing.T) {
 	for failover, want := range map[bool]string{false: "'pgoutput', false, false)", true: "'pgoutput', false, false, true)"} {
 		got, err := sql.Slot("s", "p", failover)
 		if err != nil || !strings.Contains(got, want) {

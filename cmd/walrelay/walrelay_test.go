@@ -118,7 +118,7 @@ type writerFunc func([]byte) (int, error)
 
 func (f writerFunc) Write(b []byte) (int, error) { return f(b) }
 
-func TestLogLinesThatPrecedeTheEndAreWritten(t *testing.T) {
+func TestLogger_WritesTheLastLines(t *testing.T) {
 	for range 2000 {
 		var b bytes.Buffer
 		queue := newLineQueue(&b, 4)

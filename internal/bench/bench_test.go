@@ -28,7 +28,7 @@ func durations(n int) []time.Duration {
 	return d
 }
 
-func TestAPercentileIsTheSmallestValueThatCoversSoMany(t *testing.T) {
+func TestPercentile(t *testing.T) {
 	for _, tt := range []struct {
 		samples int
 		percent float64
@@ -53,7 +53,7 @@ func TestAPercentileIsTheSmallestValueThatCoversSoMany(t *testing.T) {
 	}
 }
 
-func TestADistributionSortsItsSamples(t *testing.T) {
+func TestDistribution_Sorts(t *testing.T) {
 	samples := durations(1000)
 	slices.Reverse(samples)
 	d := distribution(samples)
@@ -65,7 +65,7 @@ func TestADistributionSortsItsSamples(t *testing.T) {
 	}
 }
 
-func TestRoundsAreSummarisedNumberByNumber(t *testing.T) {
+func TestSummary_OfRounds(t *testing.T) {
 	d := Drain{Rounds: []Round{{RelayPerS: 3, BareReaderPerS: 10}, {RelayPerS: 1, BareReaderPerS: 20}, {RelayPerS: 2, BareReaderPerS: 60}}}
 	d.summarise()
 	if d.Median.RelayPerS != 2 || d.Min.RelayPerS != 1 || d.Max.RelayPerS != 3 || d.Median.BareReaderPerS != 20 || d.Max.BareReaderPerS != 60 {
@@ -77,7 +77,7 @@ func TestRoundsAreSummarisedNumberByNumber(t *testing.T) {
 	}
 }
 
-func TestOptionsAreChecked(t *testing.T) {
+func TestOptions_Validate(t *testing.T) {
 	urls := func(o *Options) {
 		o.Config.Postgres.URL, o.Config.NATS.URL = "postgres://127.0.0.1/x", "nats://127.0.0.1"
 	}
@@ -123,7 +123,7 @@ func TestOptionsAreChecked(t *testing.T) {
 	}
 }
 
-func TestPayloadsHaveTheirSizeAndAreJSON(t *testing.T) {
+func TestPayload_SizeAndJSON(t *testing.T) {
 	for _, size := range []int{leastPayload, 300, 100_000} {
 		load := newWorkload(Parameters{PayloadBytes: size, Subjects: 3})
 		for _, n := range []int{0, 1, 999_999_999} {
@@ -138,7 +138,7 @@ func TestPayloadsHaveTheirSizeAndAreJSON(t *testing.T) {
 	}
 }
 
-func TestASubjectCarriesTimeAndNumber(t *testing.T) {
+func TestSubject_TimeAndNumber(t *testing.T) {
 	now := time.Now().Round(0)
 	sent, n, ok := parseSubject(subject(now, 42))
 	if !ok || n != 42 || !sent.Equal(now) {
@@ -151,7 +151,7 @@ func TestASubjectCarriesTimeAndNumber(t *testing.T) {
 	}
 }
 
-func TestTheRelayHasTheBenchesConfigurationAlone(t *testing.T) {
+func TestRelayConfig_IgnoresTheEnvironment(t *testing.T) {
 	opts := Options{Parameters: DefaultParameters()}
 	opts.Config.Publish.MaxInFlight = 100
 	env := relayEnvironment([]string{"HOME=/x", "WALRELAY_SLOT=orders", "WALRELAY_CONFIG=/x.yaml"}, relayConfig(opts, "postgres://p", config.NATS{URL: "nats://n"}))
@@ -167,7 +167,7 @@ func TestTheRelayHasTheBenchesConfigurationAlone(t *testing.T) {
 	}
 }
 
-func TestThePlotIsXML(t *testing.T) {
+func TestPlot_IsXML(t *testing.T) {
 	load := distribution(durations(500))
 	drain := Drain{Rounds: []Round{{RelayPerS: 5, BareReaderPerS: 10}, {RelayPerS: 6, BareReaderPerS: 9}}}
 	drain.summarise()
@@ -233,7 +233,7 @@ func TestAProcessIsMeasuredAndStopped(t *testing.T) {
 	}
 }
 
-func TestTheServerEndsWithItsInput(t *testing.T) {
+func TestServeNATS_EndsWithItsInput(t *testing.T) {
 	inRead, inWrite := io.Pipe()
 	outRead, outWrite := io.Pipe()
 	done := make(chan error, 1)
@@ -254,7 +254,7 @@ func TestTheServerEndsWithItsInput(t *testing.T) {
 	}
 }
 
-func TestTheTextSaysWhatIsWrong(t *testing.T) {
+func TestText_SaysWhatIsWrong(t *testing.T) {
 	result := Result{
 		Parameters: DefaultParameters(),
 		Live:       &Live{Events: 10, Missing: 3, AchievedPerS: 500, WritersLateMaxUs: 2e6},

@@ -138,7 +138,7 @@ func (h *handlers) heal(ctx context.Context) error {
 			return fmt.Errorf("%s ended by themselves:\n%s", p.name, p.log.Tail(10))
 		}
 	}
-	return h.pg.Restart(ctx)
+	return restart(ctx, h.pg)
 }
 
 // handling waits until there are more effects of each handler.

@@ -42,7 +42,7 @@ func (t *tale) store(ids ...string) {
 
 func (t *tale) fail(id string) { t.delayed = append(t.delayed, delayed{id, "failed", "too large"}) }
 
-func TestViolationsAreFound(t *testing.T) {
+func TestJudge_FindsViolations(t *testing.T) {
 	for _, c := range []struct {
 		name string
 		tell func(*tale)
@@ -159,7 +159,7 @@ func TestViolationsAreFound(t *testing.T) {
 	}
 }
 
-func TestManyViolationsOfAKindAreCounted(t *testing.T) {
+func TestJudge_CountsRepetitions(t *testing.T) {
 	s := newTale()
 	for i := range 20 {
 		s.commit(fmt.Sprint(i), plain, "")
@@ -170,7 +170,7 @@ func TestManyViolationsOfAKindAreCounted(t *testing.T) {
 	}
 }
 
-func TestTheSeedDecidesThePlan(t *testing.T) {
+func TestPlan_BySeed(t *testing.T) {
 	names := func(seed uint64) (all []string) {
 		planned, err := plan(options{}, newRand(seed, 0))
 		if err != nil {
@@ -192,7 +192,7 @@ func TestTheSeedDecidesThePlan(t *testing.T) {
 	}
 }
 
-func TestEveryFaultHasItsPlaceAndItsWords(t *testing.T) {
+func TestFaults_AreDocumented(t *testing.T) {
 	page, err := os.ReadFile("../../docs/faults.md")
 	if err != nil {
 		t.Fatal(err)

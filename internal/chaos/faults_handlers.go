@@ -135,7 +135,7 @@ func handlerFaults() []fault { //nolint:gocognit // a table
 						return err
 					}
 					sleep(ctx, between(rng, 0, time.Second))
-					if err := w.handlers.pg.Restart(ctx); err != nil {
+					if err := restart(ctx, w.handlers.pg); err != nil {
 						return err
 					}
 					sleep(ctx, between(rng, 0, 2*time.Second))
@@ -143,7 +143,7 @@ func handlerFaults() []fault { //nolint:gocognit // a table
 				if err := w.handlers.pg.Stop(ctx, localpg.Fast); err != nil {
 					return err
 				}
-				return w.handlers.pg.Restart(ctx)
+				return restart(ctx, w.handlers.pg)
 			},
 		},
 		{

@@ -325,11 +325,13 @@ func clusterFaults() []fault { //nolint:gocognit // a table
 			then: "the same",
 			do: func(ctx context.Context, w *World, rng *rand.Rand) error {
 				for range 10 {
-					asking, cancel := context.WithTimeout(ctx, 5*time.Second)
-					_, err := w.nc.RequestWithContext(asking, "$JS.API.STREAM.LEADER.STEPDOWN."+streamName, nil)
-					cancel()
-					if err != nil {
-						return fmt.Errorf("asking the leader to step down: %w", err)
+					if err := until(ctx, 20*time.Second, "the leader has been asked to step down", func(ctx context.Context) error {
+						ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+						defer cancel()
+						_, err := w.nc.RequestWithContext(ctx, "$JS.API.STREAM.LEADER.STEPDOWN."+streamName, nil)
+						return err
+					}); err != nil {
+						return err
 					}
 					if err := w.flowing(ctx, 20+rng.IntN(50)); err != nil {
 						return err

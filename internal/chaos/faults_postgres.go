@@ -222,7 +222,12 @@ func (w *World) stopPostgres(ctx context.Context, mode localpg.StopMode, limit t
 
 func (w *World) startPostgres(ctx context.Context) error {
 	w.hist.Add("harness", "Postgres is started")
-	return until(ctx, 60*time.Second, "Postgres is up", func(ctx context.Context) error { return w.pg.Restart(ctx) })
+	return restart(ctx, w.pg)
+}
+
+// restart starts a server that was killed: it cannot before all its processes have ended.
+func restart(ctx context.Context, pg *localpg.Cluster) error {
+	return until(ctx, 60*time.Second, "Postgres is up", func(ctx context.Context) error { return pg.Restart(ctx) })
 }
 
 // walsender is the process that serves the slot.

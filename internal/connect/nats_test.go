@@ -16,7 +16,7 @@ import (
 	"github.com/walrelay/walrelay/internal/testkit"
 )
 
-func TestConnectUsesTheCredentialsOfTheConfiguration(t *testing.T) {
+func TestNATS_Credentials(t *testing.T) {
 	user, err := nkeys.CreateUser()
 	if err != nil {
 		t.Fatal(err)
@@ -71,7 +71,7 @@ func TestConnectUsesTheCredentialsOfTheConfiguration(t *testing.T) {
 	}
 }
 
-func TestConnectNamesTheFileThatItCannotRead(t *testing.T) {
+func TestNATS_UnreadableFile(t *testing.T) {
 	missing := filepath.Join(t.TempDir(), "missing")
 	empty := filepath.Join(t.TempDir(), "empty")
 	if err := os.WriteFile(empty, []byte("SECRETSEED"), 0o600); err != nil {
@@ -94,7 +94,7 @@ func TestConnectNamesTheFileThatItCannotRead(t *testing.T) {
 	}
 }
 
-func TestReconnectDelaysGrowToTwoSeconds(t *testing.T) {
+func TestNATS_ReconnectDelays(t *testing.T) {
 	for attempts, longest := range map[int]time.Duration{0: 50 * time.Millisecond, 1: 50 * time.Millisecond, 3: 200 * time.Millisecond, 7: 2 * time.Second, 1000: 2 * time.Second} {
 		for range 20 {
 			if got := reconnectDelay(attempts); got > longest || got < longest/2 {
@@ -104,7 +104,7 @@ func TestReconnectDelaysGrowToTwoSeconds(t *testing.T) {
 	}
 }
 
-func TestAServerWithoutJetStreamIsNamed(t *testing.T) {
+func TestJetStream_Missing(t *testing.T) {
 	url := testkit.NATS(t, func(o *server.Options) { o.JetStream = false }).URL()
 	cfg := config.Config{NATS: config.NATS{URL: url}}.WithDefaults()
 	nc, err := NATS(t.Context(), cfg.NATS)
@@ -121,7 +121,7 @@ func TestAServerWithoutJetStreamIsNamed(t *testing.T) {
 	}
 }
 
-func TestAMissingPermissionIsNamed(t *testing.T) {
+func TestJetStream_MissingPermission(t *testing.T) {
 	url := testkit.NATS(t, func(o *server.Options) {
 		o.Users = []*server.User{{Username: "u", Password: "p", Permissions: &server.Permissions{
 			Publish: &server.SubjectPermission{Deny: []string{"$JS.API.>"}},

@@ -47,7 +47,7 @@ func (e *env) watchWhole() (end func()) {
 	}
 }
 
-func TestNobodySeesHalfATransactionWhileTheRelayIsKilled(t *testing.T) {
+func TestAtomic_RelayKilled(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t, shared)
 	e.writeConfig("publish: {atomic: true}\n")
@@ -69,7 +69,7 @@ func TestNobodySeesHalfATransactionWhileTheRelayIsKilled(t *testing.T) {
 	endWatching()
 }
 
-func TestNobodySeesHalfATransactionWhileLeadersAreKilled(t *testing.T) {
+func TestAtomic_LeadersKilled(t *testing.T) {
 	if testing.Short() {
 		t.Skip("Postgres has no part in it")
 	}
@@ -96,7 +96,7 @@ func transactionOf(subject string, n int) string {
 		SELECT 'order.created', '/e2e', '%s', to_jsonb(n) FROM generate_series(1, %d) AS n`, subject, n)
 }
 
-func TestTransactionsThatCannotBeOneBatch(t *testing.T) {
+func TestAtomic_CannotBeOneBatch(t *testing.T) {
 	if testing.Short() {
 		t.Skip("Postgres has no part in it")
 	}
@@ -208,7 +208,7 @@ func checkApart(t *testing.T, e *env, want int, mark string) {
 
 // Events that failed with their transaction are published when somebody says
 // so, one by one.
-func TestFailedTransactionIsRedriven(t *testing.T) {
+func TestAtomic_FailedIsRedriven(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t, shared)
 	e.writeConfig("publish: {atomic: true, atomic_max_events: 5}\n")
@@ -224,7 +224,7 @@ func TestFailedTransactionIsRedriven(t *testing.T) {
 	checkOnce(t, e, 20)
 }
 
-func TestStreamThatDoesNotAllowBatchesIsRefused(t *testing.T) {
+func TestAtomic_StreamDoesNotAllowBatches(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t, shared)
 	e.init()

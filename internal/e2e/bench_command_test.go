@@ -97,7 +97,7 @@ func checkBench(t *testing.T, result bench.Result) {
 	}
 }
 
-func TestBenchStartsServersOfItsOwn(t *testing.T) {
+func TestBench_OwnServers(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	plot := filepath.Join(dir, "bench.svg")
@@ -150,7 +150,7 @@ func awaitBench(t *testing.T, logs *child.Log, text string) {
 	})
 }
 
-func TestBenchLeavesNothingBehind(t *testing.T) {
+func TestBench_LeavesNothingBehind(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t, own)
 	e.environ = append(e.environ, "TMPDIR="+e.dir) // for the one that is killed
@@ -198,7 +198,7 @@ func TestBenchLeavesNothingBehind(t *testing.T) {
 	nothing("after a bench after one that was killed")
 }
 
-func TestBenchLeavesARelayAlone(t *testing.T) {
+func TestBench_LeavesARelayAlone(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t, own)
 	e.init()
@@ -225,7 +225,7 @@ func TestBenchLeavesARelayAlone(t *testing.T) {
 	}
 }
 
-func TestBenchRefusesASlotInUse(t *testing.T) {
+func TestBench_SlotInUse(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t, own)
 	testkit.Exec(t, e.postgresURL, "SELECT pg_create_logical_replication_slot('walrelay_bench', 'pgoutput')")

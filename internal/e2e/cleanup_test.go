@@ -10,7 +10,7 @@ import (
 	"github.com/walrelay/walrelay/sql"
 )
 
-func TestPublishedRowsAreCleanedAwayAndOthersStay(t *testing.T) {
+func TestCleanUp_PublishedRows(t *testing.T) {
 	t.Parallel()
 	for mode, check := range map[string]func(t *testing.T, e *env){
 		"delete": func(t *testing.T, e *env) {
@@ -86,7 +86,7 @@ func TestPublishedRowsAreCleanedAwayAndOthersStay(t *testing.T) {
 
 // A row that was written long ago and is published late, after an outage, is
 // kept for as long as any other: what the stream loses then is brought back.
-func TestRowsAreKeptForTheWindowFromWhenTheyArePublished(t *testing.T) {
+func TestCleanUp_WindowStartsWhenPublished(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t, own)
 	e.init()
@@ -102,7 +102,7 @@ func TestRowsAreKeptForTheWindowFromWhenTheyArePublished(t *testing.T) {
 
 // The row of an event that waits stays, however long that takes; many of them
 // keep no other row from being deleted.
-func TestRowsOfWaitingEventsStay(t *testing.T) {
+func TestCleanUp_WaitingEventsStay(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t, own)
 	e.writeConfig("outbox: {repair_window: 1s}\n")
@@ -134,7 +134,7 @@ func TestRowsOfWaitingEventsStay(t *testing.T) {
 }
 
 // The window of a scheduled event begins at its time.
-func TestRowOfAScheduledEventIsKeptForTheWindow(t *testing.T) {
+func TestCleanUp_ScheduledEvent(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t, own)
 	e.init()
@@ -150,7 +150,7 @@ func TestRowOfAScheduledEventIsKeptForTheWindow(t *testing.T) {
 }
 
 // Rows of a relay that cannot publish must stay.
-func TestRowsWithoutAnOutcomeAreNotCleanedAway(t *testing.T) {
+func TestCleanUp_UnsettledStay(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t, own)
 	e.writeConfig("outbox: {repair_window: 1ms}\n")
@@ -176,7 +176,7 @@ func TestRowsWithoutAnOutcomeAreNotCleanedAway(t *testing.T) {
 
 // With partitions by day, old ones are dropped in place of deleting rows: also
 // while events of their rows are yet to be published.
-func TestDroppedPartitionLosesNoEvent(t *testing.T) {
+func TestCleanUp_DroppedPartition(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t, shared)
 	e.writeConfig("outbox: {after_publish: keep}\n")
@@ -223,7 +223,7 @@ func TestDroppedPartitionLosesNoEvent(t *testing.T) {
 
 // What a database of version 1 has is published by today's relay, once init has
 // been run.
-func TestUpgradeFromVersionOne(t *testing.T) {
+func TestUpgrade_FromVersionOne(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t, shared)
 	migrations, err := sql.Migrations()

@@ -78,7 +78,7 @@ func (e *env) awaitError(id, status, says string) {
 	})
 }
 
-func TestScheduledEventsComeOnceAndNeverEarlyAcrossKills(t *testing.T) {
+func TestDelay_ScheduledOnceAndNeverEarly(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t, shared)
 	e.init()
@@ -137,7 +137,7 @@ func (e *env) schedule(n int, after string) {
 // An event that is due while the slot still stands before it stays in the table:
 // otherwise a new run would read its row again, and find nothing that says that
 // it is on its way.
-func TestDueEventWaitsUntilTheSlotHasPassedIt(t *testing.T) {
+func TestDelay_DueWaitsForTheCheckpoint(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t, shared)
 	e.init()
@@ -163,7 +163,7 @@ func TestDueEventWaitsUntilTheSlotHasPassedIt(t *testing.T) {
 
 // A relay that was frozen reads what it had received when another has the slot
 // already: it must not put that into the delay table.
-func TestRelayThatLostItsSlotDelaysNothing(t *testing.T) {
+func TestDelay_SupersededSessionWritesNothing(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t, shared)
 	e.init()
@@ -194,7 +194,7 @@ func TestRelayThatLostItsSlotDelaysNothing(t *testing.T) {
 	checkOnce(t, e, 1502)
 }
 
-func TestScheduledEventsAreOnTime(t *testing.T) {
+func TestDelay_OnTime(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t, shared)
 	e.init()
@@ -218,7 +218,7 @@ func TestScheduledEventsAreOnTime(t *testing.T) {
 	t.Logf("mean lateness %.1f ms", late*1000/100)
 }
 
-func TestScheduleIsCancelledAndMoved(t *testing.T) {
+func TestDelay_CancelAndReschedule(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t, shared)
 	e.init()
@@ -247,7 +247,7 @@ func TestScheduleIsCancelledAndMoved(t *testing.T) {
 
 // From the moment in which an event leaves the delay table until a stream has it,
 // its row is old and it waits for nothing: still, it is not published.
-func TestEventThatWasGivenBackIsPendingUntilAStreamHasIt(t *testing.T) {
+func TestDelay_ReemittedIsPending(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t, own) // transactions of others would hold the status back
 	e.writeConfig("outbox: {after_publish: mark}\n")
@@ -287,7 +287,7 @@ func TestEventThatWasGivenBackIsPendingUntilAStreamHasIt(t *testing.T) {
 	})
 }
 
-func TestPoisonEventStopsNobody(t *testing.T) {
+func TestP5_PoisonEvent(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t, shared)
 	e.writeConfig("retry: {initial: 50ms, max_retries: 2}\n")
@@ -326,7 +326,7 @@ func TestPoisonEventStopsNobody(t *testing.T) {
 }
 
 // What is larger than an event may be costs its own size once, and nobody else anything.
-func TestLargeRowsAreBoundedInMemory(t *testing.T) {
+func TestP4_LargeRows(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t, own)
 	e.plain = true
@@ -348,7 +348,7 @@ func TestLargeRowsAreBoundedInMemory(t *testing.T) {
 }
 
 // The content of an event that is too large is that of its row, when it is redriven.
-func TestRedrivenReferenceReadsItsRow(t *testing.T) {
+func TestDelay_RedrivenReference(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t, shared)
 	e.writeConfig("publish: {max_event_size: 100000}\n")
@@ -379,7 +379,7 @@ func TestRedrivenReferenceReadsItsRow(t *testing.T) {
 }
 
 // A slot that got another name leaves nothing behind.
-func TestEventsOfASlotThatWasRenamedAreTakenOver(t *testing.T) {
+func TestDelay_AdoptFromRenamedSlot(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t, shared)
 	e.writeConfig("retry: {failed_holds_key: true}\n")
@@ -447,7 +447,7 @@ func checkMissing(t *testing.T, e *env, want int, but string) {
 	}
 }
 
-func TestEventThatNoStreamTakesIsTriedUntilOneDoes(t *testing.T) {
+func TestDelay_RetriedUntilAStreamTakesIt(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t, shared)
 	e.writeConfig(quick + "streams: [{name: EVENTS, subjects: [\"events.order.>\"]}]\n")
@@ -465,7 +465,7 @@ func TestEventThatNoStreamTakesIsTriedUntilOneDoes(t *testing.T) {
 }
 
 // What cannot become an event is kept, and its neighbours pass.
-func TestBadInputHasAnOutcome(t *testing.T) {
+func TestP5_BadInput(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t, shared)
 	e.init()
@@ -550,7 +550,7 @@ func checkKeysInOrder(t *testing.T, e *env, keys, each int) {
 	}
 }
 
-func TestLaterEventsOfAKeyWaitBehindOneThatFails(t *testing.T) {
+func TestDelay_KeyWaitsBehindFailure(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t, shared)
 	e.writeConfig(quick)
@@ -605,7 +605,7 @@ func TestLaterEventsOfAKeyWaitBehindOneThatFails(t *testing.T) {
 	_ = r
 }
 
-func TestFailedEventHoldsItsKeyIfAskedTo(t *testing.T) {
+func TestDelay_FailedBlocksItsKey(t *testing.T) {
 	t.Parallel()
 	for holds, want := range map[bool]string{false: "[1 3 4]", true: "[1]"} {
 		t.Run(strconv.FormatBool(holds), func(t *testing.T) {
@@ -647,7 +647,7 @@ func TestFailedEventHoldsItsKeyIfAskedTo(t *testing.T) {
 	}
 }
 
-func TestSQLFunctionsPublish(t *testing.T) {
+func TestSQL_Publish(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t, shared)
 	e.init()
@@ -683,7 +683,7 @@ func TestSQLFunctionsPublish(t *testing.T) {
 // Random sizes, schedules and keys, while the limit on sizes comes and goes and
 // everything crashes: at the end each event is published once and, those that
 // were not scheduled, in the order of its key.
-func TestDelayedEventsSurviveEverythingInOrder(t *testing.T) {
+func TestDelay_SurvivesEverythingInOrder(t *testing.T) {
 	if testing.Short() {
 		t.Skip("once is enough")
 	}

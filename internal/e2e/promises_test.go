@@ -15,7 +15,7 @@ import (
 	"github.com/walrelay/walrelay/internal/testkit"
 )
 
-func TestEightWritersArriveExactlyAsCommitted(t *testing.T) {
+func TestP3_EightWriters(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t, shared)
 	e.init()
@@ -26,7 +26,7 @@ func TestEightWritersArriveExactlyAsCommitted(t *testing.T) {
 	e.awaitLedger()
 }
 
-func TestKillingTheRelayEveryHalfSecondLosesAndDoublesNothing(t *testing.T) {
+func TestP1_RelayKilledEveryHalfSecond(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t, shared)
 	e.init()
@@ -44,7 +44,7 @@ func TestKillingTheRelayEveryHalfSecondLosesAndDoublesNothing(t *testing.T) {
 	e.awaitLedger()
 }
 
-func TestNATSStoppedThreeTimesUnderLoad(t *testing.T) {
+func TestP1_NATSRestarted(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t, shared)
 	e.init()
@@ -66,7 +66,7 @@ func TestNATSStoppedThreeTimesUnderLoad(t *testing.T) {
 	e.awaitLedger()
 }
 
-func TestPostgresCrashedThreeTimesUnderLoad(t *testing.T) {
+func TestP1_PostgresCrashed(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t, own)
 	e.init()
@@ -85,7 +85,7 @@ func TestPostgresCrashedThreeTimesUnderLoad(t *testing.T) {
 
 // Postgres up to 16 forgets at a clean restart what the slot had confirmed
 // since the last checkpoint, and sends it again.
-func TestCleanRestartOfPostgresDoublesNothing(t *testing.T) {
+func TestP2_PostgresRestarted(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t, own)
 	e.init()
@@ -100,7 +100,7 @@ func TestCleanRestartOfPostgresDoublesNothing(t *testing.T) {
 	checkOnce(t, e, 100)
 }
 
-func TestOneMillionEventsInOneTransactionPassInBoundedMemory(t *testing.T) {
+func TestP4_MillionEventsInOneTransaction(t *testing.T) {
 	if testing.Short() {
 		t.Skip("a million events take half a minute")
 	}
@@ -130,7 +130,7 @@ func TestOneMillionEventsInOneTransactionPassInBoundedMemory(t *testing.T) {
 	}
 }
 
-func TestStandbyTakesOverWithinFiveSeconds(t *testing.T) {
+func TestStandby_TakesOverWithinFiveSeconds(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t, shared)
 	e.init()
@@ -155,7 +155,7 @@ func TestStandbyTakesOverWithinFiveSeconds(t *testing.T) {
 
 // A relay that was frozen with messages under way wakes up after another has
 // taken the slot: nothing of its own may be stored any more.
-func TestRelayThatLostItsSlotStoresNothing(t *testing.T) {
+func TestP3_RelayThatLostItsSlotStoresNothing(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t, shared)
 	e.init()
@@ -182,7 +182,7 @@ func TestRelayThatLostItsSlotStoresNothing(t *testing.T) {
 	e.awaitLedger()
 }
 
-func TestSIGTERMUnderLoadDrainsAndEndsWithZero(t *testing.T) {
+func TestRun_SIGTERMUnderLoad(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t, shared)
 	e.init()
@@ -207,7 +207,7 @@ func TestSIGTERMUnderLoadDrainsAndEndsWithZero(t *testing.T) {
 	e.awaitLedger()
 }
 
-func TestPostgresStopsAlthoughNATSIsAway(t *testing.T) {
+func TestP6_PostgresStopsWhileNATSIsAway(t *testing.T) {
 	t.Parallel()
 	for name, events := range map[string]int{
 		"with a few events waiting":   10,
@@ -237,7 +237,7 @@ func TestPostgresStopsAlthoughNATSIsAway(t *testing.T) {
 	}
 }
 
-func TestSlowNATSDoesNotCostThePostgresConnection(t *testing.T) {
+func TestP6_SlowNATSKeepsTheWalsender(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t, own)
 	testkit.Exec(t, e.postgresURL, "ALTER SYSTEM SET wal_sender_timeout = '2s'")
@@ -264,7 +264,7 @@ func TestSlowNATSDoesNotCostThePostgresConnection(t *testing.T) {
 	}
 }
 
-func TestSlotAdvancesWhenNothingIsPublished(t *testing.T) {
+func TestP6_IdleSlotAdvances(t *testing.T) {
 	t.Parallel()
 	for name, write := range map[string]func(*env){
 		"and the database is busy": func(e *env) {
@@ -295,7 +295,7 @@ func TestSlotAdvancesWhenNothingIsPublished(t *testing.T) {
 
 // Keepalives go on while publishing hangs; they must not move the slot past
 // events that nobody has.
-func TestSlotStaysWhilePublishingHangs(t *testing.T) {
+func TestP1_SlotStaysWhilePublishingHangs(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t, own)
 	e.init()
@@ -314,7 +314,7 @@ func TestSlotStaysWhilePublishingHangs(t *testing.T) {
 	checkOnce(t, e, 10)
 }
 
-func TestLostSlotEndsTheRelayWithAClearLine(t *testing.T) {
+func TestP6_LostSlotEndsTheRelay(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t, shared)
 	e.init()
@@ -344,7 +344,7 @@ func TestLostSlotEndsTheRelayWithAClearLine(t *testing.T) {
 	}
 }
 
-func TestStreamDeletedUnderLoadStopsTheRelay(t *testing.T) {
+func TestP7_DeletedStreamEndsTheRelay(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t, shared)
 	e.init()
@@ -363,7 +363,7 @@ func TestStreamDeletedUnderLoadStopsTheRelay(t *testing.T) {
 	}
 }
 
-func TestPurgedStreamGoesOn(t *testing.T) {
+func TestP2_PurgedStream(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t, shared)
 	e.init()
@@ -392,7 +392,7 @@ func TestPurgedStreamGoesOn(t *testing.T) {
 	}
 }
 
-func TestForeignMessageInAnOwnedStreamIsReportedAndPassed(t *testing.T) {
+func TestP9_ForeignMessageIsReported(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t, shared)
 	e.init()
@@ -409,7 +409,7 @@ func TestForeignMessageInAnOwnedStreamIsReportedAndPassed(t *testing.T) {
 	checkEachOnce(t, e, 100)
 }
 
-func TestR3LeaderKilledUnderLoad(t *testing.T) {
+func TestP1_LeaderKilled(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t, clustered)
 	e.init()
@@ -424,7 +424,7 @@ func TestR3LeaderKilledUnderLoad(t *testing.T) {
 	e.awaitLedger()
 }
 
-func TestFullStreamHoldsAndGoesOnWhenThereIsRoom(t *testing.T) {
+func TestP5_FullStreamPauses(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t, shared)
 	e.init()
@@ -444,7 +444,7 @@ func TestFullStreamHoldsAndGoesOnWhenThereIsRoom(t *testing.T) {
 	checkOnce(t, e, 200)
 }
 
-func TestWorkQueueThatConsumersEmptyIsNotFilledTwice(t *testing.T) {
+func TestP2_WorkQueue(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t, shared)
 	js := e.jetstream()
@@ -487,7 +487,7 @@ func TestWorkQueueThatConsumersEmptyIsNotFilledTwice(t *testing.T) {
 	}
 }
 
-func TestSharedStreamTakesEventsBesideOthers(t *testing.T) {
+func TestSharedStream(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t, shared)
 	e.writeConfig("streams: [{name: EVENTS, subjects: [\"events.>\"], shared: true}]\n")
@@ -505,7 +505,7 @@ func TestSharedStreamTakesEventsBesideOthers(t *testing.T) {
 	checkEachOnce(t, e, 100)
 }
 
-func TestRoutesSendToSeveralStreams(t *testing.T) {
+func TestRoutes_SeveralStreams(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t, shared)
 	e.writeConfig(`
@@ -545,7 +545,7 @@ routes:
 	}
 }
 
-func TestCutNATSConnectionsUnderLoad(t *testing.T) {
+func TestP1_NATSConnectionsCut(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t, shared)
 	e.init()

@@ -89,7 +89,7 @@ func checkSame(t *testing.T, before, after []stored) {
 	}
 }
 
-func TestRepairBringsBackAStreamThatWasDeletedUnderLoad(t *testing.T) {
+func TestRepair_DeletedUnderLoad(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t, shared)
 	e.init()
@@ -136,7 +136,7 @@ func TestRepairBringsBackAStreamThatWasDeletedUnderLoad(t *testing.T) {
 }
 
 // A relay that has nothing to publish notices, too, and before it has.
-func TestIdleRelayNoticesThatItsStreamIsAnother(t *testing.T) {
+func TestP7_IdleRelayNoticesAnotherStream(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t, shared)
 	e.init()
@@ -158,7 +158,7 @@ func (e *env) walrelayRefusesRepair() {
 	}
 }
 
-func TestRepairBringsBackWhatABackupDoesNotHave(t *testing.T) {
+func TestRepair_RestoredBackup(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t, shared)
 	e.writeConfig("outbox: {tables: [public.outbox, public.events, public.audit], mappings: [{table: public.events, preset: debezium}]}\n")
@@ -222,7 +222,7 @@ func TestRepairBringsBackWhatABackupDoesNotHave(t *testing.T) {
 	checkSame(t, before, after)
 }
 
-func TestRepairThatIsKilledGoesOnWhereItWas(t *testing.T) {
+func TestRepair_Killed(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t, shared)
 	e.init()
@@ -269,7 +269,7 @@ func TestRepairThatIsKilledGoesOnWhereItWas(t *testing.T) {
 
 // A repair of a replicated stream goes on, or says that it did not, when the
 // stream's leader is killed; what is left to do, the next one does.
-func TestRepairOfAReplicatedStreamWhoseLeaderChanges(t *testing.T) {
+func TestRepair_LeaderChanges(t *testing.T) {
 	t.Parallel()
 	if testing.Short() {
 		t.Skip("it is about NATS, not about a version of Postgres")
@@ -300,7 +300,7 @@ func TestRepairOfAReplicatedStreamWhoseLeaderChanges(t *testing.T) {
 	checkSame(t, before, readStream(t, e.nats(), "EVENTS"))
 }
 
-func TestRepairSaysWhatCannotBeBroughtBack(t *testing.T) {
+func TestRepair_SaysWhatIsLost(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t, shared)
 	e.init()
@@ -381,7 +381,7 @@ func TestRepairSaysWhatCannotBeBroughtBack(t *testing.T) {
 
 // The last message that the stream still had cannot be read any more: only the
 // sequences say how many are missing.
-func TestRepairCountsWhereTheLastMessageIsGone(t *testing.T) {
+func TestRepair_LastMessageConsumed(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t, shared)
 	e.init()
@@ -420,7 +420,7 @@ func TestRepairCountsWhereTheLastMessageIsGone(t *testing.T) {
 }
 
 // What NATS does not take any more ends a repair, which can be run again.
-func TestRepairOfAnEventThatNATSRefuses(t *testing.T) {
+func TestRepair_EventRefused(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t, shared)
 	e.init()
@@ -446,7 +446,7 @@ func TestRepairOfAnEventThatNATSRefuses(t *testing.T) {
 
 // The journal is kept for the repair window: that the stream had more, only the
 // sequences say.
-func TestRepairSaysThatTheJournalDoesNotHaveEverything(t *testing.T) {
+func TestRepair_JournalBeginsLater(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t, shared)
 	e.init()
@@ -470,7 +470,7 @@ func TestRepairSaysThatTheJournalDoesNotHaveEverything(t *testing.T) {
 }
 
 // A transaction that was a batch comes back one by one, and says so.
-func TestRepairOfBatchesSaysThatTheyAreSplit(t *testing.T) {
+func TestRepair_SplitsBatches(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t, shared)
 	e.writeConfig("publish: {atomic: true}\n")

@@ -12,7 +12,7 @@ import (
 // A slot with failover waits for the standbys of synchronized_standby_slots. That one is
 // away is no reason to stop: the relay says so, and goes on when it is there, or is no
 // longer asked for.
-func TestStandbyOfSynchronizedSlotsIsAway(t *testing.T) {
+func TestStandby_OfSynchronizedSlotsIsAway(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t, own)
 	if version, err := strconv.Atoi(testkit.Query(t, e.postgresURL, "SHOW server_version_num")); err != nil || version < 170000 {

@@ -30,7 +30,7 @@ func insertSQL(table, subject string) string {
 	return fmt.Sprintf("INSERT INTO %s (event_type, source, subject, data) VALUES ('order.created', '/e2e', '%s', '{}');", table, subject)
 }
 
-func TestTableChangesWhileStreaming(t *testing.T) {
+func TestTables_ChangeWhileStreaming(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t, shared)
 	e.init()
@@ -60,7 +60,7 @@ func TestTableChangesWhileStreaming(t *testing.T) {
 	}
 }
 
-func TestPartitionedAndSeveralOutboxTables(t *testing.T) {
+func TestTables_PartitionedAndSeveral(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t, shared)
 	e.writeConfig("outbox: {tables: [public.outbox, sales.events]}\n")
@@ -112,7 +112,7 @@ func TestTables_RowThatMovesToAnotherPartition(t *testing.T) {
 	}
 }
 
-func TestOutboxTablesOfOthers(t *testing.T) {
+func TestTables_Presets(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t, shared)
 	e.writeConfig(`
@@ -161,7 +161,7 @@ outbox:
 }
 
 // A reader of CloudEvents that is not ours reads what arrives, in both modes.
-func TestTheCloudEventsSDKReadsTheMessages(t *testing.T) {
+func TestMessages_ReadByTheSDK(t *testing.T) {
 	t.Parallel()
 	for _, mode := range []string{"binary", "structured"} {
 		t.Run(mode, func(t *testing.T) {
@@ -251,7 +251,7 @@ func readCloudEvent(t *testing.T, m stored) cebinding.Event {
 	return got
 }
 
-func TestDroppedPublicationStopsTheRelay(t *testing.T) {
+func TestPublication_DroppedEndsTheRelay(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t, shared)
 	e.init()
@@ -272,7 +272,7 @@ func TestDroppedPublicationStopsTheRelay(t *testing.T) {
 	}
 }
 
-func TestTableTakenOutOfThePublicationStopsTheRelay(t *testing.T) {
+func TestPublication_TableRemovedEndsTheRelay(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t, shared)
 	e.init()
@@ -286,7 +286,7 @@ func TestTableTakenOutOfThePublicationStopsTheRelay(t *testing.T) {
 	}
 }
 
-func TestMetricsTellWhatHappened(t *testing.T) {
+func TestMetrics(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t, shared)
 	e.writeConfig("routes: [{type: \"debug.*\", drop: true}]\n")
@@ -326,7 +326,7 @@ func TestMetricsTellWhatHappened(t *testing.T) {
 	}
 }
 
-func TestSameIDTwiceIsStoredOnce(t *testing.T) {
+func TestP2_SameIDTwice(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t, shared)
 	e.init()
@@ -435,7 +435,7 @@ func TestTables_ScheduleWithoutZoneIsRefusedBehindADomain(t *testing.T) {
 
 // Text is published in UTF-8, whatever the database has, and a byte that has no
 // equivalent is the fault of its row.
-func TestDatabasesInOtherEncodings(t *testing.T) {
+func TestEncodings_Rows(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct{ encoding, good, bad string }{
 		{"WIN1252", `\xe9`, `\x81`},
@@ -499,7 +499,7 @@ func TestDatabasesInOtherEncodings(t *testing.T) {
 }
 
 // An id in characters beyond ASCII is one id in the table, the delay table and the journal.
-func TestIDsInDatabasesInOtherEncodings(t *testing.T) {
+func TestEncodings_IDs(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct{ encoding, bytes string }{{"LATIN1", `\xe9`}, {"SQL_ASCII", `\xc3a9`}} {
 		t.Run(test.encoding, func(t *testing.T) {

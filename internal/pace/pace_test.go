@@ -28,7 +28,7 @@ func reads(p *pace.Pace, now *time.Time, every, length time.Duration) float64 {
 	return float64(messages) / float64(n)
 }
 
-func TestAReaderWaitsOnlyWhileMuchComes(t *testing.T) {
+func TestPace_WaitsOnlyUnderLoad(t *testing.T) {
 	t.Parallel()
 	p := &pace.Pace{Much: 80}
 	now := time.Unix(1, 0)
@@ -44,7 +44,7 @@ func TestAReaderWaitsOnlyWhileMuchComes(t *testing.T) {
 	}
 }
 
-func TestAReaderThatIsBusyAnywayWaitsForNothing(t *testing.T) {
+func TestPace_BusyReaderDoesNotWait(t *testing.T) {
 	t.Parallel()
 	p := &pace.Pace{Much: 80}
 	now := time.Unix(1, 0)
@@ -57,7 +57,7 @@ func TestAReaderThatIsBusyAnywayWaitsForNothing(t *testing.T) {
 	}
 }
 
-func TestAReaderThatIsLateWaitsWhateverComes(t *testing.T) {
+func TestPace_LateReaderWaits(t *testing.T) {
 	t.Parallel()
 	p := &pace.Pace{Much: 80, Late: true}
 	now := time.Unix(1, 0)

@@ -14,7 +14,7 @@ import (
 	"github.com/walrelay/walrelay/internal/problem"
 )
 
-func TestCheckAccepts(t *testing.T) {
+func TestCheck_Accepts(t *testing.T) {
 	b := newServers(t)
 
 	t.Run("other writers of a shared stream", func(t *testing.T) {
@@ -38,7 +38,7 @@ func TestCheckAccepts(t *testing.T) {
 	})
 }
 
-func TestCheckSaysWhatIsWrongAndWhatToDo(t *testing.T) {
+func TestCheck_Refuses(t *testing.T) {
 	b := newServers(t)
 	for _, tt := range []struct {
 		name string
@@ -195,7 +195,7 @@ func TestCheckSaysWhatIsWrongAndWhatToDo(t *testing.T) {
 	}
 }
 
-func TestCheckWarnsOfWhatWorksAndMayNotBeWanted(t *testing.T) {
+func TestCheck_Warns(t *testing.T) {
 	b := newServers(t)
 	for _, tt := range []struct {
 		name string

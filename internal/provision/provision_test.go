@@ -346,7 +346,7 @@ func TestSetup(t *testing.T) {
 	})
 }
 
-func TestAServerThatIsAwayIsNoProblem(t *testing.T) {
+func TestSetup_UnreachableServerIsTransient(t *testing.T) {
 	cfg := config.Config{Postgres: config.Postgres{URL: "postgres://postgres@127.0.0.1:1/x"}, NATS: config.NATS{URL: "nats://127.0.0.1:1"}}
 	err := checked(t.Context(), cfg)
 	if err == nil || problem.Permanent(err) {
