@@ -111,7 +111,7 @@ func Repair(ctx context.Context, cfg Config, options RepairOptions) (RepairRepor
 	return restore.Repair(ctx, cfg, options)
 }
 
-// Recover re-emits the rows of the outbox tables that have no outcome and that the
+// Recover re-emits the rows of the outbox tables that are not settled and that the
 // slot does not read, such as those from before the first [Setup] or from while there
 // was no slot. A relay publishes them, in the order in which they were created. It
 // blocks until the relay has settled what is in the WAL, unless in a dry run, may be

@@ -83,7 +83,7 @@ type Outbox struct {
 	Tables []string `koanf:"tables"`
 	// Mappings override, for some of the tables, which column is what.
 	Mappings []Mapping `koanf:"mappings"`
-	// AfterPublish says what becomes of rows whose event has an outcome:
+	// AfterPublish says what becomes of rows whose event is settled:
 	// "delete" (default), once RepairWindow has passed since they were published;
 	// "mark", in the column published_at; or "keep".
 	AfterPublish string `koanf:"after_publish"`

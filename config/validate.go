@@ -354,7 +354,7 @@ func (v *validator) publish(c Publish, streams []Stream) {
 }
 
 // longestBatch is how many events a batch may have at most: while they are
-// collected they have no outcome, and the number of such events is bounded.
+// collected they are not settled, and the number of such events is bounded.
 const longestBatch = 10_000
 
 func (v *validator) retry(key string, c Retry) {

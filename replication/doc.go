@@ -2,7 +2,7 @@
 //
 // In comes the connection string of a database, a slot and a publication that
 // exist; out go the messages of the pgoutput plugin, in order, as bytes, and
-// back come tickets that have an outcome. From these the [Frontier] computes
+// back come tickets that are settled. From these the [Frontier] computes
 // how far the slot may advance, and the [Stream] reports it to the server, on
 // time however slowly the messages are taken.
 //

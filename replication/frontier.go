@@ -16,9 +16,9 @@ type LSN = pglogrepl.LSN
 // outcome yet.
 type Ticket uint64
 
-// Frontier computes the LSN below which every event has an outcome. The
+// Frontier computes the LSN below which every event is settled. The
 // reader of the stream calls Add, Commit and Keepalive in the order in which
-// the server sent them; Done may be called from any goroutine, in any order.
+// the server sent them; Settle may be called from any goroutine, in any order.
 //
 // Its memory is fixed: one bit for each event of the window, and at most one
 // mark for each.
@@ -26,7 +26,7 @@ type Frontier struct {
 	mu    sync.Mutex
 	done  []uint64 // a ring of bits: ticket t is bit t % capacity
 	next  Ticket   // the next ticket to hand out
-	low   Ticket   // every ticket below has an outcome
+	low   Ticket   // every ticket below is settled
 	marks []mark   // ends of transactions and keepalives, in order
 	first int      // the first of marks that is not reached
 
@@ -38,7 +38,7 @@ type Frontier struct {
 	space, moved chan struct{}
 }
 
-// mark says: when every ticket below through has an outcome, everything before
+// mark says: when every ticket below through is settled, everything before
 // lsn has.
 type mark struct {
 	through Ticket
@@ -62,7 +62,7 @@ func NewFrontier(start LSN, window int) *Frontier {
 func (f *Frontier) capacity() Ticket { return Ticket(len(f.done)) * 64 }
 
 // Add hands out the ticket of the next event. It blocks while the window is
-// full, until an event gets its outcome or the context ends. Not safe for
+// full, until an event is settled or the context ends. Not safe for
 // concurrent use with itself.
 func (f *Frontier) Add(ctx context.Context) (Ticket, error) {
 	for {
@@ -77,19 +77,19 @@ func (f *Frontier) Add(ctx context.Context) (Ticket, error) {
 		select {
 		case <-f.space:
 		case <-ctx.Done():
-			return 0, fmt.Errorf("waiting for an event to get its outcome: %w", context.Cause(ctx))
+			return 0, fmt.Errorf("waiting for an event to be settled: %w", context.Cause(ctx))
 		}
 	}
 }
 
-// Done says that the event of the ticket has an outcome. Each ticket is done
+// Settle says that the event of the ticket is settled. Each ticket is done
 // once; anything else is a fault in the program that could lose events, so it
 // panics.
-func (f *Frontier) Done(t Ticket) {
+func (f *Frontier) Settle(t Ticket) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if t < f.low || t >= f.next {
-		panic(fmt.Sprintf("replication: ticket %d has an outcome, but only %d to %d are open", t, f.low, f.next))
+		panic(fmt.Sprintf("replication: ticket %d is settled, but only %d to %d are open", t, f.low, f.next))
 	}
 	word, bit := f.slot(t)
 	if f.done[word]&bit != 0 {
@@ -197,7 +197,7 @@ func (f *Frontier) Received() LSN {
 	return f.received
 }
 
-// Pending returns how many events have no outcome yet.
+// Pending returns how many events are not settled yet.
 func (f *Frontier) Pending() int {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -37,12 +37,12 @@ func TestFrontier_WaitsForEveryEvent(t *testing.T) {
 	second := take(t, f, 1)
 	commit(t, f, 300)
 
-	f.Done(second[0])
-	f.Done(first[1])
+	f.Settle(second[0])
+	f.Settle(first[1])
 	if got := f.LSN(); got != 100 {
-		t.Fatalf("the frontier is at %s although the first event has no outcome, want 0/64", got)
+		t.Fatalf("the frontier is at %s although the first event is not settled, want 0/64", got)
 	}
-	f.Done(first[0])
+	f.Settle(first[0])
 	if got := f.LSN(); got != 300 {
 		t.Fatalf("the frontier is at %s with every event done, want the end of the last transaction", got)
 	}
@@ -52,7 +52,7 @@ func TestFrontier_StaysBeforeOpenTransaction(t *testing.T) {
 	t.Parallel()
 	f := NewFrontier(100, 64)
 	for _, ticket := range take(t, f, 3) {
-		f.Done(ticket)
+		f.Settle(ticket)
 	}
 	if got := f.LSN(); got != 100 {
 		t.Fatalf("the frontier is at %s before the transaction ended, want 0/64", got)
@@ -72,9 +72,9 @@ func TestFrontier_KeepaliveWaitsForEarlierEvents(t *testing.T) {
 		t.Fatal(err)
 	}
 	if got := f.LSN(); got != 100 {
-		t.Fatalf("a keepalive moved the frontier to %s past an event without an outcome", got)
+		t.Fatalf("a keepalive moved the frontier to %s past an unsettled event", got)
 	}
-	f.Done(ticket)
+	f.Settle(ticket)
 	if got := f.LSN(); got != 900 {
 		t.Fatalf("the frontier is at %s once nothing is pending, want the keepalive's 0/384", got)
 	}
@@ -137,13 +137,13 @@ func TestFrontier_AnyOrderOfSettling(t *testing.T) {
 				ticket := open[i]
 				open = append(open[:i], open[i+1:]...)
 				delete(all[owner[ticket]].open, ticket)
-				f.Done(ticket)
+				f.Settle(ticket)
 				check()
 			}
 		}
 		for _, ticket := range open {
 			delete(all[owner[ticket]].open, ticket)
-			f.Done(ticket)
+			f.Settle(ticket)
 			check()
 		}
 	}
@@ -159,14 +159,14 @@ func TestFullFrontierBlocksUntilAnOutcome(t *testing.T) {
 			_, err := f.Add(t.Context())
 			added <- err
 		}()
-		f.Done(tickets[1])
+		f.Settle(tickets[1])
 		synctest.Wait()
 		select {
 		case err := <-added:
 			t.Fatalf("an event was taken into a full window (%v)", err)
 		default:
 		}
-		f.Done(tickets[0])
+		f.Settle(tickets[0])
 		if err := <-added; err != nil {
 			t.Fatal(err)
 		}
@@ -188,9 +188,9 @@ func TestFullFrontierGivesUpWithItsContext(t *testing.T) {
 func TestFrontier_PanicsAtImpossibleSettling(t *testing.T) {
 	t.Parallel()
 	for name, done := range map[string]func(*Frontier, []Ticket){
-		"twice":          func(f *Frontier, open []Ticket) { f.Done(open[1]); f.Done(open[1]) },
-		"long ago":       func(f *Frontier, open []Ticket) { f.Done(open[0]); f.Done(open[0]) },
-		"not handed out": func(f *Frontier, _ []Ticket) { f.Done(17) },
+		"twice":          func(f *Frontier, open []Ticket) { f.Settle(open[1]); f.Settle(open[1]) },
+		"long ago":       func(f *Frontier, open []Ticket) { f.Settle(open[0]); f.Settle(open[0]) },
+		"not handed out": func(f *Frontier, _ []Ticket) { f.Settle(17) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -213,12 +213,12 @@ func TestReportRefusesAnLSNPastTheFrontier(t *testing.T) {
 	take(t, s.frontier, 1)
 	commit(t, s.frontier, 200)
 	if err := s.Report(200); err == nil {
-		t.Fatal("an LSN past an event without an outcome was reported")
+		t.Fatal("an LSN past an unsettled event was reported")
 	}
 	if got := s.Reported(); got != 100 {
 		t.Fatalf("the reported LSN is %s after a refusal, want 0/64", got)
 	}
-	s.frontier.Done(0)
+	s.frontier.Settle(0)
 	if err := s.Report(200); err != nil {
 		t.Fatal(err)
 	}
@@ -241,6 +241,6 @@ func BenchmarkFrontier(b *testing.B) {
 		if err := f.Commit(end); err != nil {
 			b.Fatal(err)
 		}
-		f.Done(ticket)
+		f.Settle(ticket)
 	}
 }

@@ -65,7 +65,7 @@ type Config struct {
 	// that name, as it is. Otherwise the server converts it to UTF-8, and a byte
 	// without an equivalent ends the stream at every start (SQLSTATE 22021, 22P05).
 	Unconverted func(serverEncoding string) bool
-	// Window is how many events may be without an outcome; default 65536.
+	// Window is how many events may be unsettled; default 65536.
 	Window int
 	// OnBusy, if set, is called from Open when the slot is held by another
 	// session, first at once and then each time the holder changes.
@@ -414,13 +414,13 @@ func noticeError(slot string, notice *pgproto3.NoticeResponse) error {
 	return nil
 }
 
-// Report says that everything before lsn has an outcome and may be given up by
+// Report says that everything before lsn is settled and may be given up by
 // the server, and sends it. An LSN below an earlier one changes nothing. One
 // that this connection has not sent is refused: Postgres itself would accept
 // it, and skip all that lies between.
 func (s *Stream) Report(lsn LSN) error {
 	if limit := s.frontier.LSN(); lsn > limit {
-		return fmt.Errorf("refusing to report %s as flushed: events after %s have no outcome", lsn, limit)
+		return fmt.Errorf("refusing to report %s as flushed: events after %s are not settled", lsn, limit)
 	}
 	for {
 		old := s.reported.Load()

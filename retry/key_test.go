@@ -186,7 +186,7 @@ func TestKeys_ReemittedWaitsForFailedOfEarlierSession(t *testing.T) {
 	wantHeld(t, k, keyed("other", 10, true), false)
 	wantHeld(t, k, keyed("nobody's", 10, false), false)
 
-	// Once everything of that session has an outcome, the table decides.
+	// Once everything of that session is settled, the table decides.
 	k.ReplayedThrough(20)
 	all, free := k.take(21, 10)
 	if len(all) != 2 || len(free) != 2 {
@@ -209,7 +209,7 @@ func TestKeys_NoScanDuringReemission(t *testing.T) {
 	k.Fail("k", 0)
 	k.Parked("k", true)
 	if all, _ := k.take(100, 10); len(all) > 0 {
-		t.Error("a key is looked at although events of it were given back and have no outcome")
+		t.Error("a key is looked at although events of it were given back and are not settled")
 	}
 	wantHeld(t, k, keyed("k", 10, true), true)
 	k.ObserveReleased(keyed("k", 10, true))

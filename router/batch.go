@@ -49,7 +49,7 @@ func (e *TransactionError) Unwrap() error { return e.Err }
 // the stream has already, and those that a rule drops, are not part of it. There
 // may be no more of them than MaxInFlight, and half of MaxInFlightBytes.
 //
-// As Publish does, it returns when they are sent or have their outcome, and
+// As Publish does, it returns when they are sent or are settled, and
 // blocks meanwhile. It takes all or none: none if they go to several streams
 // ([ErrSeveralStreams]), or if one has to wait behind another, or cannot be
 // published for a reason of its own (*[TransactionError] with [ErrBlocked], or with

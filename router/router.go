@@ -61,7 +61,7 @@ type Observer interface {
 	Split(stream string)
 }
 
-// Flight is an event on its way, without an outcome.
+// Flight is an event on its way, not settled.
 type Flight struct {
 	Event  *event.Event
 	Ticket uint64
@@ -78,7 +78,7 @@ type Parker interface {
 	// Park records that an event could not be published, for a reason of its
 	// own, or those of a transaction that could not be published whole, and with
 	// it the events of their keys that were taken after them. It blocks until
-	// that cannot be lost any more, and gives them their outcome; until then
+	// that cannot be lost any more, and settles them; until then
 	// nothing more is stored in the stream.
 	Park(ctx context.Context, failed []Flight, reason error, behind []Flight) error
 }
@@ -95,7 +95,7 @@ type Config struct {
 	// Origin names this relay in the messages of owned streams.
 	Origin Origin
 	// MaxInFlight and MaxInFlightBytes bound, for each stream, the events
-	// that are sent and have no outcome. One event larger than the bytes
+	// that are sent and are not settled. One event larger than the bytes
 	// passes alone.
 	MaxInFlight, MaxInFlightBytes int
 	// AckTimeout is how long an acknowledgement may take before the stream is
@@ -268,7 +268,7 @@ func (r *Router) route(ev *event.Event) (*writer, *Target, error) {
 	return w, target, nil
 }
 
-// InFlight returns how many events are sent and have no outcome.
+// InFlight returns how many events are sent and are not settled.
 func (r *Router) InFlight() int {
 	n := 0
 	for _, w := range r.ordered {
@@ -278,7 +278,7 @@ func (r *Router) InFlight() int {
 }
 
 // Progress returns how far each owned stream has come: every event up to there
-// has its outcome. A shared stream has no state that a later run could use.
+// is settled. A shared stream has no state that a later run could use.
 func (r *Router) Progress() map[string]StreamState {
 	states := make(map[string]StreamState, len(r.ordered))
 	for _, w := range r.ordered {

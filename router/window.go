@@ -4,7 +4,7 @@ package router
 // use.
 type window struct {
 	ring  []flight
-	base  uint64 // the first flight without an outcome
+	base  uint64 // the first unsettled flight
 	next  uint64 // the number of the next flight
 	bytes int    // the sizes of the flights between
 }

@@ -28,7 +28,7 @@ func TestWindow(t *testing.T) {
 	want("filled", "0 1 2 3 40")
 	w.pop()
 	want("the last one taken out", "0 1 2 30")
-	// The first two have their outcome, and the ring goes round.
+	// The first two are settled, and the ring goes round.
 	for range 2 {
 		w.bytes -= w.at(w.base).size
 		*w.at(w.base) = flight{}

@@ -16,7 +16,7 @@ import (
 	"github.com/walrelay/walrelay/journal"
 )
 
-// flight is an event that was taken and has no outcome yet.
+// flight is an event that was taken and is not settled yet.
 type flight struct {
 	ev     *event.Event
 	target *Target
@@ -70,8 +70,8 @@ type writer struct {
 	refused  bool            // one of them was no acknowledgement
 	full     bool            // the window was full, and has not drained by a quarter
 	batches  uint64          // the number of the last batch that was taken
-	underWay int             // how many batches have flights without an outcome
-	ended    uint64          // the number of the last batch of which one had its outcome
+	underWay int             // how many batches have unsettled flights
+	ended    uint64          // the number of the last batch of which one was settled
 	batchID  uint64          // the number of the last batch that was sent
 	flows    bool            // false during a resync
 	cause    error           // why it is
@@ -221,7 +221,7 @@ func (w *writer) isLate(ev *event.Event) bool {
 	return !w.cfg.shared && !w.cfg.repair && ev.Position.Compare(w.reached.position) < 0
 }
 
-// settleLate notes that an event, if it came late, has its outcome.
+// settleLate notes that an event, if it came late, is settled.
 func (w *writer) settleLate(ev *event.Event) {
 	if w.lates > 0 && w.isLate(ev) {
 		w.lates--
@@ -451,7 +451,7 @@ func (w *writer) settle(end uint64) {
 	}
 }
 
-// done gives a flight its outcome: it is stored with the sequence.
+// done settles a flight: it is stored with the sequence.
 func (w *writer) done(f *flight, sequence uint64) {
 	w.bytes -= f.size
 	if f.whole > w.ended {
@@ -517,7 +517,7 @@ func (w *writer) pause(err error) {
 	w.cfg.observer.Paused(w.cfg.stream, err)
 }
 
-// inFlight returns how many events have no outcome.
+// inFlight returns how many events are not settled.
 func (w *writer) inFlight() int {
 	w.mu.Lock()
 	defer w.mu.Unlock()

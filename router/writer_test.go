@@ -182,7 +182,7 @@ func (r *rig) await(what string, check func() bool) {
 
 func (r *rig) awaitOutcomes(n int) {
 	r.t.Helper()
-	r.await(fmt.Sprintf("%d events have an outcome", n), func() bool { return r.outcomes.count() >= n })
+	r.await(fmt.Sprintf("%d events are settled", n), func() bool { return r.outcomes.count() >= n })
 	r.outcomes.mu.Lock()
 	defer r.outcomes.mu.Unlock()
 	for ticket, list := range r.outcomes.done {

@@ -20,7 +20,7 @@ func newRecoverCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "recover",
 		Short: "Publish rows that the slot never read",
-		Long: `Publish what stands in the outbox tables without an outcome and was never read by
+		Long: `Publish the rows of the outbox tables that are not settled and were never read by
 the slot: rows from before the first init, from while there was no slot, or of a
 table that was replaced. The relay publishes them like any other event, in the order
 in which they were created, which need not be commit order. Run it beside the relay;
@@ -85,13 +85,13 @@ func printRecovery(cmd *cobra.Command, report walrelay.RecoverReport, done bool)
 	for _, t := range report.Tables {
 		switch {
 		case t.Rows == 0:
-			fmt.Fprintf(out, "%s: every row has an outcome, or the slot reads it\n", t.Table)
+			fmt.Fprintf(out, "%s: every row is settled, or the slot reads it\n", t.Table)
 			continue
 		case done:
 			fmt.Fprintf(out, "%s: %d of %d %s emitted; the relay publishes them\n", t.Table, t.Emitted, t.Rows, events(int64(t.Rows)))
 			continue
 		}
-		fmt.Fprintf(out, "%s: %d %s without an outcome, which the slot does not read", t.Table, t.Rows, events(int64(t.Rows)))
+		fmt.Fprintf(out, "%s: %d unsettled %s, which the slot does not read", t.Table, t.Rows, events(int64(t.Rows)))
 		if t.Oldest != nil {
 			fmt.Fprintf(out, ", created from %s to %s", t.Oldest.UTC().Format(time.RFC3339), t.Newest.UTC().Format(time.RFC3339))
 		}

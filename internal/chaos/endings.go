@@ -200,7 +200,7 @@ func endings() []fault { //nolint:gocognit // a table
 		},
 		{
 			name: "wal-disk-full", settings: []string{onSmall}, alone: true, root: true,
-			what: "NATS is away until the disk of the write-ahead log is full and Postgres crashes; then there is more room",
+			what: "NATS is away until the disk of the WAL is full and Postgres crashes; then there is more room",
 			then: "everything is published when both are back",
 			do: func(ctx context.Context, w *World, _ *rand.Rand) error {
 				w.nats[0].stop()

@@ -578,12 +578,12 @@ func (w *World) judge(ctx context.Context) ([]string, error) {
 	return found, err
 }
 
-// quiet waits until everything has its outcome for good: what is committed may
+// quiet waits until everything is settled for good: what is committed may
 // go to the delay table, what that gives back may fail again, and in between it
 // is only in the write-ahead log.
 func (w *World) quiet(ctx context.Context) error {
 	const enough = 10
-	return until(ctx, 120*time.Second, "everything has its outcome", func(ctx context.Context) error {
+	return until(ctx, 120*time.Second, "everything is settled", func(ctx context.Context) error {
 		for range enough {
 			if err := w.nothingWaits(ctx); err != nil {
 				return err

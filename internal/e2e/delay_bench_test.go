@@ -72,10 +72,10 @@ func BenchmarkReemission(b *testing.B) {
 				way.into(b, e)
 				filled := time.Since(began)
 				way.out(e)
-				var first time.Time                            // when one had its outcome
+				var first time.Time                            // when one was settled
 				pace := time.NewTicker(100 * time.Millisecond) // to ask costs the relay something
 				defer pace.Stop()
-				testkit.Eventually(b, 10*time.Minute, "all events have their outcome", func() error {
+				testkit.Eventually(b, 10*time.Minute, "all events are settled", func() error {
 					<-pace.C
 					dropped, err := r.metric(`walrelay_events_total{outcome="dropped"}`)
 					if err != nil {

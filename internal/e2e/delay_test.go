@@ -144,7 +144,7 @@ func TestDelay_DueWaitsForTheCheckpoint(t *testing.T) {
 	e.updateStream("EVENTS", func(cfg *jetstream.StreamConfig) { cfg.Duplicates = 100 * time.Millisecond })
 	r := e.run()
 	e.server.Stop()
-	e.insert(1) // stands before the others, and has no outcome
+	e.insert(1) // stands before the others, and is not settled
 	e.schedule(10, "300 ms")
 	e.awaitDelayed(map[string]int{"scheduled": 10})
 	testkit.Eventually(t, 10*time.Second, "the events have been due for a second", func() error {
@@ -425,7 +425,7 @@ func TestDelay_AdoptFromRenamedSlot(t *testing.T) {
 	e.awaitMessages("EVENTS", 3)
 	e.awaitDelayed(map[string]int{})
 	e.awaitCaughtUp()
-	if out := e.recover(0, "--dry-run"); !strings.Contains(out, "every row has an outcome") {
+	if out := e.recover(0, "--dry-run"); !strings.Contains(out, "every row is settled") {
 		t.Errorf("recover would publish again what was taken over:\n%s", out)
 	}
 	if strings.Contains(r.logs.String(), "delayed adopt") {

@@ -161,7 +161,7 @@ func (e *env) awaitMore(name string, more int) {
 }
 
 // awaitCaughtUp waits until the slot has confirmed everything that is
-// committed by now: then every event has its outcome.
+// committed by now: then every event is settled.
 func (e *env) awaitCaughtUp() {
 	e.t.Helper()
 	target := testkit.Query(e.t, e.postgresURL, "SELECT pg_current_wal_lsn()::text")
@@ -181,7 +181,7 @@ func (e *env) awaitCaughtUp() {
 // outcome.
 func (e *env) awaitPublished() {
 	e.t.Helper()
-	testkit.Eventually(e.t, 30*time.Second, "it is noted that all rows have an outcome", func() error {
+	testkit.Eventually(e.t, 30*time.Second, "it is noted that all rows are settled", func() error {
 		if noted := testkit.Query(e.t, e.postgresURL, "SELECT coalesce(bool_and(walrelay.is_settled(o.xmin, p.published)), false)::text FROM outbox AS o, walrelay.progress AS p"); noted != "true" {
 			return errors.New("it is not")
 		}

@@ -246,7 +246,7 @@ func TestP6_SlowNATSKeepsTheWalsender(t *testing.T) {
 	e.run()
 	e.server.Stop()
 	// More than the window, so that the relay stops reading; and quickly: after 15
-	// seconds without an outcome it would read again, and drop what it reads.
+	// seconds unsettled it would read again, and drop what it reads.
 	testkit.Exec(t, e.postgresURL, "INSERT INTO outbox (event_type, source) SELECT 'order.created', '/e2e' FROM generate_series(1, 60000)")
 	pid := e.walsender()
 	deadline := time.Now().Add(7 * time.Second)

@@ -419,56 +419,6 @@ func TestRepair_LastMessageConsumed(t *testing.T) {
 	}
 }
 
-// What NATS does not take any more ends a repair, which can be run again.
-func TestRepair_EventRefused(t *testing.T) {
-	t.Parallel()
-	e := newEnv(t, shared)
-	e.init()
-	r := e.run()
-	e.insert(10)
-	testkit.Exec(t, e.postgresURL, "INSERT INTO outbox (event_type, source, data) VALUES ('large', '/e2e', to_jsonb(repeat('x', 20000)))")
-	e.insert(10)
-	e.awaitMessages("EVENTS", 21)
-	e.awaitCaughtUp()
-	r.Kill()
-	e.recreateStream()
-	e.updateStream("EVENTS", func(cfg *jetstream.StreamConfig) { cfg.MaxMsgSize = 10_000 })
-	if out := e.repair(1); !strings.Contains(out, "max_msg_size") || e.messages("EVENTS") != 10 {
-		t.Errorf("repair leaves %d messages, want 10, and says\n%s", e.messages("EVENTS"), out)
-	}
-	if out := e.repair(0, "--accept-loss"); !strings.Contains(out, "10 events brought back, 1 lost") || !strings.Contains(out, "max_msg_size") {
-		t.Errorf("repair says\n%s", out)
-	}
-	e.run()
-	e.insert(5)
-	e.awaitMessages("EVENTS", 25)
-}
-
-// The journal is kept for the repair window: that the stream had more, only the
-// sequences say.
-func TestRepair_JournalBeginsLater(t *testing.T) {
-	t.Parallel()
-	e := newEnv(t, shared)
-	e.init()
-	r := e.run()
-	e.insert(10)
-	e.awaitCaughtUp()
-	testkit.Exec(t, e.postgresURL, "DELETE FROM walrelay.journal")
-	e.insert(5)
-	e.awaitCaughtUp()
-	r.Kill()
-	e.recreateStream()
-	if out := e.repair(1); !strings.Contains(out, "10 messages from before the journal begins cannot be brought back") || e.messages("EVENTS") != 0 {
-		t.Errorf("repair leaves %d messages and says\n%s", e.messages("EVENTS"), out)
-	}
-	if out := e.repair(0, "--accept-loss"); !strings.Contains(out, "5 events brought back, 0 lost") {
-		t.Errorf("repair says\n%s", out)
-	}
-	e.run()
-	e.insert(5)
-	e.awaitMessages("EVENTS", 10)
-}
-
 // A transaction that was a batch comes back one by one, and says so.
 func TestRepair_SplitsBatches(t *testing.T) {
 	t.Parallel()

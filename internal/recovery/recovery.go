@@ -3,7 +3,7 @@
 //
 // Input: the outbox tables, the journal and the delay table. Output: rows of
 // walrelay.emitted, which the relay publishes like any other event. Promises: a row
-// that has an outcome, or that the slot reads by itself, is not touched; each row is
+// that is settled, or that the slot reads by itself, is not touched; each row is
 // emitted once, also when recovery is killed and begun again, and beside live traffic.
 // The package must not import what publishes events.
 package recovery
@@ -59,7 +59,7 @@ type Options struct {
 // Table says what was found in an outbox table.
 type Table struct {
 	Table string `json:"table"`
-	// Rows have no outcome, and the slot does not read them. Emitted of them were
+	// Rows are not settled, and the slot does not read them. Emitted of them were
 	// re-emitted.
 	Rows    int `json:"rows"`
 	Emitted int `json:"emitted"`
@@ -84,7 +84,7 @@ func (r Report) Rows() (n int) {
 	return n
 }
 
-// Recover re-emits the rows of the outbox tables that have no outcome and that the
+// Recover re-emits the rows of the outbox tables that are not settled and that the
 // slot does not read, in the order in which they were created, which need not be
 // commit order. Unless in a dry run it first blocks until the relay has settled
 // everything that is in the WAL at the moment: what an earlier recovery has emitted is
@@ -316,7 +316,7 @@ func (r *recovery) columns(ctx context.Context, t *table, mapping decode.Mapping
 	return nil
 }
 
-// each calls do with the ids of rows without an outcome, in the order in which they
+// each calls do with the ids of unsettled rows, in the order in which they
 // were created, and says what they are.
 func (r *recovery) each(ctx context.Context, t *table, found *Table, do func(ids []string) error) error {
 	// The server keeps the result, and no snapshot: the database is not held back.

@@ -14,7 +14,7 @@ const maxRecent = 50_000
 // UPDATE that moves a row to another partition arrives as an insert with nothing in it that
 // tells it from one (Postgres manual, CREATE PUBLICATION): it is known by the table and id
 // of a row that was read before. It must be of one session: the next one reads again what
-// had no outcome. Nil knows nothing. For one goroutine.
+// was not settled. Nil knows nothing. For one goroutine.
 type recent struct {
 	partitioned map[tableName]bool
 	seen        map[seenRow]struct{}

@@ -73,7 +73,7 @@ type session struct {
 
 // sample is a snapshot of the database, and an LSN by which every transaction
 // that it sees had committed: once the frontier is there, every event of those
-// has its outcome. (A transaction becomes visible after its commit record is
+// is settled. (A transaction becomes visible after its commit record is
 // in the write-ahead log, whatever synchronous_commit says.)
 type sample struct {
 	snapshot string
@@ -136,7 +136,7 @@ func (r *Relay) session(ctx context.Context, nc *nats.Conn) (err error) {
 	s.settler = &settler{frontier: s.stream.Frontier(), metrics: r.metrics, health: &r.health, log: r.log, limits: newLimits(), burst: newBurst()}
 
 	// From here on the slot is ours. The parts outlive the context until what
-	// is in flight has its outcome.
+	// is in flight is settled.
 	work, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer cancel(context.Canceled)
 	dog := watchdog{stream: s.stream, settled: s.settler.settled.Load, log: r.log}
@@ -309,7 +309,7 @@ func (s *session) run(ctx, work context.Context, cancel context.CancelCauseFunc,
 		if work.Err() != nil {
 			return context.Cause(work)
 		}
-		// The others still work: let what is in flight have its outcome.
+		// The others still work: let what is in flight be settled.
 		grace := r.cfg.ShutdownTimeout
 		switch {
 		case ctx.Err() != nil:
@@ -458,7 +458,7 @@ func (s *session) keepalive(msg replication.Message, inTransaction bool) error {
 }
 
 // ticket takes the ticket of the next event. It does not wait for those that
-// are in the stage: nobody else gives them their outcome.
+// are in the stage: nobody else settles them.
 func (s *session) ticket(ctx context.Context) (replication.Ticket, error) {
 	frontier := s.stream.Frontier()
 	if frontier.Full() {

@@ -18,7 +18,7 @@ import (
 
 // frontier takes tickets back.
 type frontier interface {
-	Done(ticket replication.Ticket)
+	Settle(ticket replication.Ticket)
 }
 
 // settler settles events, and says in metrics, logs and readiness what becomes of
@@ -62,7 +62,7 @@ func (s *settler) settle(ticket uint64, outcome string, ev *event.Event) {
 func (s *settler) done(ticket uint64, ev *event.Event) {
 	s.settled.Add(1)
 	s.lastCommit.Store(ev.CommittedAt.UnixNano())
-	s.frontier.Done(replication.Ticket(ticket))
+	s.frontier.Settle(replication.Ticket(ticket))
 }
 
 // Paused implements [router.Observer].

@@ -71,7 +71,7 @@ func New(inFlight func() float64, lagSeconds func() float64, ready func() float6
 		}),
 		FlushLSN: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "walrelay_flush_lsn",
-			Help: "The LSN, as a number, before which every event has an outcome and which the slot was told.",
+			Help: "The LSN, as a number, before which every event is settled and which the slot was told.",
 		}),
 		Reconnects: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "walrelay_reconnects_total",
@@ -152,7 +152,7 @@ func New(inFlight func() float64, lagSeconds func() float64, ready func() float6
 	m.Registry.MustRegister(
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 		m.Events, m.Failures, m.TableBlocked, m.Apart, m.DelayedEvents, m.BlockedKeys, m.OldestDue, m.Lateness, m.CleanedRows, m.CleanUps, m.RefusedRows, m.PublishLatency, m.CommitLatency, m.LagBytes, m.RetainedBytes, m.SafeBytes, m.FlushLSN, m.Reconnects, m.Paused,
-		gauge("walrelay_in_flight", "Events that are sent and have no outcome.", inFlight),
+		gauge("walrelay_in_flight", "Events that are sent and are not settled.", inFlight),
 		gauge("walrelay_lag_seconds", "Age of the last published event while others wait; 0 when none does.", lagSeconds),
 		gauge("walrelay_ready", "1 while the relay streams, is connected to NATS and holds no stream.", ready),
 	)
