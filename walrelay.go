@@ -14,6 +14,7 @@ import (
 	"github.com/walrelay/walrelay/internal/recovery"
 	"github.com/walrelay/walrelay/internal/relay"
 	"github.com/walrelay/walrelay/internal/restore"
+	"github.com/walrelay/walrelay/internal/status"
 	"github.com/walrelay/walrelay/internal/web"
 )
 
@@ -57,9 +58,10 @@ type Options struct {
 // Relay streams the outbox to JetStream. Create it with [New], run it once with
 // [Relay.Run]. Several may run in one process. Safe for concurrent use.
 type Relay struct {
-	cfg   Config
-	log   zerolog.Logger
-	inner *relay.Relay
+	cfg    Config
+	log    zerolog.Logger
+	inner  *relay.Relay
+	status *status.Reader
 }
 
 // New returns a relay. It checks the configuration, reports all its problems at
@@ -71,7 +73,7 @@ func New(cfg Config, options Options) (*Relay, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Relay{cfg: cfg, log: options.Log, inner: inner}, nil
+	return &Relay{cfg: cfg, log: options.Log, inner: inner, status: status.NewReader(cfg)}, nil
 }
 
 // Run streams until the context ends, and then returns nil once everything in
@@ -92,12 +94,12 @@ func (r *Relay) Ready() []string { return r.inner.Ready() }
 // Status returns what the relay is doing. It does not block.
 func (r *Relay) Status() Status { return r.inner.Status() }
 
-// Handler serves /healthz, /readyz, /status and /metrics. No listener is opened:
-// the program serves it where it wants to.
+// Handler serves /healthz, /readyz, /status (a [StatusDocument]) and /metrics. No listener
+// is opened: the program serves it where it wants to.
 func (r *Relay) Handler() http.Handler {
 	return web.Handler(web.Source{
 		Reasons: r.inner.Ready,
-		Status:  func() any { return r.inner.Status() },
+		Status:  r.document,
 		Metrics: r.inner.Metrics().Registry,
 	})
 }

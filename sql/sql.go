@@ -183,6 +183,10 @@ func Grants(prefix, role string) (string, error) {
 var (
 	//go:embed queries/server.sql
 	Server string
+	//go:embed queries/doctor.sql
+	Doctor string
+	//go:embed queries/doctor_table.sql
+	DoctorTable string
 	//go:embed queries/foreign_roles.sql
 	ForeignRoles string
 	//go:embed queries/schema.sql

@@ -66,7 +66,7 @@ func serveDeliver(ctx context.Context, cfg walrelay.Config, addr string, handler
 	registry.MustRegister(metrics, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return serveBeside(ctx, addr, log, web.Handler(web.Source{
 		Reasons: func() []string { return notReady(metrics.States()) },
-		Status:  func() any { return metrics.States() },
+		Status:  func(context.Context) any { return metrics.States() },
 		Metrics: registry,
 	}), func(ctx context.Context) error { return runDeliver(ctx, cfg, handlers, metrics.Observe, log) })
 }

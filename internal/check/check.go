@@ -11,6 +11,9 @@ package check
 
 import (
 	"errors"
+	"fmt"
+	"slices"
+	"strings"
 
 	"github.com/walrelay/walrelay/internal/problem"
 )
@@ -36,6 +39,16 @@ func (s Status) String() string { return statusNames[s] }
 
 // MarshalText writes the status as its name.
 func (s Status) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+
+// UnmarshalText reads the name of a status.
+func (s *Status) UnmarshalText(text []byte) error {
+	n := slices.Index(statusNames[:], string(text))
+	if n < 0 {
+		return fmt.Errorf("%q is not a status; there are %s", text, strings.Join(statusNames[:], ", "))
+	}
+	*s = Status(n)
+	return nil
+}
 
 // Result is what one check found about one object.
 type Result struct {

@@ -174,16 +174,21 @@ func Connect(ctx context.Context, cfg config.Config) (Sources, error) {
 	var s Sources
 	var postgresErr, natsErr error
 	s.Postgres, postgresErr = connect.Postgres(ctx, cfg.Postgres)
-	if s.nats, natsErr = connect.NATS(ctx, cfg.NATS); natsErr != nil {
-		natsErr = connect.Refused(cfg.NATS, natsErr)
-	} else {
-		s.NATS, natsErr = connect.NewJetStream(s.nats, cfg.NATS)
-	}
+	natsErr = s.ConnectNATS(ctx, cfg.NATS)
 	if err := errors.Join(postgresErr, natsErr); err != nil {
 		s.Close()
 		return Sources{}, err
 	}
 	return s, nil
+}
+
+// ConnectNATS connects to NATS alone.
+func (s *Sources) ConnectNATS(ctx context.Context, cfg config.NATS) (err error) {
+	if s.nats, err = connect.NATS(ctx, cfg); err != nil {
+		return connect.Refused(cfg, err)
+	}
+	s.NATS, err = connect.NewJetStream(s.nats, cfg)
+	return err
 }
 
 // Close closes the connections of [Connect].

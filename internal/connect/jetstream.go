@@ -148,6 +148,46 @@ func (j *JetStream) Consumers(ctx context.Context, stream string, want func(name
 	return found, nil
 }
 
+// State is what the server of the connection and its account say of themselves.
+type State struct {
+	Version    string
+	MaxPayload int64 // bytes
+	Account    *jetstream.AccountInfo
+}
+
+// State asks for it. It blocks for 5 s at most.
+func (j *JetStream) State(ctx context.Context) (State, error) {
+	ctx, cancel := context.WithTimeout(ctx, jetStreamTimeout)
+	defer cancel()
+	account, err := j.js.AccountInfo(ctx)
+	if err != nil {
+		return State{}, j.refused("asking NATS for the account", err)
+	}
+	return State{Version: j.conn.ConnectedServerVersion(), MaxPayload: j.conn.MaxPayload(), Account: account}, nil
+}
+
+// ConsumerInfos returns what a stream says of its consumers, of the first ones if there are
+// more than limit.
+func (j *JetStream) ConsumerInfos(ctx context.Context, stream string, limit int) ([]*jetstream.ConsumerInfo, error) {
+	ctx, cancel := context.WithTimeout(ctx, jetStreamTimeout)
+	defer cancel()
+	s, err := j.js.Stream(ctx, stream)
+	if err != nil {
+		return nil, j.refused(fmt.Sprintf("asking NATS for stream %q", stream), err)
+	}
+	list := s.ListConsumers(ctx)
+	var found []*jetstream.ConsumerInfo
+	for info := range list.Info() {
+		if len(found) < limit {
+			found = append(found, info)
+		}
+	}
+	if err := list.Err(); err != nil {
+		return nil, j.refused(fmt.Sprintf("listing the consumers of stream %q", stream), err)
+	}
+	return found, nil
+}
+
 // DeleteConsumer deletes a consumer, unless clients wait for its messages; their number is
 // returned then. One that is not there is deleted.
 func (j *JetStream) DeleteConsumer(ctx context.Context, stream, name string) (waiting int, err error) {

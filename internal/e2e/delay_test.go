@@ -763,7 +763,20 @@ func TestDelay_SurvivesEverythingInOrder(t *testing.T) {
 		for i := 1; i < len(numbers); i++ {
 			if numbers[i] <= numbers[i-1] {
 				t.Errorf("key %s: event %d follows event %d", key, numbers[i], numbers[i-1])
+				explainOrder(t, e, key, numbers[i])
 			}
+		}
+	}
+}
+
+// explainOrder logs where the events of a key stand around one of them.
+func explainOrder(t *testing.T, e *env, key string, number int) {
+	t.Helper()
+	for sequence, m := range readStream(t, e.nats(), "EVENTS") {
+		n, err := strconv.Atoi(m.header.Get("ce-subject"))
+		if err == nil && m.header.Get("ce-partitionkey") == key && n >= number-3 && n <= number+3 {
+			t.Logf("event %d (%s): message %d, position %s, written %s, %d bytes",
+				n, m.header.Get("ce-id"), sequence+1, m.header.Get("Walrelay-Position"), m.header.Get("ce-time"), len(m.data))
 		}
 	}
 }

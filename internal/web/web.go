@@ -34,13 +34,12 @@ const (
 	shutdownGrace = time.Second
 )
 
-// Source is what is served. Its functions must not block, and are safe for
-// concurrent use.
+// Source is what is served. Its functions are safe for concurrent use.
 type Source struct {
-	// Reasons say why the relay is not ready; none when it is.
+	// Reasons say why the relay is not ready; none when it is. It must not block.
 	Reasons func() []string
-	// Status is written as JSON.
-	Status  func() any
+	// Status is written as JSON. It may block while it asks others, for less than 10 s.
+	Status  func(ctx context.Context) any
 	Metrics prometheus.Gatherer
 }
 
@@ -57,11 +56,11 @@ func Handler(source Source) http.Handler {
 		w.WriteHeader(http.StatusServiceUnavailable)
 		write(w, strings.Join(reasons, "\n"))
 	})
-	mux.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) {
+	mux.HandleFunc("GET /status", func(w http.ResponseWriter, req *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
 		encoder := json.NewEncoder(w)
 		encoder.SetIndent("", "  ")
-		_ = encoder.Encode(source.Status()) // nothing can be done about a client that is gone
+		_ = encoder.Encode(source.Status(req.Context())) // nothing can be done about a client that is gone
 	})
 	mux.Handle("GET /metrics", promhttp.HandlerFor(source.Metrics, promhttp.HandlerOpts{}))
 	return mux

@@ -19,7 +19,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 func source(reasons ...string) Source {
 	return Source{
 		Reasons: func() []string { return reasons },
-		Status:  func() any { return map[string]int{"in_flight": 7} },
+		Status:  func(context.Context) any { return map[string]int{"in_flight": 7} },
 		Metrics: prometheus.NewRegistry(),
 	}
 }

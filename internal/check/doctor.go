@@ -1,0 +1,489 @@
+package check
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/walrelay/walrelay/config"
+	"github.com/walrelay/walrelay/internal/connect"
+	"github.com/walrelay/walrelay/replication"
+	"github.com/walrelay/walrelay/sql"
+)
+
+// Examination is what doctor asks beside the [Facts]. What could not be asked is its zero
+// value, and in Unknown.
+type Examination struct {
+	Server  ServerState
+	Tables  []*TableState // as in the configuration; nil if missing
+	Delayed DelayedState
+	// Replication is why a replication connection could not be made; nil if it could.
+	Replication error
+	// ReplicationSystem is the cluster that it led to.
+	ReplicationSystem string
+
+	NATS *NATSState
+
+	// Before and After are the times of this machine around the question to the servers.
+	Before, After time.Time
+	Unknown       []string
+}
+
+// ServerState is how the server does at the moment.
+type ServerState struct {
+	Clock             time.Time `db:"clock"`
+	WALSenderTimeout  *int64    `db:"wal_sender_timeout"` // ms; 0 is none
+	IdleSlotTimeout   *bool     `db:"idle_slot_timeout"`
+	StandbySlots      *string   `db:"standby_slots"`
+	ActivePhysical    []string  `db:"active_physical"`
+	Autovacuum        *bool     `db:"autovacuum"`
+	WriterPID         int32     `db:"writer_pid"`
+	WriterRole        string    `db:"writer_role"`
+	WriterApplication string    `db:"writer_application"`
+	WriterDatabase    string    `db:"writer_database"`
+	WriterSeconds     float64   `db:"writer_seconds"`
+	PreparedGID       string    `db:"prepared_gid"`
+	PreparedSeconds   float64   `db:"prepared_seconds"`
+}
+
+// TableState is how an outbox table does at the moment.
+type TableState struct {
+	Live          int64 `db:"live"`
+	Dead          int64 `db:"dead"`
+	Bytes         int64 `db:"bytes"`
+	MaySelect     bool  `db:"may_select"`
+	MayDelete     bool  `db:"may_delete"`
+	MayUpdate     bool  `db:"may_update"`
+	AutovacuumOff bool  `db:"autovacuum_off"`
+}
+
+// DelayedState is how many events are in the delay table.
+type DelayedState struct {
+	Failed, Overdue int64
+	OverdueSeconds  float64
+}
+
+// NATSState is how the server and the account of the connection do.
+type NATSState struct {
+	Version    string
+	MaxPayload int64
+	Account    *jetstream.AccountInfo
+	// Clock is the server's time; zero if it has said none.
+	Clock     time.Time
+	Consumers map[string][]*jetstream.ConsumerInfo // by stream
+}
+
+// Doctor reads and judges everything. The error says why nothing could be asked at all:
+// *[config.Error] values, joined. A side that cannot be reached is a result. It blocks for
+// 15 s at most.
+func Doctor(ctx context.Context, cfg config.Config) (Results, error) {
+	cfg = cfg.WithDefaults()
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	version, err := sql.SchemaVersion()
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, doctorPatience)
+	defer cancel()
+	var sources Sources
+	defer func() { sources.Close() }()
+	var results Results
+	scope := Scope(0)
+	reached := func(id, subject string, part Scope, err error) {
+		if err == nil {
+			scope |= part
+			results = append(results, Result{ID: id, Subject: subject, Status: Pass, What: subject + " answers"})
+			return
+		}
+		results = append(results, Result{ID: id, Subject: subject, Status: Fail, What: subject + " cannot be asked", Why: err.Error(), Fix: "start it, or correct the configuration"})
+	}
+	sources.Postgres, err = connect.Postgres(ctx, cfg.Postgres)
+	if err != nil {
+		sources.Postgres = nil
+	}
+	reached("postgres_reachable", "Postgres", ScopeDatabase, err)
+	reached("nats_reachable", "NATS", ScopeNATS, sources.ConnectNATS(ctx, cfg.NATS))
+	if scope == 0 {
+		return results, nil
+	}
+	facts, err := Read(ctx, sources, cfg, scope)
+	results = append(results, Judge(&facts, cfg, version)...)
+	e := examine(ctx, sources, cfg, &facts)
+	if err != nil {
+		e.Unknown = append(e.Unknown, err.Error())
+	}
+	return append(results, Examine(&facts, &e, cfg)...), nil
+}
+
+const doctorPatience = 15 * time.Second
+
+// examine reads an examination.
+func examine(ctx context.Context, from Sources, cfg config.Config, facts *Facts) Examination {
+	e := Examination{Before: time.Now()}
+	try := func(what string, err error) {
+		if err != nil {
+			e.Unknown = append(e.Unknown, what+": "+err.Error())
+		}
+	}
+	if facts.Scope.has(ScopePostgres) && facts.Server.Major() >= OldestServer {
+		state, err := readOne[ServerState](ctx, from.Postgres, sql.Doctor)
+		if err == nil && state != nil {
+			e.Server = *state
+		}
+		e.After = time.Now()
+		try("the server's state", err)
+		try("the outbox tables", e.readTables(ctx, from, cfg))
+		if facts.Schema.Readable {
+			try("the delay table", e.readDelayed(ctx, from, cfg))
+		}
+		system, err := replication.Identify(ctx, replication.Config{ConnString: cfg.Postgres.URL, Slot: cfg.Slot, Publication: cfg.Publication})
+		e.Replication, e.ReplicationSystem = err, system.ID
+	}
+	if facts.Scope.has(ScopeNATS) {
+		before := time.Now()
+		state, err := from.NATS.State(ctx)
+		try("JetStream", err)
+		if err == nil {
+			e.NATS = &NATSState{Version: state.Version, MaxPayload: state.MaxPayload, Account: state.Account, Consumers: make(map[string][]*jetstream.ConsumerInfo)}
+			for n, info := range facts.Streams {
+				if info == nil {
+					continue
+				}
+				e.NATS.Clock = info.TimeStamp
+				consumers, err := from.NATS.ConsumerInfos(ctx, cfg.Streams[n].Name, maxExamined)
+				try("the consumers", err)
+				e.NATS.Consumers[cfg.Streams[n].Name] = consumers
+			}
+		}
+		if e.After.IsZero() {
+			e.Before, e.After = before, time.Now()
+		}
+	}
+	return e
+}
+
+// maxExamined is how many consumers of a stream are looked at.
+const maxExamined = 1000
+
+func (e *Examination) readTables(ctx context.Context, from Sources, cfg config.Config) error {
+	outboxes, err := cfg.Outboxes()
+	if err != nil {
+		return err
+	}
+	for _, table := range outboxes.Tables {
+		state, err := readOne[TableState](ctx, from.Postgres, sql.DoctorTable, table.Schema, table.Name)
+		if err != nil {
+			return err
+		}
+		e.Tables = append(e.Tables, state)
+	}
+	return nil
+}
+
+func (e *Examination) readDelayed(ctx context.Context, from Sources, cfg config.Config) error {
+	rows, err := from.Postgres.Query(ctx, sql.DelayCounts, cfg.Slot)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var state string
+		var n int64
+		var overdue float64
+		if err := rows.Scan(&state, &n, &overdue); err != nil {
+			return err
+		}
+		switch state {
+		case "failed":
+			e.Delayed.Failed = n
+		case "scheduled", "retrying":
+			e.Delayed.OverdueSeconds = max(e.Delayed.OverdueSeconds, overdue)
+		}
+	}
+	return rows.Err()
+}
+
+// Limits that Examine goes by.
+const (
+	longTransaction  = 10 * time.Minute
+	shortTimeout     = 10 * time.Second
+	clockSkew        = 5 * time.Second
+	overdueEvents    = time.Minute
+	manyDead         = 100_000
+	accountFull      = 0.8
+	streamFull       = 0.9
+	oldestNATSServer = "2.9.0"
+)
+
+// Examine says what an examination means. It is pure.
+func Examine(facts *Facts, e *Examination, cfg config.Config) Results {
+	j := judge{cfg: cfg}
+	for _, why := range e.Unknown {
+		j.results = append(j.results, Result{ID: "not_asked", Status: Skip, What: "not everything could be asked", Why: why})
+	}
+	if facts.Scope.has(ScopePostgres) && facts.Server.Major() >= OldestServer {
+		j.replication(facts, e)
+		j.settings(facts, &e.Server)
+		j.transactions(&e.Server)
+		for i, name := range cfg.Outbox.Tables {
+			if i < len(e.Tables) && e.Tables[i] != nil {
+				j.tableState(name, e.Tables[i])
+			}
+		}
+		if facts.Schema.Readable {
+			j.delayed(&e.Delayed)
+		}
+		if !e.Server.Clock.IsZero() {
+			j.clock("Postgres", e.Server.Clock, e)
+		}
+	}
+	if e.NATS != nil {
+		j.natsState(facts, e)
+	}
+	return j.results
+}
+
+func (j *judge) pass(id, subject, what string) {
+	j.results = append(j.results, Result{ID: id, Subject: subject, Status: Pass, What: what})
+}
+
+func (j *judge) warnFix(bad bool, r Result, good string) {
+	if !bad {
+		j.pass(r.ID, r.Subject, good)
+		return
+	}
+	r.Status = Warn
+	j.results = append(j.results, r)
+}
+
+// replication judges the connection that the relay streams over, and who uses the slot.
+func (j *judge) replication(facts *Facts, e *Examination) {
+	r := Result{
+		ID: "replication_connection", What: "Postgres refuses a replication connection", Why: fmt.Sprint(e.Replication),
+		Fix: "connect to the server itself: connection poolers (PgBouncer, RDS Proxy, pooled hosts of Neon and Supabase) do not pass replication; and let pg_hba.conf have a line for the role and this database",
+	}
+	j.check(e.Replication != nil, r, "a replication connection is accepted")
+	if slot := facts.Slot; slot != nil {
+		j.warnFix(slot.ActivePID == nil, Result{
+			ID: "relay_running", Subject: j.cfg.Slot, What: fmt.Sprintf("no relay reads slot %q", j.cfg.Slot), Why: "WAL piles up until one does", Fix: `start "walrelay run"`,
+		}, fmt.Sprintf("a relay reads slot %q", j.cfg.Slot))
+	}
+}
+
+// settings judges settings of the server.
+func (j *judge) settings(facts *Facts, s *ServerState) {
+	if s.WALSenderTimeout != nil {
+		ms := *s.WALSenderTimeout
+		j.warnFix(ms == 0 || time.Duration(ms)*time.Millisecond < shortTimeout, Result{
+			ID: "wal_sender_timeout", What: fmt.Sprintf("wal_sender_timeout is %d ms", ms),
+			Why: "0 never ends the connection of a relay whose machine is gone, so no standby takes over; a very short one ends it when a machine is busy",
+			Fix: "set it to 60s (the default), for this role at least: ALTER ROLE … SET wal_sender_timeout = '60s'",
+		}, fmt.Sprintf("wal_sender_timeout is %d ms", ms))
+	}
+	if s.IdleSlotTimeout != nil {
+		j.warnFix(*s.IdleSlotTimeout, Result{
+			ID: "idle_replication_slot_timeout", What: "idle_replication_slot_timeout is set",
+			Why: "a slot that no relay reads for that long is lost", Fix: "set it to 0, or to more than the longest time without a relay",
+		}, "no slot is lost because it is idle")
+	}
+	if s.StandbySlots != nil && facts.Slot != nil && facts.Slot.Failover != nil && *facts.Slot.Failover {
+		var away []string
+		for name := range strings.SplitSeq(*s.StandbySlots, ",") {
+			if name = strings.Trim(name, ` "`); name != "" && !slices.Contains(s.ActivePhysical, name) {
+				away = append(away, name)
+			}
+		}
+		j.check(len(away) > 0, Result{
+			ID: "standby_slots", Subject: j.cfg.Slot, What: "standbys of synchronized_standby_slots are away: " + strings.Join(away, ", "),
+			Why: "Postgres sends the slot nothing that these do not have", Fix: "start them, or take them out of synchronized_standby_slots",
+		}, "no standby keeps the slot waiting")
+	}
+	if s.Autovacuum != nil {
+		j.warnFix(!*s.Autovacuum, Result{
+			ID: "autovacuum", What: "autovacuum is off", Why: "the outbox table grows without end, as published rows are deleted", Fix: "set autovacuum = on",
+		}, "autovacuum is on")
+	}
+}
+
+// transactions judges those that hold back the slot.
+func (j *judge) transactions(s *ServerState) {
+	r := Result{
+		ID: "long_transaction", Subject: fmt.Sprint(s.WriterPID),
+		What: fmt.Sprintf("a transaction has been open for %s: pid %d, role %q, application %q, database %q",
+			duration((time.Duration(s.WriterSeconds) * time.Second).Round(time.Second)), s.WriterPID, s.WriterRole, s.WriterApplication, s.WriterDatabase),
+		Why: "all WAL since it began is kept for every logical slot of the cluster", Fix: fmt.Sprintf("end it, if nobody needs it: SELECT pg_terminate_backend(%d)", s.WriterPID),
+	}
+	long := time.Duration(s.WriterSeconds*float64(time.Second)) > longTransaction
+	if !long {
+		r.Subject = ""
+	}
+	j.warnFix(long, r, "no writing transaction is older than "+duration(longTransaction))
+	j.warnFix(time.Duration(s.PreparedSeconds*float64(time.Second)) > longTransaction, Result{
+		ID: "prepared_transaction", Subject: s.PreparedGID, What: fmt.Sprintf("a prepared transaction has waited for %s", duration((time.Duration(s.PreparedSeconds) * time.Second).Round(time.Second))),
+		Why: "all WAL since it began is kept for every logical slot of the cluster", Fix: fmt.Sprintf("end it: COMMIT PREPARED or ROLLBACK PREPARED %s", sql.Literal(s.PreparedGID)),
+	}, "no prepared transaction is older than "+duration(longTransaction))
+}
+
+// tableState judges one outbox table.
+func (j *judge) tableState(name string, t *TableState) {
+	what := "outbox table " + name
+	var lacks []string
+	if !t.MaySelect {
+		lacks = append(lacks, "SELECT")
+	}
+	if j.cfg.Outbox.AfterPublish == "delete" && !t.MayDelete {
+		lacks = append(lacks, "DELETE")
+	}
+	if j.cfg.Outbox.AfterPublish == "mark" && !t.MayUpdate {
+		lacks = append(lacks, "UPDATE")
+	}
+	j.warnFix(len(lacks) > 0, Result{
+		ID: "outbox_rights", Subject: name, What: fmt.Sprintf("the role may not %s rows of %s", strings.Join(lacks, ", "), what),
+		Why: "published rows are not cleaned away, and what NATS loses cannot be brought back", Fix: fmt.Sprintf("GRANT %s ON %s TO the role of the relay", strings.Join(lacks, ", "), name),
+	}, "the role may read and clean "+what)
+	j.warnFix(t.Dead > manyDead && t.Dead > t.Live, Result{
+		ID: "outbox_dead_rows", Subject: name, What: fmt.Sprintf("%s has %d dead rows and %d live ones, in %d MB", what, t.Dead, t.Live, t.Bytes>>20),
+		Why: "inserts and the clean-up get slower", Fix: "VACUUM it; look for transactions and slots that hold vacuum back, and set autovacuum_vacuum_scale_factor of the table to 0.01",
+	}, fmt.Sprintf("%s has %d dead rows", what, t.Dead))
+	if t.AutovacuumOff {
+		j.warnFix(true, Result{
+			ID: "outbox_autovacuum", Subject: name, What: "autovacuum is off for " + what, Why: "it grows without end, as published rows are deleted",
+			Fix: fmt.Sprintf("ALTER TABLE %s RESET (autovacuum_enabled)", name),
+		}, "")
+	}
+}
+
+// delayed judges what is in the delay table.
+func (j *judge) delayed(d *DelayedState) {
+	j.warnFix(d.Failed > 0, Result{
+		ID: "delayed_failed", What: fmt.Sprintf("%d events have failed", d.Failed), Why: "they are not published until somebody redrives them",
+		Fix: `see "walrelay delayed list --state failed", mend the cause, and "walrelay delayed redrive --state failed"`,
+	}, "no event has failed")
+	j.warnFix(d.OverdueSeconds > overdueEvents.Seconds(), Result{
+		ID: "delayed_overdue", What: fmt.Sprintf("the oldest delayed event is overdue by %.0f s", d.OverdueSeconds),
+		Why: "no relay runs, its stream is paused, or it has more to do than it can", Fix: `see "walrelay status"`,
+	}, "no delayed event is overdue")
+}
+
+// clock judges the clock of a server by that of this machine.
+func (j *judge) clock(who string, clock time.Time, e *Examination) {
+	skew := time.Duration(0)
+	switch {
+	case clock.Before(e.Before):
+		skew = e.Before.Sub(clock)
+	case clock.After(e.After):
+		skew = clock.Sub(e.After)
+	}
+	j.warnFix(skew > clockSkew, Result{
+		ID: "clock", Subject: who, What: fmt.Sprintf("the clock of %s and that of this machine differ by %s", who, skew.Round(time.Second)),
+		Why: "scheduled events are due by the clock of Postgres; what logs say cannot be compared", Fix: "synchronise the clocks (NTP)",
+	}, fmt.Sprintf("the clock of %s agrees with that of this machine", who))
+}
+
+// natsState judges the server and the account, and what the streams have room for.
+func (j *judge) natsState(facts *Facts, e *Examination) {
+	n := e.NATS
+	j.warnFix(older(n.Version, oldestNATSServer), Result{
+		ID: "nats_version", What: "nats-server is version " + n.Version, Why: "walrelay is tried with " + oldestNATSServer + " and newer", Fix: "upgrade it",
+	}, "nats-server is version "+n.Version)
+	if !n.Clock.IsZero() {
+		j.clock("NATS", n.Clock, e)
+	}
+	if a := n.Account; a != nil {
+		for _, limit := range []struct {
+			name    string
+			used    uint64
+			allowed int64
+		}{{"bytes of file storage", a.Store, a.Limits.MaxStore}, {"streams", uint64(a.Streams), int64(a.Limits.MaxStreams)}} {
+			if limit.allowed <= 0 {
+				continue
+			}
+			j.warnFix(float64(limit.used) > accountFull*float64(limit.allowed), Result{
+				ID: "nats_account_limit", Subject: limit.name, What: fmt.Sprintf("the NATS account uses %d of %d %s", limit.used, limit.allowed, limit.name),
+				Why: "at the limit, streams take no more events and are paused", Fix: "raise the limit of the account, or delete what nobody needs",
+			}, fmt.Sprintf("the NATS account uses %d of %d %s", limit.used, limit.allowed, limit.name))
+		}
+	}
+	for i, info := range facts.Streams {
+		if info != nil {
+			j.streamState(&j.cfg.Streams[i], info, n)
+		}
+	}
+}
+
+// streamState judges the limits of one stream, and its consumers.
+func (j *judge) streamState(s *config.Stream, info *jetstream.StreamInfo, n *NATSState) {
+	what := fmt.Sprintf("stream %q", s.Name)
+	c := &info.Config
+	if largest := int64(j.cfg.Publish.MaxEventSize); c.MaxMsgSize > 0 {
+		if largest == 0 {
+			largest = n.MaxPayload
+		}
+		j.warnFix(int64(c.MaxMsgSize) < largest, Result{
+			ID: "stream_message_size", Subject: s.Name, What: fmt.Sprintf("%s takes messages of %d bytes, and events may have %d", what, c.MaxMsgSize, largest),
+			Why: "larger events fail after their retries", Fix: "raise max_msg_size of the stream, or set publish.max_event_size",
+		}, what+" takes events of any size that is configured")
+	}
+	full := c.MaxMsgs > 0 && float64(info.State.Msgs) > streamFull*float64(c.MaxMsgs) || c.MaxBytes > 0 && float64(info.State.Bytes) > streamFull*float64(c.MaxBytes)
+	if c.Discard == jetstream.DiscardNew {
+		j.warnFix(full, Result{
+			ID: "stream_full", Subject: s.Name, What: what + " is nearly full, and refuses new messages then (discard new)",
+			Why: "the stream is paused until there is room, and WAL piles up", Fix: "raise its limits, or remove messages",
+		}, what+" has room")
+	}
+	if s.Shared {
+		j.warnFix(c.Duplicates < 2*j.cfg.Publish.AckTimeout, Result{
+			ID: "stream_duplicates", Subject: s.Name, What: fmt.Sprintf("%s is shared, and has a duplicate window of %s", what, c.Duplicates),
+			Why: "it is the only guard against duplicates there, after a restart or a lost acknowledgement", Fix: "raise duplicate_window of the stream to two minutes or more",
+		}, fmt.Sprintf("%s has a duplicate window of %s", what, c.Duplicates))
+	}
+	if info.Cluster != nil {
+		var behind []string
+		for _, replica := range info.Cluster.Replicas {
+			if !replica.Current || replica.Offline {
+				behind = append(behind, replica.Name)
+			}
+		}
+		j.warnFix(len(behind) > 0 || info.Cluster.Leader == "", Result{
+			ID: "stream_cluster", Subject: s.Name, What: fmt.Sprintf("%s has leader %q, and replicas that are behind: %s", what, info.Cluster.Leader, strings.Join(behind, ", ")),
+			Why: "it tolerates fewer failures than it should, or takes nothing", Fix: "start the servers, and see nats stream info",
+		}, what+" has a leader, and its replicas are current")
+	}
+	for _, consumer := range n.Consumers[s.Name] {
+		if removed := Removed(info, consumer); removed > 0 {
+			j.warnFix(true, Result{
+				ID: "consumer_behind", Subject: s.Name + "/" + consumer.Name, What: fmt.Sprintf("consumer %q of %s has acknowledged up to sequence %d, and the stream begins at %d", consumer.Name, what, consumer.AckFloor.Stream, info.State.FirstSeq),
+				Why: "the limits of the stream have removed messages before it had them", Fix: "make the consumer faster, or keep messages for longer",
+			}, "")
+		}
+	}
+}
+
+// Removed is how many messages the limits of a stream have removed before a consumer had
+// them; 0 if that cannot be told, as of one that wants only some of them.
+func Removed(stream *jetstream.StreamInfo, consumer *jetstream.ConsumerInfo) uint64 {
+	c := &consumer.Config
+	next := consumer.AckFloor.Stream + 1
+	if stream.Config.Retention != jetstream.LimitsPolicy || c.FilterSubject != "" || len(c.FilterSubjects) > 0 ||
+		c.AckPolicy == jetstream.AckNonePolicy || consumer.Delivered.Stream == 0 || stream.State.FirstSeq <= next {
+		return 0
+	}
+	return stream.State.FirstSeq - next
+}
+
+// older compares versions such as 2.10.4; what cannot be read is not older.
+func older(version, than string) bool {
+	parse := func(text string) (parts [3]int, ok bool) {
+		_, err := fmt.Sscanf(text, "%d.%d.%d", &parts[0], &parts[1], &parts[2])
+		return parts, err == nil
+	}
+	a, okA := parse(version)
+	b, okB := parse(than)
+	return okA && okB && slices.Compare(a[:], b[:]) < 0
+}

@@ -1,0 +1,282 @@
+package check
+
+import (
+	"errors"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/walrelay/walrelay/config"
+	"github.com/walrelay/walrelay/internal/testkit"
+)
+
+func TestMain(m *testing.M) { os.Exit(testkit.Main(m)) }
+
+// healthy is an examination in which nothing is wrong.
+func healthy() Examination {
+	now := time.Date(2026, 11, 27, 20, 0, 0, 0, time.UTC)
+	timeout, off, none := int64(60_000), false, ""
+	on := true
+	return Examination{
+		Server: ServerState{Clock: now, WALSenderTimeout: &timeout, IdleSlotTimeout: &off, StandbySlots: &none, Autovacuum: &on},
+		Tables: []*TableState{{Live: 10, Dead: 10, MaySelect: true, MayDelete: true, MayUpdate: true}},
+		NATS: &NATSState{
+			Version: "2.12.1", MaxPayload: 1 << 20, Account: &jetstream.AccountInfo{}, Clock: now,
+			Consumers: map[string][]*jetstream.ConsumerInfo{},
+		},
+		Before: now.Add(-time.Second), After: now.Add(time.Second),
+	}
+}
+
+func TestExamine_PassesWhatIsWell(t *testing.T) {
+	t.Parallel()
+	facts, cfg := good()
+	pid := int32(7)
+	facts.Slot.ActivePID = &pid
+	e := healthy()
+	results := Examine(&facts, &e, cfg)
+	if worst := results.Worst(); worst != Pass || len(results) < 14 {
+		t.Errorf("%d results, the worst %v: %+v", len(results), worst, results.With(worst))
+	}
+}
+
+func TestExamine_FindsWhatIsWrong(t *testing.T) {
+	t.Parallel()
+	yes := true
+	for name, test := range map[string]struct {
+		breaks func(*Facts, *Examination, *config.Config)
+		status Status
+		id     string
+		text   string
+	}{
+		"a pooler": {func(_ *Facts, e *Examination, _ *config.Config) {
+			e.Replication = errors.New("unsupported startup parameter")
+		}, Fail, "replication_connection", "PgBouncer"},
+		"no relay":            {func(f *Facts, _ *Examination, _ *config.Config) { f.Slot.ActivePID = nil }, Warn, "relay_running", "no relay reads"},
+		"no timeout":          {func(_ *Facts, e *Examination, _ *config.Config) { *e.Server.WALSenderTimeout = 0 }, Warn, "wal_sender_timeout", "0 ms"},
+		"a short timeout":     {func(_ *Facts, e *Examination, _ *config.Config) { *e.Server.WALSenderTimeout = 2000 }, Warn, "wal_sender_timeout", "2000 ms"},
+		"idle slots are lost": {func(_ *Facts, e *Examination, _ *config.Config) { *e.Server.IdleSlotTimeout = true }, Warn, "idle_replication_slot_timeout", "is set"},
+		"a standby is away": {func(f *Facts, e *Examination, _ *config.Config) {
+			f.Slot.Failover = &yes
+			*e.Server.StandbySlots = `there, "away"`
+			e.Server.ActivePhysical = []string{"there"}
+		}, Fail, "standby_slots", ": away"},
+		"autovacuum is off": {func(_ *Facts, e *Examination, _ *config.Config) { *e.Server.Autovacuum = false }, Warn, "autovacuum", "off"},
+		"a long transaction": {func(_ *Facts, e *Examination, _ *config.Config) {
+			e.Server.WriterPID, e.Server.WriterSeconds = 4711, 3600
+		}, Warn, "long_transaction", "pg_terminate_backend(4711)"},
+		"a prepared transaction": {func(_ *Facts, e *Examination, _ *config.Config) {
+			e.Server.PreparedGID, e.Server.PreparedSeconds = "it's", 3600
+		}, Warn, "prepared_transaction", "'it''s'"},
+		"no rights to clean": {func(_ *Facts, e *Examination, _ *config.Config) { e.Tables[0].MayDelete = false }, Warn, "outbox_rights", "DELETE"},
+		"no rights to mark": {func(_ *Facts, e *Examination, c *config.Config) {
+			c.Outbox.AfterPublish, e.Tables[0].MayUpdate, e.Tables[0].MayDelete = "mark", false, false
+		}, Warn, "outbox_rights", "UPDATE"},
+		"dead rows":             {func(_ *Facts, e *Examination, _ *config.Config) { e.Tables[0].Dead = 1_000_000 }, Warn, "outbox_dead_rows", "1000000 dead rows"},
+		"a table's autovacuum":  {func(_ *Facts, e *Examination, _ *config.Config) { e.Tables[0].AutovacuumOff = true }, Warn, "outbox_autovacuum", "RESET"},
+		"failed events":         {func(_ *Facts, e *Examination, _ *config.Config) { e.Delayed.Failed = 3 }, Warn, "delayed_failed", "3 events"},
+		"overdue events":        {func(_ *Facts, e *Examination, _ *config.Config) { e.Delayed.OverdueSeconds = 90 }, Warn, "delayed_overdue", "90 s"},
+		"the clock of Postgres": {func(_ *Facts, e *Examination, _ *config.Config) { e.Server.Clock = e.Server.Clock.Add(-time.Hour) }, Warn, "clock", "Postgres"},
+		"the clock of NATS":     {func(_ *Facts, e *Examination, _ *config.Config) { e.NATS.Clock = e.NATS.Clock.Add(time.Hour) }, Warn, "clock", "NATS"},
+		"an old nats-server":    {func(_ *Facts, e *Examination, _ *config.Config) { e.NATS.Version = "2.2.6" }, Warn, "nats_version", "2.2.6"},
+		"a full account": {func(_ *Facts, e *Examination, _ *config.Config) {
+			e.NATS.Account.Store, e.NATS.Account.Limits.MaxStore = 90, 100
+		}, Warn, "nats_account_limit", "90 of 100"},
+		"small messages": {func(f *Facts, _ *Examination, _ *config.Config) { f.Streams[0].Config.MaxMsgSize = 1000 }, Warn, "stream_message_size", "1000"},
+		"a full stream": {func(f *Facts, _ *Examination, _ *config.Config) {
+			f.Streams[0].Config.Discard, f.Streams[0].Config.MaxMsgs, f.Streams[0].State.Msgs = jetstream.DiscardNew, 100, 95
+		}, Warn, "stream_full", "nearly full"},
+		"a short duplicate window": {func(f *Facts, _ *Examination, c *config.Config) {
+			c.Streams = []config.Stream{{Name: "EVENTS", Shared: true}}
+			f.Streams[0].Config.Duplicates = time.Second
+		}, Warn, "stream_duplicates", "1s"},
+		"a replica is behind": {func(f *Facts, _ *Examination, _ *config.Config) {
+			f.Streams[0].Cluster = &jetstream.ClusterInfo{Leader: "a", Replicas: []*jetstream.PeerInfo{{Name: "b", Current: true}, {Name: "c"}}}
+		}, Warn, "stream_cluster", "behind: c"},
+		"a consumer is behind": {func(f *Facts, e *Examination, _ *config.Config) {
+			f.Streams[0].State.FirstSeq = 100
+			e.NATS.Consumers["EVENTS"] = []*jetstream.ConsumerInfo{{Name: "slow", Delivered: jetstream.SequenceInfo{Stream: 10}, AckFloor: jetstream.SequenceInfo{Stream: 10}}}
+		}, Warn, "consumer_behind", "up to sequence 10"},
+		"something was not asked": {func(_ *Facts, e *Examination, _ *config.Config) { e.Unknown = []string{"JetStream: timeout"} }, Skip, "not_asked", "timeout"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			facts, cfg := good()
+			pid := int32(7)
+			facts.Slot.ActivePID = &pid
+			e := healthy()
+			test.breaks(&facts, &e, &cfg)
+			var bad Results
+			for _, r := range Examine(&facts, &e, cfg) {
+				if r.Status != Pass {
+					bad = append(bad, r)
+				}
+			}
+			if len(bad) != 1 || bad[0].ID != test.id || bad[0].Status != test.status || !strings.Contains(bad[0].Text(), test.text) {
+				t.Errorf("want %s %s with %q, got %+v", test.status, test.id, test.text, bad)
+			}
+			if len(bad) == 1 && bad[0].Status != Skip && bad[0].Fix == "" {
+				t.Error("it does not say what to do")
+			}
+		})
+	}
+}
+
+// What is not known is not concluded.
+func TestRemoved_OnlyWhereItCanBeTold(t *testing.T) {
+	t.Parallel()
+	stream := &jetstream.StreamInfo{State: jetstream.StreamState{FirstSeq: 100}}
+	behind := func(change func(*jetstream.ConsumerInfo)) uint64 {
+		info := &jetstream.ConsumerInfo{Delivered: jetstream.SequenceInfo{Stream: 10}, AckFloor: jetstream.SequenceInfo{Stream: 10}}
+		info.Config.AckPolicy = jetstream.AckExplicitPolicy
+		change(info)
+		return Removed(stream, info)
+	}
+	for name, test := range map[string]struct {
+		change func(*jetstream.ConsumerInfo)
+		want   uint64
+	}{
+		"all subjects":          {func(*jetstream.ConsumerInfo) {}, 89},
+		"some subjects":         {func(c *jetstream.ConsumerInfo) { c.Config.FilterSubject = "events.a" }, 0},
+		"several subjects":      {func(c *jetstream.ConsumerInfo) { c.Config.FilterSubjects = []string{"events.a"} }, 0},
+		"no acknowledgements":   {func(c *jetstream.ConsumerInfo) { c.Config.AckPolicy = jetstream.AckNonePolicy }, 0},
+		"nothing delivered yet": {func(c *jetstream.ConsumerInfo) { c.Delivered.Stream = 0 }, 0},
+		"not behind":            {func(c *jetstream.ConsumerInfo) { c.AckFloor.Stream = 99 }, 0},
+	} {
+		if got := behind(test.change); got != test.want {
+			t.Errorf("%s: %d, want %d", name, got, test.want)
+		}
+	}
+}
+
+// Against real servers: each thing is broken, named, and mended.
+func TestDoctor(t *testing.T) {
+	t.Parallel()
+	cluster := testkit.Postgres(t)
+	server := testkit.NATS(t)
+	url := testkit.Database(t, cluster)
+	cfg := config.Config{Postgres: config.Postgres{URL: url}, NATS: config.NATS{URL: server.URL()}}
+	nc, err := nats.Connect(server.URL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	js, err := jetstream.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	doctor := func(cfg config.Config) Results {
+		t.Helper()
+		results, err := Doctor(t.Context(), cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return results
+	}
+	// found says whether a check warns or fails.
+	found := func(results Results, id string) bool {
+		return slices.ContainsFunc(results, func(r Result) bool { return r.ID == id && r.Status >= Warn })
+	}
+	testkit.Exec(t, url, `CREATE TABLE public.outbox (id uuid PRIMARY KEY DEFAULT gen_random_uuid(), event_type text, source text, published_at timestamptz);
+		CREATE PUBLICATION walrelay FOR TABLE public.outbox WITH (publish = 'insert', publish_via_partition_root = true);
+		CREATE ROLE relay LOGIN REPLICATION`)
+	stream, err := js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "EVENTS", Subjects: []string{"events.>"}, Duplicates: time.Second})
+	if err != nil {
+		t.Fatal(err)
+	}
+	relay := cfg
+	relay.Postgres.URL = strings.Replace(url, "postgres@", "relay@", 1)
+	for _, test := range []struct {
+		id          string
+		breaks, fix string // SQL
+		cfg         *config.Config
+	}{
+		{id: "wal_sender_timeout", breaks: "ALTER SYSTEM SET wal_sender_timeout = 0", fix: "ALTER SYSTEM RESET wal_sender_timeout"},
+		{id: "autovacuum", breaks: "ALTER SYSTEM SET autovacuum = off", fix: "ALTER SYSTEM RESET autovacuum"},
+		{id: "outbox_autovacuum", breaks: "ALTER TABLE outbox SET (autovacuum_enabled = false)", fix: "ALTER TABLE outbox RESET (autovacuum_enabled)"},
+		{id: "outbox_rights", breaks: "GRANT SELECT ON outbox TO relay", fix: "GRANT DELETE ON outbox TO relay", cfg: &relay},
+	} {
+		if test.cfg == nil {
+			test.cfg = &cfg
+		}
+		reload := func(statement string) {
+			testkit.Exec(t, url, statement)
+			testkit.Exec(t, url, "SELECT pg_reload_conf()")
+		}
+		reload(test.breaks)
+		testkit.Eventually(t, 10*time.Second, test.id+" is named", func() error {
+			if !found(doctor(*test.cfg), test.id) {
+				return errors.New("it is not")
+			}
+			return nil
+		})
+		reload(test.fix)
+		testkit.Eventually(t, 10*time.Second, test.id+" is mended", func() error {
+			if found(doctor(*test.cfg), test.id) {
+				return errors.New("it is not")
+			}
+			return nil
+		})
+	}
+
+	// A consumer that the limits of the stream have left behind.
+	consumer, err := stream.CreateConsumer(t.Context(), jetstream.ConsumerConfig{Durable: "slow", AckPolicy: jetstream.AckExplicitPolicy})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 5 {
+		if _, err := js.Publish(t.Context(), "events.a", nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	msg, err := consumer.Next()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := msg.DoubleAck(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if found(doctor(cfg), "consumer_behind") {
+		t.Error("a consumer that has everything to come is said to be behind")
+	}
+	limited := stream.CachedInfo().Config
+	limited.MaxMsgs = 1
+	if _, err := js.UpdateStream(t.Context(), limited); err != nil {
+		t.Fatal(err)
+	}
+	if !found(doctor(cfg), "consumer_behind") {
+		t.Error("a consumer that has lost messages is not named")
+	}
+
+	shared := cfg
+	shared.Streams = []config.Stream{{Name: "EVENTS", Subjects: []string{"events.>"}, Shared: true}}
+	if !found(doctor(shared), "stream_duplicates") {
+		t.Error("a short duplicate window of a shared stream is not named")
+	}
+	small := stream.CachedInfo().Config
+	small.MaxMsgSize = 1000
+	if _, err := js.UpdateStream(t.Context(), small); err != nil {
+		t.Fatal(err)
+	}
+	if !found(doctor(cfg), "stream_message_size") {
+		t.Error("a stream that takes only small messages is not named")
+	}
+
+	away := cfg
+	away.NATS.URL = "nats://127.0.0.1:1"
+	if results := doctor(away); !found(results, "nats_reachable") || !found(results, "slot_missing") {
+		t.Errorf("without NATS: %+v", results.With(Fail))
+	}
+	away.Postgres.URL = "postgres://postgres:hunter2@127.0.0.1:1/postgres"
+	if results := doctor(away); len(results) != 2 || !found(results, "postgres_reachable") || strings.Contains(results[0].Why, "hunter2") {
+		t.Errorf("without both: %+v", results)
+	}
+	if _, err := Doctor(t.Context(), config.Config{}); err == nil {
+		t.Error("a configuration that is not valid is taken")
+	}
+}
