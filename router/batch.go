@@ -102,16 +102,17 @@ func (w *writer) publishBatch(ctx context.Context, flights []Flight, targets []*
 	if err := w.awaitRoom(ctx, len(flights), size); err != nil {
 		return err
 	}
-	defer w.mu.Unlock()
 	has := w.hasOf(flights)
 	for i := has; i < len(flights); i++ {
 		if w.cfg.parker.Blocked(flights[i].Event) {
+			w.mu.Unlock()
 			return &TransactionError{Flight: i, Err: ErrBlocked}
 		}
 		if err := w.check(flights[i], targets[i]); err != nil {
-			return &TransactionError{Flight: i, Err: err}
+			return &TransactionError{Flight: i, Err: w.behindItsKey(ctx, flights[i].Event, err)}
 		}
 	}
+	defer w.mu.Unlock()
 	for _, f := range flights[:has] {
 		w.has(f.Event)
 		w.cfg.observer.Settled(f.Ticket, AlreadyStored, f.Event, 0)

@@ -21,6 +21,19 @@ func (w *window) push(f flight) uint64 {
 	return n
 }
 
+// hasKey reports whether an event of a key is under way.
+func (w *window) hasKey(key string) bool {
+	if key == "" {
+		return false
+	}
+	for n := w.base; n < w.next; n++ {
+		if w.at(n).ev.PartitionKey == key {
+			return true
+		}
+	}
+	return false
+}
+
 // pop takes the last flight out.
 func (w *window) pop() {
 	w.next--

@@ -181,14 +181,36 @@ func (w *writer) publish(ctx context.Context, taken Flight, target *Target) erro
 		// Nothing was sent.
 		w.settleLate(ev)
 		w.pop()
-		w.mu.Unlock()
-		return err
+		return w.behindItsKey(ctx, ev, err)
 	}
 	if err != nil {
 		w.fail(err)
 	}
 	w.mu.Unlock()
 	return nil
+}
+
+// behindItsKey returns the fault of an event that was not sent, once nothing of its key is
+// under way any more: an earlier event may fail yet, and then comes back later than this one
+// would. It is called with the lock held, and returns without it.
+func (w *writer) behindItsKey(ctx context.Context, ev *event.Event, fault error) error {
+	for w.hasKey(ev.PartitionKey) {
+		w.mu.Unlock()
+		select {
+		case <-w.space:
+		case <-ctx.Done():
+			return fmt.Errorf("waiting for earlier events of a key in stream %q: %w", w.cfg.stream, context.Cause(ctx))
+		}
+		if err := w.awaitRoom(ctx, 1, 0); err != nil {
+			return err
+		}
+	}
+	blocked := w.cfg.parker.Blocked(ev)
+	w.mu.Unlock()
+	if blocked {
+		return ErrBlocked
+	}
+	return fault
 }
 
 // awaitRoom blocks until the window has room for so many events and bytes, and

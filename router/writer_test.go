@@ -409,6 +409,7 @@ type delays struct {
 	failed []string // ID of an event, and why
 	behind []string // IDs
 	held   map[string]bool
+	blocks bool // what fails blocks its key
 	fail   error
 }
 
@@ -426,6 +427,12 @@ func (d *delays) Park(_ context.Context, failed []Flight, reason error, behind [
 	}
 	for _, f := range failed {
 		d.failed = append(d.failed, f.Event.ID+" "+reason.Error())
+		if d.blocks {
+			if d.held == nil {
+				d.held = make(map[string]bool)
+			}
+			d.held[f.Event.PartitionKey] = true
+		}
 	}
 	for _, f := range behind {
 		d.behind = append(d.behind, f.Event.ID)
@@ -706,6 +713,37 @@ func TestWriter_LateCopyOfParkedEvent(t *testing.T) {
 }
 
 // Many events that the stream refuses for one reason are sent once: the others are known.
+// An event that would be refused for a reason that is known fails at once, but not before an
+// earlier one of its key that may fail yet: both would come back from the table, in any order.
+func TestWriter_KnownRefusalWaitsForItsKey(t *testing.T) {
+	r := newRig(t, nats.StreamConfig{MaxMsgSize: 1500})
+	r.start(nil)
+	large := func(i uint32, size int, key string) *event.Event {
+		ev := at(100, i)
+		ev.Data, ev.PartitionKey = []byte(`"`+strings.Repeat("x", size)+`"`), key
+		return ev
+	}
+	publish := func(ev *event.Event) error {
+		return r.router.Publish(t.Context(), Flight{Event: ev, Ticket: uint64(ev.Position.Index)})
+	}
+	if err := publish(large(0, 3000, "")); err != nil {
+		t.Fatal(err)
+	}
+	r.await("it is refused, and that is learned", func() bool { return r.delays.failures() != "" && r.router.InFlight() == 0 })
+	r.delays.mu.Lock()
+	r.delays.blocks = true
+	r.delays.mu.Unlock()
+	for i := uint32(1); i < 100; i += 2 {
+		key := fmt.Sprint("k", i)
+		if err := publish(large(i, 2900-10*int(i), key)); err != nil { // smaller than what is known to be refused: it is sent
+			t.Fatal(err)
+		}
+		if err := publish(large(i+1, 4000, key)); !errors.Is(err, ErrBlocked) {
+			t.Fatalf("event %d fails beside an earlier one of its key: %v", i+1, err)
+		}
+	}
+}
+
 func TestWriter_KnownRefusalIsNotSent(t *testing.T) {
 	r := newRig(t, nats.StreamConfig{MaxMsgSize: 1000})
 	sent, err := r.nc.SubscribeSync("events.>")

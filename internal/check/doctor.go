@@ -271,7 +271,7 @@ func (j *judge) replication(facts *Facts, e *Examination) {
 	j.check(e.Replication != nil, r, "a replication connection is accepted")
 	if slot := facts.Slot; slot != nil {
 		j.warnFix(slot.ActivePID == nil, Result{
-			ID: "relay_running", Subject: j.cfg.Slot, What: fmt.Sprintf("no relay reads slot %q", j.cfg.Slot), Why: "WAL piles up until one does", Fix: `start "walrelay run"`,
+			ID: "relay_missing", Subject: j.cfg.Slot, What: fmt.Sprintf("no relay reads slot %q", j.cfg.Slot), Why: "WAL piles up until one does", Fix: `start "walrelay run"`,
 		}, fmt.Sprintf("a relay reads slot %q", j.cfg.Slot))
 	}
 }

@@ -57,7 +57,7 @@ func TestExamine_FindsWhatIsWrong(t *testing.T) {
 		"a pooler": {func(_ *Facts, e *Examination, _ *config.Config) {
 			e.Replication = errors.New("unsupported startup parameter")
 		}, Fail, "replication_connection", "PgBouncer"},
-		"no relay":            {func(f *Facts, _ *Examination, _ *config.Config) { f.Slot.ActivePID = nil }, Warn, "relay_running", "no relay reads"},
+		"no relay":            {func(f *Facts, _ *Examination, _ *config.Config) { f.Slot.ActivePID = nil }, Warn, "relay_missing", "no relay reads"},
 		"no timeout":          {func(_ *Facts, e *Examination, _ *config.Config) { *e.Server.WALSenderTimeout = 0 }, Warn, "wal_sender_timeout", "0 ms"},
 		"a short timeout":     {func(_ *Facts, e *Examination, _ *config.Config) { *e.Server.WALSenderTimeout = 2000 }, Warn, "wal_sender_timeout", "2000 ms"},
 		"idle slots are lost": {func(_ *Facts, e *Examination, _ *config.Config) { *e.Server.IdleSlotTimeout = true }, Warn, "idle_replication_slot_timeout", "is set"},
