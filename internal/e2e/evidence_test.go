@@ -275,7 +275,8 @@ func TestIsolation_SettingsOfRoleAndDatabase(t *testing.T) {
 			execScript(t, e.postgresURL, e.alterDatabase(setting))
 			r := e.run()
 			insert := func(statement string) {
-				execScript(t, e.postgresURL, "BEGIN READ WRITE; SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0; "+statement+"; COMMIT")
+				// What a connection asks for goes before what the database has.
+				execScript(t, e.postgresURL+"&statement_timeout=0&lock_timeout=0", "BEGIN READ WRITE; "+statement+"; COMMIT")
 			}
 			insert("INSERT INTO public.outbox (event_type, source, scheduled_at, data_bytes) VALUES ('later', '/e2e', now() + interval '1 second', decode('00ff', 'hex'))")
 			insert("INSERT INTO public.outbox (event_type, source) VALUES ('now', '/e2e')")
