@@ -37,7 +37,7 @@ func TestDocs_ProblemsAreListed(t *testing.T) {
 			continue
 		}
 		first, _, _ := strings.Cut(line[2:], " | ")
-		for _, name := range strings.Split(first, ", ") {
+		for name := range strings.SplitSeq(first, ", ") {
 			inDocs[strings.Trim(name, "`")] = true
 		}
 	}

@@ -81,8 +81,14 @@ func TestRelay_TwoInOneProcess(t *testing.T) {
 		}
 		recorder := httptest.NewRecorder()
 		relay.Handler().ServeHTTP(recorder, httptest.NewRequestWithContext(ctx, http.MethodGet, "/status", nil))
-		var status walrelay.Status
-		if err := json.Unmarshal(recorder.Body.Bytes(), &status); err != nil || status.Slot != fmt.Sprintf("relay_%d", i) || status.Session == 0 {
+		var document struct {
+			Version int             `json:"version"`
+			Relay   walrelay.Status `json:"relay"`
+			Slot    struct {
+				Name string `json:"name"`
+			} `json:"slot"`
+		}
+		if err := json.Unmarshal(recorder.Body.Bytes(), &document); err != nil || document.Version != 1 || document.Slot.Name != fmt.Sprintf("relay_%d", i) || document.Relay.Session == 0 {
 			t.Errorf("relay %d says %s: %v", i, recorder.Body, err)
 		}
 		recorder = httptest.NewRecorder()

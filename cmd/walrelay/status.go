@@ -66,7 +66,7 @@ It ends with 1 if one of the servers could not be asked.`,
 			}
 			if err := wait.For(ctx, interval); err != nil {
 				if watch > 0 {
-					return nil //nolint:nilerr // that is how watching ends
+					return nil // that is how watching ends
 				}
 				return err
 			}

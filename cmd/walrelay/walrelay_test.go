@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"encoding/json"
 	"os"
 	"strings"
 	"testing"
@@ -10,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"go.uber.org/goleak"
 
+	"github.com/walrelay/walrelay"
 	"github.com/walrelay/walrelay/internal/testkit"
 )
 
@@ -151,5 +153,49 @@ func TestLogLinesThatAreLeftOutAreCounted(t *testing.T) {
 	want := "first\n" + `{"level":"warn","lines":3,"message":"log lines left out: standard error did not take them"}` + "\nnext\n"
 	if b.String() != want {
 		t.Errorf("got %q, want %q", b.String(), want)
+	}
+}
+
+// status and doctor say how things stand before and after init, and end with what they found.
+func TestStatusAndDoctor(t *testing.T) {
+	cluster, server := testkit.Postgres(t), testkit.NATS(t)
+	at := []string{"--postgres-url", testkit.Database(t, cluster), "--nats-url", server.URL()}
+	with := func(args ...string) []string { return append(args, at...) }
+	if code, stdout, stderr := invoke(t, with("doctor")...); code != exitFailed || !strings.Contains(stdout, "schema_missing") || !strings.Contains(stdout, `fix: run "walrelay init"`) || stderr != "walrelay: at least one check fails\n" {
+		t.Errorf("doctor before init: %d\n%s%s", code, stdout, stderr)
+	}
+	if code, stdout, stderr := invoke(t, with("status")...); code != exitDone || !strings.HasPrefix(stdout, "walrelay  failing at ") || stderr != "" {
+		t.Errorf("status before init: %d\n%s%s", code, stdout, stderr)
+	}
+	if code, _, stderr := invoke(t, with("init")...); code != exitDone {
+		t.Fatal(stderr)
+	}
+	if code, stdout, _ := invoke(t, with("doctor")...); code != exitDone || !strings.Contains(stdout, " 0 fail, 0 skipped\n") || !strings.Contains(stdout, "relay_missing") || strings.Contains(stdout, "\npass") {
+		t.Errorf("doctor after init: %d\n%s", code, stdout)
+	}
+	code, stdout, _ := invoke(t, with("doctor", "--json")...)
+	for line := range strings.Lines(stdout) {
+		var result walrelay.Result
+		if err := json.Unmarshal([]byte(line), &result); err != nil || result.ID == "" || result.What == "" || result.Status == walrelay.CheckFail {
+			t.Errorf("doctor --json: %d, %s %v", code, line, err)
+		}
+	}
+	code, stdout, _ = invoke(t, with("status", "--json")...)
+	var document walrelay.StatusDocument
+	if err := json.Unmarshal([]byte(stdout), &document); err != nil || code != exitDone || !document.Slot.Present || document.Slot.WALBytesPerSecond == nil || len(document.Streams) != 1 {
+		t.Errorf("status --json: %d %v\n%s", code, err, stdout)
+	}
+	if code, _, stderr := invoke(t, with("status", "--watch=1ms")...); code != exitUsage || !strings.Contains(stderr, "--watch") {
+		t.Errorf("too short a watch: %d %s", code, stderr)
+	}
+	at[3] = "nats://127.0.0.1:1"
+	if code, stdout, stderr := invoke(t, with("status")...); code != exitFailed || !strings.Contains(stdout, "schema version") || !strings.HasPrefix(stderr, "walrelay: NATS: ") {
+		t.Errorf("status without NATS: %d\n%s%s", code, stdout, stderr)
+	}
+	if code, stdout, _ := invoke(t, with("doctor")...); code != exitFailed || !strings.Contains(stdout, "nats_reachable") {
+		t.Errorf("doctor without NATS: %d\n%s", code, stdout)
+	}
+	if code, _, stderr := invoke(t, "doctor"); code != exitUsage || !strings.Contains(stderr, "postgres") {
+		t.Errorf("doctor without a configuration: %d %s", code, stderr)
 	}
 }

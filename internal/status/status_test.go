@@ -3,6 +3,7 @@ package status
 import (
 	"encoding/json"
 	"flag"
+	"fmt"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -170,7 +171,7 @@ func TestReader(t *testing.T) {
 		defer w.Start()()
 		testkit.Eventually(t, 20*time.Second, "a standby waits", func() error {
 			if d := read(t, w.Config); len(d.Slot.Standbys) != 1 || d.Slot.Holder == nil {
-				return errNot(d)
+				return fmt.Errorf("the slot is %+v", *d.Slot)
 			}
 			return nil
 		})
@@ -240,12 +241,3 @@ func TestReader(t *testing.T) {
 		}
 	})
 }
-
-type notYet struct{ d Document }
-
-func (n notYet) Error() string {
-	text, _ := json.Marshal(n.d.Slot) // of plain fields
-	return string(text)
-}
-
-func errNot(d Document) error { return notYet{d} }
