@@ -35,7 +35,7 @@ func ConnectInbox(ctx context.Context, cfg Config) (*pgx.Conn, error) {
 type purpose struct{ access, id, table, what, fix string }
 
 func connectFor(ctx context.Context, cfg Config, p purpose) (*pgx.Conn, error) {
-	if cfg.Postgres.URL == "" {
+	if !cfg.Postgres.Given() {
 		return nil, &ConfigError{Key: "postgres.url", Problem: "must be set"}
 	}
 	conn, err := connect.Postgres(ctx, cfg.Postgres)

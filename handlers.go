@@ -18,7 +18,7 @@ import (
 // needs nothing else, and lets the roles run handlers. The group of operators gets
 // its rights, if it exists. It may be run again.
 func SetupInbox(ctx context.Context, cfg Config, handlers []string) error {
-	if cfg.Postgres.URL == "" {
+	if !cfg.Postgres.Given() {
 		return &ConfigError{Key: "postgres.url", Problem: "must be set"}
 	}
 	conn, err := connect.Postgres(ctx, cfg.Postgres)

@@ -39,6 +39,14 @@ type Postgres struct {
 	// URL is a libpq URL or keyword string; required. Everything that libpq's
 	// PG… environment variables and .pgpass say applies too.
 	URL string `koanf:"url"`
+	// URLFile is a file with the URL, in place of it. It, and the password, are read each
+	// time that a connection is made.
+	URLFile string `koanf:"url_file"`
+	// PasswordFile is a file with the password, and PasswordCommand a program and its
+	// arguments that prints it, such as a token that is valid for minutes. One of them, or
+	// neither.
+	PasswordFile    string   `koanf:"password_file"`
+	PasswordCommand []string `koanf:"password_command"`
 	// RolePrefix begins the names of the roles that init makes. Roles belong to the
 	// cluster: relays of several of its databases need one each. [NoRoles]: none are
 	// made.
@@ -51,10 +59,17 @@ const NoRoles = "none"
 // NATS says how to reach the NATS servers.
 type NATS struct {
 	// URL is one NATS URL or several, separated by commas; required.
-	URL      string `koanf:"url"`
+	URL string `koanf:"url"`
+	// URLFile is a file with the URLs, in place of them, read when the first connection is
+	// made.
+	URLFile  string `koanf:"url_file"`
 	User     string `koanf:"user"`
 	Password string `koanf:"password"`
 	Token    string `koanf:"token"`
+	// PasswordFile and TokenFile are files with the password and the token, read each time
+	// that a connection is made.
+	PasswordFile string `koanf:"password_file"`
+	TokenFile    string `koanf:"token_file"`
 	// CredsFile is a file with a user JWT and its nkey seed.
 	CredsFile string `koanf:"creds_file"`
 	// NKeyFile is a file with an nkey seed.

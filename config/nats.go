@@ -10,6 +10,9 @@ import (
 
 // Address returns the servers without user, password or token, to be shown.
 func (c NATS) Address() string {
+	if c.URL == "" && c.URLFile != "" {
+		return "the servers of nats.url_file"
+	}
 	var hosts []string
 	for text := range strings.SplitSeq(c.URL, ",") {
 		u, err := parseNATSURL(text)
@@ -57,7 +60,7 @@ func (c NATS) SecretsInPlain() bool {
 		}
 		address := net.ParseIP(u.Hostname())
 		local := u.Hostname() == "localhost" || address != nil && address.IsLoopback()
-		if !local && (c.Password != "" || c.Token != "" || u.User != nil) {
+		if !local && (c.Password != "" || c.Token != "" || c.PasswordFile != "" || c.TokenFile != "" || u.User != nil) {
 			return true
 		}
 	}

@@ -162,14 +162,26 @@ func (v *validator) positive(key string, n int64) {
 }
 
 func (v *validator) postgres(c Postgres) {
-	if c.URL == "" {
-		v.problem("postgres.url", "must be set")
-		return
+	if c.PasswordFile != "" && len(c.PasswordCommand) > 0 {
+		v.problem("postgres.password_command", "cannot be used together with postgres.password_file")
 	}
-	if _, err := ParsePostgres(c.URL); err != nil {
-		v.problem("postgres.url", "%v", err)
+	if len(c.PasswordCommand) > 0 && c.PasswordCommand[0] == "" {
+		v.problem("postgres.password_command", "must begin with a program")
+	}
+	switch {
+	case c.URL != "" && c.URLFile != "":
+		v.problem("postgres.url_file", "cannot be used together with postgres.url")
+	case !c.Given():
+		v.problem("postgres.url", "must be set")
+	case c.URL != "":
+		if _, err := ParsePostgres(c.URL); err != nil {
+			v.problem("postgres.url", "%v", err)
+		}
 	}
 }
+
+// Given reports whether there is a database to connect to.
+func (c Postgres) Given() bool { return c.URL != "" || c.URLFile != "" }
 
 // ParsePostgres reads a libpq URL or keyword string. Its errors quote no part of a
 // string that may be a password: which part of a malformed URL that is, nobody
@@ -189,10 +201,15 @@ func ParsePostgres(text string) (*pgx.ConnConfig, error) {
 }
 
 func (v *validator) nats(c NATS) {
-	if c.URL == "" {
+	switch {
+	case c.URL != "" && c.URLFile != "":
+		v.problem("nats.url_file", "cannot be used together with nats.url")
+	case c.URL == "" && c.URLFile == "":
 		v.problem("nats.url", "must be set")
-	} else if err := c.CheckURLs(); err != nil {
-		v.problem("nats.url", "%v", err)
+	case c.URL != "":
+		if err := c.CheckURLs(); err != nil {
+			v.problem("nats.url", "%v", err)
+		}
 	}
 	var ways []string
 	for _, way := range []struct {
@@ -201,6 +218,7 @@ func (v *validator) nats(c NATS) {
 	}{
 		{"nats.user", c.User != ""},
 		{"nats.token", c.Token != ""},
+		{"nats.token_file", c.TokenFile != ""},
 		{"nats.creds_file", c.CredsFile != ""},
 		{"nats.nkey_file", c.NKeyFile != ""},
 	} {
@@ -213,6 +231,12 @@ func (v *validator) nats(c NATS) {
 	}
 	if c.Password != "" && c.User == "" {
 		v.problem("nats.password", "needs nats.user")
+	}
+	if c.PasswordFile != "" && c.User == "" {
+		v.problem("nats.password_file", "needs nats.user")
+	}
+	if c.PasswordFile != "" && c.Password != "" {
+		v.problem("nats.password_file", "cannot be used together with nats.password")
 	}
 	if c.TLS.CertFile != "" && c.TLS.KeyFile == "" {
 		v.problem("nats.tls.cert_file", "needs nats.tls.key_file")
@@ -233,7 +257,7 @@ var slotName = regexp.MustCompile(`^[a-z0-9_]{1,63}$`)
 func (c Config) ValidateDatabase() error {
 	var v validator
 	v.database(c)
-	if c.Postgres.URL != "" {
+	if c.Postgres.Given() {
 		v.postgres(c.Postgres)
 	}
 	return errors.Join(v.problems...)

@@ -53,8 +53,9 @@ const (
 
 // Config says what to stream.
 type Config struct {
-	// ConnString is the database's URL or keyword string.
-	ConnString string
+	// ConnString is the database's URL or keyword string. Password, if not empty, goes
+	// before the one in it.
+	ConnString, Password string
 	// Slot and Publication exist and belong to the database.
 	Slot        string
 	Publication string
@@ -181,10 +182,13 @@ func Settings() map[string]string {
 }
 
 // configure returns how to open a replication connection.
-func configure(connString string) (*pgconn.Config, error) {
-	config, err := pgconn.ParseConfig(connString)
+func configure(cfg Config) (*pgconn.Config, error) {
+	config, err := pgconn.ParseConfig(cfg.ConnString)
 	if err != nil {
 		return nil, &problem.Problem{ID: "postgres_url", What: "postgres.url cannot be read", Fix: "correct postgres.url", Err: err}
+	}
+	if cfg.Password != "" {
+		config.Password = cfg.Password
 	}
 	params := config.RuntimeParams
 	if _, err := pgparam.Clean(params); err != nil {
@@ -201,7 +205,7 @@ func configure(connString string) (*pgconn.Config, error) {
 // Identify asks the server what it is, and what the slot has confirmed. It
 // leaves the slot alone.
 func Identify(ctx context.Context, cfg Config) (System, error) {
-	config, err := configure(cfg.ConnString)
+	config, err := configure(cfg)
 	if err != nil {
 		return System{}, err
 	}
@@ -228,7 +232,7 @@ func identify(ctx context.Context, conn *pgconn.PgConn) (System, error) {
 
 // connect opens the replication connection.
 func (s *Stream) connect(ctx context.Context) (*pgconn.PgConn, error) {
-	config, err := configure(s.cfg.ConnString)
+	config, err := configure(s.cfg)
 	if err != nil {
 		return nil, err
 	}

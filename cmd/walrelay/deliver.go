@@ -86,7 +86,7 @@ func notReady(states []inbox.Status) []string {
 }
 
 func runDeliver(ctx context.Context, cfg walrelay.Config, handlers []deliver.Handler, observe func(inbox.Status), log zerolog.Logger) error {
-	if cfg.Postgres.URL == "" {
+	if !cfg.Postgres.Given() {
 		return &walrelay.ConfigError{Key: "postgres.url", Problem: "must be set: failed events are parked there"}
 	}
 	requests := 0

@@ -13,11 +13,17 @@ import (
 func usages() [][2]string {
 	return [][2]string{
 		{"postgres.url", "Postgres URL or keyword string (required)"},
+		{"postgres.url_file", "file with the URL, read each time that a connection is made"},
+		{"postgres.password_file", "file with the password, read each time that a connection is made"},
+		{"postgres.password_command", "program and arguments, separated by commas, that prints the password"},
 		{"postgres.role_prefix", `begins the names of the roles that init makes (default "walrelay")`},
 		{"nats.url", "NATS URL, or several separated by commas (required)"},
 		{"nats.user", "NATS user"},
 		{"nats.password", "NATS password; better given in the environment"},
 		{"nats.token", "NATS token; better given in the environment"},
+		{"nats.url_file", "file with the NATS URLs"},
+		{"nats.password_file", "file with the NATS password, read each time that a connection is made"},
+		{"nats.token_file", "file with the NATS token, read each time that a connection is made"},
 		{"nats.creds_file", "file with a NATS user JWT and nkey seed"},
 		{"nats.nkey_file", "file with a NATS nkey seed"},
 		{"nats.tls.ca_file", "PEM file with the authorities to trust for NATS"},

@@ -23,8 +23,6 @@ type Examination struct {
 	Delayed DelayedState
 	// Replication is why a replication connection could not be made; nil if it could.
 	Replication error
-	// ReplicationSystem is the cluster that it led to.
-	ReplicationSystem string
 
 	NATS *NATSState
 
@@ -142,8 +140,11 @@ func examine(ctx context.Context, from Sources, cfg config.Config, facts *Facts)
 		if facts.Schema.Readable {
 			try("the delay table", e.readDelayed(ctx, from, cfg))
 		}
-		system, err := replication.Identify(ctx, replication.Config{ConnString: cfg.Postgres.URL, Slot: cfg.Slot, Publication: cfg.Publication})
-		e.Replication, e.ReplicationSystem = err, system.ID
+		url, password, err := connect.PostgresSecrets(ctx, cfg.Postgres)
+		if err == nil {
+			_, err = replication.Identify(ctx, replication.Config{ConnString: url, Password: password, Slot: cfg.Slot, Publication: cfg.Publication})
+		}
+		e.Replication = err
 	}
 	if facts.Scope.has(ScopeNATS) {
 		before := time.Now()

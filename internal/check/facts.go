@@ -28,6 +28,8 @@ type Facts struct {
 	Tables      []Table      // as in the configuration
 	Publication *Publication // nil if there is none
 	Slot        *Slot        // nil if there is none
+	// OpenFiles are files with secrets that other users of this machine may read.
+	OpenFiles []string
 	// Orphans are slots that have delayed events and do not exist.
 	Orphans []string
 
@@ -206,6 +208,9 @@ func (s *Sources) Close() {
 // each side could not be asked; the facts of the other side are there.
 func Read(ctx context.Context, from Sources, cfg config.Config, scope Scope) (Facts, error) {
 	facts := Facts{Scope: scope}
+	if scope != ScopeSlot {
+		facts.OpenFiles = connect.OpenFiles(cfg)
+	}
 	var postgresErr, slotErr, natsErr error
 	if scope.has(ScopePostgres) {
 		postgresErr = facts.readPostgres(ctx, from.Postgres, cfg)

@@ -14,6 +14,9 @@ import (
 // its defaults. schemaVersion is that of the newest migration of this program.
 func Judge(facts *Facts, cfg config.Config, schemaVersion int) Results {
 	j := judge{cfg: cfg}
+	for _, path := range facts.OpenFiles {
+		j.warn("secret_file", path, "file %s has a secret, and other users of this machine may read it: chmod o= %s", path, path)
+	}
 	if facts.Scope.has(ScopePostgres) {
 		if !j.version(&facts.Server) {
 			return j.results

@@ -39,6 +39,9 @@ func NATS(ctx context.Context, c config.NATS, opts ...nats.Option) (*nats.Conn, 
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("connecting to NATS: %w", err)
 	}
+	if err := readURL(&c); err != nil {
+		return nil, err
+	}
 	if err := c.CheckURLs(); err != nil {
 		return nil, &config.Error{Key: "nats.url", Problem: err.Error()}
 	}
@@ -75,6 +78,10 @@ func options(c config.NATS) ([]nats.Option, error) {
 		nats.IgnoreAuthErrorAbort(),
 	}
 	switch {
+	case c.User != "" && c.PasswordFile != "":
+		options = append(options, nats.UserInfoHandler(func() (string, string) { return c.User, again("nats.password_file", c.PasswordFile) }))
+	case c.TokenFile != "":
+		options = append(options, nats.TokenHandler(func() string { return again("nats.token_file", c.TokenFile) }))
 	case c.User != "":
 		options = append(options, nats.UserInfo(c.User, c.Password))
 	case c.Token != "":
@@ -108,6 +115,8 @@ func options(c config.NATS) ([]nats.Option, error) {
 func checkFiles(c config.NATS) error {
 	var problems []error
 	for _, file := range []struct{ key, path string }{
+		{"nats.password_file", c.PasswordFile},
+		{"nats.token_file", c.TokenFile},
 		{"nats.creds_file", c.CredsFile},
 		{"nats.nkey_file", c.NKeyFile},
 		{"nats.tls.ca_file", c.TLS.CAFile},

@@ -79,7 +79,7 @@ func Postgres(ctx context.Context, cfg config.Postgres) (*pgx.Conn, error) {
 
 // PostgresWith does so for a session in which some settings are others.
 func PostgresWith(ctx context.Context, cfg config.Postgres, others map[string]string) (*pgx.Conn, error) {
-	parsed, err := parse(cfg, others)
+	parsed, err := parse(ctx, cfg, others)
 	if err != nil {
 		return nil, err
 	}
@@ -95,10 +95,17 @@ func PostgresWith(ctx context.Context, cfg config.Postgres, others map[string]st
 }
 
 // parse reads the connection string, and adds the settings of sessions.
-func parse(cfg config.Postgres, others map[string]string) (*pgx.ConnConfig, error) {
-	parsed, err := config.ParsePostgres(cfg.URL)
+func parse(ctx context.Context, cfg config.Postgres, others map[string]string) (*pgx.ConnConfig, error) {
+	url, password, err := PostgresSecrets(ctx, cfg)
+	if err != nil {
+		return nil, err
+	}
+	parsed, err := config.ParsePostgres(url)
 	if err != nil {
 		return nil, &config.Error{Key: "postgres.url", Problem: err.Error()}
+	}
+	if password != "" {
+		parsed.Password = password
 	}
 	if parsed.RuntimeParams["application_name"] == "" {
 		parsed.RuntimeParams["application_name"] = ApplicationName
@@ -110,7 +117,7 @@ func parse(cfg config.Postgres, others map[string]string) (*pgx.ConnConfig, erro
 
 // Pool returns a pool of up to n such connections. It opens none yet. The caller closes it.
 func Pool(ctx context.Context, cfg config.Postgres, n int32) (*pgxpool.Pool, error) {
-	parsed, err := parse(cfg, nil)
+	parsed, err := parse(ctx, cfg, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -119,6 +126,13 @@ func Pool(ctx context.Context, cfg config.Postgres, n int32) (*pgxpool.Pool, err
 		return nil, fmt.Errorf("making a pool of connections: %w", err)
 	}
 	pooled.ConnConfig, pooled.MaxConns = parsed, n
+	pooled.BeforeConnect = func(ctx context.Context, each *pgx.ConnConfig) error {
+		_, password, err := PostgresSecrets(ctx, cfg)
+		if err == nil && password != "" {
+			each.Password = password
+		}
+		return err
+	}
 	pooled.AfterConnect = func(ctx context.Context, conn *pgx.Conn) error {
 		_, err := conn.Exec(ctx, prepare)
 		return err

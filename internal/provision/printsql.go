@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/walrelay/walrelay/config"
+	"github.com/walrelay/walrelay/internal/connect"
 	"github.com/walrelay/walrelay/sql"
 )
 
@@ -50,8 +51,12 @@ BEGIN;`, nil)
 	s.add(sql.Uncover(covered))
 	s.add(publicationSQL(cfg.Publication, append(slices.Clone(cfg.Outbox.Tables), sql.OwnSchema+".emitted")))
 	s.add(rolesSQL(cfg))
-	if cfg.Postgres.URL != "" {
-		parsed, err := config.ParsePostgres(cfg.Postgres.URL)
+	if cfg.Postgres.Given() {
+		url, err := connect.PostgresURL(cfg.Postgres)
+		if err != nil {
+			return "", err
+		}
+		parsed, err := config.ParsePostgres(url)
 		if err != nil {
 			return "", &config.Error{Key: "postgres.url", Problem: err.Error()}
 		}

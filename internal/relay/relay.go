@@ -104,6 +104,9 @@ func (r *Relay) Status() Status {
 // session after the other: lost connections are made again for ever. Run returns
 // an error only when somebody has to change something first.
 func (r *Relay) Run(ctx context.Context) error {
+	if err := connect.CheckFiles(r.cfg.Postgres); err != nil {
+		return fmt.Errorf("connecting to Postgres: %w", err)
+	}
 	nc, err := r.connectNATS(ctx)
 	if err != nil {
 		return err

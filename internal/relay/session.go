@@ -111,8 +111,12 @@ func (r *Relay) session(ctx context.Context, nc *nats.Conn) (err error) {
 		return err
 	}
 	legacy := before != nil && before.FlushLSN < before.MessagesUntil
+	url, password, err := connect.PostgresSecrets(ctx, r.cfg.Postgres)
+	if err != nil {
+		return err
+	}
 	s.stream, err = replication.Open(ctx, replication.Config{
-		ConnString:  r.cfg.Postgres.URL,
+		ConnString: url, Password: password,
 		Slot:        r.cfg.Slot,
 		Publication: r.cfg.Publication,
 		Messages:    legacy,

@@ -241,8 +241,12 @@ func (r *repair) close() {
 // further, if anything.)
 func (r *repair) takeSlot(ctx context.Context) (replication.System, error) {
 	pid := ""
+	url, password, err := connect.PostgresSecrets(ctx, r.cfg.Postgres)
+	if err != nil {
+		return replication.System{}, err
+	}
 	cfg := replication.Config{
-		ConnString: r.cfg.Postgres.URL, Slot: r.cfg.Slot, Publication: r.cfg.Publication,
+		ConnString: url, Password: password, Slot: r.cfg.Slot, Publication: r.cfg.Publication,
 		OnBusy: func(holder string) { pid = holder },
 	}
 	if r.options.DryRun {
