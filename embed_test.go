@@ -42,7 +42,7 @@ func TestRelay_TwoInOneProcess(t *testing.T) {
 	for i := range relays {
 		cfg := walrelay.Config{
 			Postgres: config.Postgres{URL: testkit.Database(t, cluster)},
-			NATS:     config.NATS{URL: server.URL()},
+			NATS:     config.NATS{URL: server.URL(), Service: i == 0},
 			Slot:     fmt.Sprintf("relay_%d", i),
 			Streams:  []config.Stream{{Name: fmt.Sprintf("EVENTS_%d", i), Subjects: []string{fmt.Sprintf("events%d.>", i)}}},
 			Publish:  config.Publish{Subject: fmt.Sprintf("events%d.{type}", i)},
@@ -96,6 +96,13 @@ func TestRelay_TwoInOneProcess(t *testing.T) {
 		if line := fmt.Sprintf("walrelay_events_total{outcome=\"published\"} %d\n", want); !strings.Contains(recorder.Body.String(), line) {
 			t.Errorf("relay %d has no line %q", i, line)
 		}
+	}
+	msg, err := nc.Request("walrelay.status.relay_0", nil, 10*time.Second)
+	if err != nil || !strings.Contains(string(msg.Data), `"relay":{"slot":"relay_0","session":`) {
+		t.Errorf("over NATS, the first one says %v, %v", msg, err)
+	}
+	if _, err := nc.Request("walrelay.status.relay_1", nil, 10*time.Second); err == nil {
+		t.Error("the second one answers over NATS, and was not asked to")
 	}
 	cancel()
 	for range relays {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"sync"
 
 	"github.com/rs/zerolog"
 
@@ -14,6 +15,7 @@ import (
 	"github.com/walrelay/walrelay/internal/recovery"
 	"github.com/walrelay/walrelay/internal/relay"
 	"github.com/walrelay/walrelay/internal/restore"
+	"github.com/walrelay/walrelay/internal/service"
 	"github.com/walrelay/walrelay/internal/status"
 	"github.com/walrelay/walrelay/internal/web"
 )
@@ -81,6 +83,15 @@ func New(cfg Config, options Options) (*Relay, error) {
 // connections are made again for ever. Run returns an error, which is or wraps a
 // *[Problem], only when somebody has to change something first.
 func (r *Relay) Run(ctx context.Context) error {
+	if r.cfg.NATS.Service {
+		serving, stop := context.WithCancel(ctx)
+		var group sync.WaitGroup
+		group.Go(func() {
+			service.Run(serving, service.Options{NATS: r.cfg.NATS, Slot: r.cfg.Slot, Version: status.Version, Status: r.document, Log: r.log})
+		})
+		defer group.Wait()
+		defer stop()
+	}
 	if err := r.inner.Run(ctx); err != nil {
 		return restore.Explain(ctx, r.cfg, r.log, err)
 	}

@@ -80,6 +80,9 @@ type NATS struct {
 	// InboxPrefix begins the subjects on which answers come; default _INBOX. A user
 	// who may subscribe to subjects of its own only needs one.
 	InboxPrefix string `koanf:"inbox_prefix"`
+	// Service answers with the status over NATS, as a micro service: who may publish to its
+	// subjects can ask.
+	Service bool `koanf:"service"`
 }
 
 // NATSTLS has the files of a TLS connection to NATS, in PEM.

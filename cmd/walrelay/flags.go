@@ -32,6 +32,7 @@ func usages() [][2]string {
 		{"nats.tls.handshake_first", "begin the connection to NATS with the TLS handshake"},
 		{"nats.domain", "JetStream domain"},
 		{"nats.inbox_prefix", `begins the subjects of answers (default "_INBOX")`},
+		{"nats.service", "answer with the status over NATS, as a micro service"},
 		{"slot", `replication slot (default "walrelay")`},
 		{"publication", `publication (default "walrelay")`},
 		{"failover", "create the slot with failover (Postgres 17 and newer)"},
