@@ -185,6 +185,8 @@ var (
 	Server string
 	//go:embed queries/doctor.sql
 	Doctor string
+	//go:embed queries/doctor_progress.sql
+	DoctorProgress string
 	//go:embed queries/doctor_table.sql
 	DoctorTable string
 	//go:embed queries/foreign_roles.sql

@@ -2,6 +2,7 @@ package check
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -10,8 +11,11 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/walrelay/walrelay/config"
+	"github.com/walrelay/walrelay/event"
+	"github.com/walrelay/walrelay/internal/checkpoint"
 	"github.com/walrelay/walrelay/internal/connect"
 	"github.com/walrelay/walrelay/replication"
+	"github.com/walrelay/walrelay/router"
 	"github.com/walrelay/walrelay/sql"
 )
 
@@ -25,6 +29,10 @@ type Examination struct {
 	Replication error
 
 	NATS *NATSState
+	// Recorded is what the checkpoint says of the streams; it was read before them.
+	Recorded map[string]router.StreamState
+	// Foreign are owned streams whose last message is not of walrelay.
+	Foreign map[string]uint64
 
 	// Before and After are the times of this machine around the question to the servers.
 	Before, After time.Time
@@ -110,9 +118,14 @@ func Doctor(ctx context.Context, cfg config.Config) (Results, error) {
 	if scope == 0 {
 		return results, nil
 	}
+	recorded, recordedErr := readRecorded(ctx, sources, cfg)
 	facts, err := Read(ctx, sources, cfg, scope)
 	results = append(results, Judge(&facts, cfg, version)...)
 	e := examine(ctx, sources, cfg, &facts)
+	e.Recorded = recorded
+	if recordedErr != nil {
+		e.Unknown = append(e.Unknown, "the checkpoint: "+recordedErr.Error())
+	}
 	if err != nil {
 		e.Unknown = append(e.Unknown, err.Error())
 	}
@@ -148,25 +161,59 @@ func examine(ctx context.Context, from Sources, cfg config.Config, facts *Facts)
 	}
 	if facts.Scope.has(ScopeNATS) {
 		before := time.Now()
-		state, err := from.NATS.State(ctx)
-		try("JetStream", err)
-		if err == nil {
-			e.NATS = &NATSState{Version: state.Version, MaxPayload: state.MaxPayload, Account: state.Account, Consumers: make(map[string][]*jetstream.ConsumerInfo)}
-			for n, info := range facts.Streams {
-				if info == nil {
-					continue
-				}
-				e.NATS.Clock = info.TimeStamp
-				consumers, err := from.NATS.ConsumerInfos(ctx, cfg.Streams[n].Name, maxExamined)
-				try("the consumers", err)
-				e.NATS.Consumers[cfg.Streams[n].Name] = consumers
-			}
-		}
+		try("JetStream", e.readNATS(ctx, from, cfg, facts))
 		if e.After.IsZero() {
 			e.Before, e.After = before, time.Now()
 		}
 	}
 	return e
+}
+
+// readNATS asks for the server, and for the streams that exist.
+func (e *Examination) readNATS(ctx context.Context, from Sources, cfg config.Config, facts *Facts) error {
+	state, err := from.NATS.State(ctx)
+	if err != nil {
+		return err
+	}
+	e.NATS = &NATSState{Version: state.Version, MaxPayload: state.MaxPayload, Account: state.Account, Consumers: make(map[string][]*jetstream.ConsumerInfo)}
+	e.Foreign = make(map[string]uint64)
+	var errs []error
+	for n, info := range facts.Streams {
+		if info == nil {
+			continue
+		}
+		e.NATS.Clock = info.TimeStamp
+		consumers, err := from.NATS.ConsumerInfos(ctx, info.Config.Name, maxExamined)
+		errs = append(errs, err)
+		e.NATS.Consumers[info.Config.Name] = consumers
+		if cfg.Streams[n].Shared || info.State.LastSeq == 0 {
+			continue
+		}
+		position, found, err := from.NATS.Header(ctx, info.Config.Name, info.State.LastSeq, event.PositionHeader)
+		if err == nil && found && position == "" {
+			e.Foreign[info.Config.Name] = info.State.LastSeq
+		}
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+// readRecorded reads what the checkpoint says of the streams; nothing where there is none, or
+// no right to read it.
+func readRecorded(ctx context.Context, from Sources, cfg config.Config) (map[string]router.StreamState, error) {
+	recorded := map[string]router.StreamState{}
+	if from.Postgres == nil {
+		return recorded, nil
+	}
+	var readable bool
+	if err := from.Postgres.QueryRow(ctx, sql.DoctorProgress).Scan(&readable); err != nil || !readable {
+		return recorded, err
+	}
+	state, err := checkpoint.Load(ctx, from.Postgres, cfg.Slot)
+	if state != nil {
+		recorded = state.Streams
+	}
+	return recorded, err
 }
 
 // maxExamined is how many consumers of a stream are looked at.
@@ -413,9 +460,30 @@ func (j *judge) natsState(facts *Facts, e *Examination) {
 	}
 	for i, info := range facts.Streams {
 		if info != nil {
+			j.recorded(&j.cfg.Streams[i], info, e)
 			j.streamState(&j.cfg.Streams[i], info, n)
 		}
 	}
+}
+
+// recorded judges whether a stream has what the checkpoint says, and who wrote it.
+func (j *judge) recorded(s *config.Stream, info *jetstream.StreamInfo, e *Examination) {
+	was, ok := e.Recorded[s.Name]
+	if s.Shared || !ok {
+		return
+	}
+	what := fmt.Sprintf("stream %q", s.Name)
+	r := Result{ID: "stream_lost_events", Subject: s.Name, Fix: `see "walrelay repair --dry-run", and docs/operations.md, "A stream lost messages"`}
+	loss := router.Loss{Stream: s.Name, Recorded: was, Created: info.Created, LastSequence: info.State.LastSeq}
+	if loss.Recreated() || loss.LastSequence < was.LastSequence || was.Repairing {
+		r.What = loss.Error()
+	}
+	j.check(r.What != "", r, what+" has everything that was acknowledged")
+	sequence, foreign := e.Foreign[s.Name]
+	j.warnFix(foreign, Result{
+		ID: "stream_other_writers", Subject: s.Name, What: fmt.Sprintf("message %d, the last one of %s, was not written by walrelay", sequence, what),
+		Why: "in a stream that walrelay owns it costs no event, but one that takes the place of another puts that out of order", Fix: "keep others out by permissions, or declare the stream shared",
+	}, fmt.Sprintf("the last message of %s is walrelay's", what))
 }
 
 // streamState judges the limits of one stream, and its consumers.

@@ -13,6 +13,7 @@ import (
 
 	"github.com/walrelay/walrelay/config"
 	"github.com/walrelay/walrelay/internal/testkit"
+	"github.com/walrelay/walrelay/router"
 )
 
 func TestMain(m *testing.M) { os.Exit(testkit.Main(m)) }
@@ -102,6 +103,22 @@ func TestExamine_FindsWhatIsWrong(t *testing.T) {
 			f.Streams[0].State.FirstSeq = 100
 			e.NATS.Consumers["EVENTS"] = []*jetstream.ConsumerInfo{{Name: "slow", Delivered: jetstream.SequenceInfo{Stream: 10}, AckFloor: jetstream.SequenceInfo{Stream: 10}}}
 		}, Warn, "consumer_behind", "up to sequence 10"},
+		"a stream that was created again": {func(f *Facts, e *Examination, _ *config.Config) {
+			f.Streams[0].Created = e.Before
+			e.Recorded = map[string]router.StreamState{"EVENTS": {Created: e.Before.Add(-time.Hour), LastSequence: 7}}
+		}, Fail, "stream_lost_events", "up to sequence 7"},
+		"a stream that went back": {func(f *Facts, e *Examination, _ *config.Config) {
+			f.Streams[0].Created = e.Before
+			e.Recorded = map[string]router.StreamState{"EVENTS": {Created: e.Before, LastSequence: 7}}
+		}, Fail, "stream_lost_events", "is now at 0"},
+		"a repair that was broken off": {func(f *Facts, e *Examination, _ *config.Config) {
+			f.Streams[0].Created = e.Before
+			e.Recorded = map[string]router.StreamState{"EVENTS": {Created: e.Before, Repairing: true}}
+		}, Fail, "stream_lost_events", "not finished"},
+		"another writer": {func(_ *Facts, e *Examination, _ *config.Config) {
+			e.Recorded = map[string]router.StreamState{"EVENTS": {}}
+			e.Foreign = map[string]uint64{"EVENTS": 9}
+		}, Warn, "stream_other_writers", "message 9"},
 		"something was not asked": {func(_ *Facts, e *Examination, _ *config.Config) { e.Unknown = []string{"JetStream: timeout"} }, Skip, "not_asked", "timeout"},
 	} {
 		t.Run(name, func(t *testing.T) {

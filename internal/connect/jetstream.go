@@ -166,6 +166,24 @@ func (j *JetStream) State(ctx context.Context) (State, error) {
 	return State{Version: j.conn.ConnectedServerVersion(), MaxPayload: j.conn.MaxPayload(), Account: account}, nil
 }
 
+// Header returns a header of a message; false if the stream does not have the message.
+func (j *JetStream) Header(ctx context.Context, stream string, sequence uint64, name string) (value string, found bool, err error) {
+	ctx, cancel := context.WithTimeout(ctx, jetStreamTimeout)
+	defer cancel()
+	s, err := j.js.Stream(ctx, stream)
+	var msg *jetstream.RawStreamMsg
+	if err == nil {
+		msg, err = s.GetMsg(ctx, sequence)
+	}
+	switch {
+	case errors.Is(err, jetstream.ErrMsgNotFound):
+		return "", false, nil
+	case err != nil:
+		return "", false, j.refused(fmt.Sprintf("reading message %d of stream %q", sequence, stream), err)
+	}
+	return msg.Header.Get(name), true, nil
+}
+
 // ConsumerInfos returns what a stream says of its consumers, of the first ones if there are
 // more than limit.
 func (j *JetStream) ConsumerInfos(ctx context.Context, stream string, limit int) ([]*jetstream.ConsumerInfo, error) {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/walrelay/walrelay/config"
 	"github.com/walrelay/walrelay/event"
+	"github.com/walrelay/walrelay/internal/check"
 	"github.com/walrelay/walrelay/internal/problem"
 	"github.com/walrelay/walrelay/internal/relay/relaytest"
 	"github.com/walrelay/walrelay/internal/testkit"
@@ -181,6 +182,16 @@ func published(t *testing.T, n int, between string, change func(*jetstream.Strea
 	return w
 }
 
+// fails reports whether a check of doctor fails.
+func fails(t *testing.T, w *relaytest.World, id string) bool {
+	t.Helper()
+	results, err := check.Doctor(t.Context(), w.Config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return slices.ContainsFunc(results, func(r check.Result) bool { return r.ID == id && r.Status == check.Fail })
+}
+
 func ids(numbers ...int) (all []string) {
 	for _, n := range numbers {
 		all = append(all, relaytest.ID(n))
@@ -213,6 +224,9 @@ func TestRepair(t *testing.T) {
 	t.Run("everything comes back in order", func(t *testing.T) {
 		t.Parallel()
 		w := published(t, 5, "", nil)
+		if !fails(t, w, "stream_lost_events") {
+			t.Error("doctor does not name the loss")
+		}
 		report, seen, err := repair(w, RepairOptions{DryRun: true})
 		if err != nil || len(report.Streams) != 1 || report.Streams[0].Missing != 5 || report.Streams[0].Restored != 5 || report.Streams[0].Done || !slices.Equal(seen, []string{"01", "02", "03", "04", "05"}) {
 			t.Errorf("a dry run: %+v, %v, %v", report, seen, err)
@@ -223,6 +237,9 @@ func TestRepair(t *testing.T) {
 		report, seen, err = repair(w, RepairOptions{})
 		if err != nil || len(report.Streams) != 1 || report.Streams[0].Restored != 5 || !report.Streams[0].Done || len(seen) != 0 {
 			t.Errorf("%+v, %v, %v", report, seen, err)
+		}
+		if fails(t, w, "stream_lost_events") {
+			t.Error("doctor names a loss that is repaired")
 		}
 		if report, _, err = repair(w, RepairOptions{}); err != nil || len(report.Streams) != 0 {
 			t.Errorf("again: %+v, %v", report, err)
