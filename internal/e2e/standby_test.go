@@ -3,6 +3,7 @@ package e2e_test
 import (
 	"errors"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -35,6 +36,9 @@ func TestStandby_OfSynchronizedSlotsIsAway(t *testing.T) {
 	e.insert(1)
 	r.awaitLog(`standby\" specified in parameter`)
 	r.awaitLog("Postgres warns")
+	if out, code := e.walrelay("doctor"); code != 1 || !strings.Contains(out, "standby_slots") || !strings.Contains(out, ": standby\n") {
+		t.Errorf("doctor ends with %d and says\n%s", code, out)
+	}
 	execScript(t, e.postgresURL, "ALTER SYSTEM RESET synchronized_standby_slots; SELECT pg_reload_conf()")
 	e.awaitMessages("EVENTS", 2)
 	r.awaitReady()
