@@ -8,7 +8,7 @@ PG_CACHE    ?= /var/tmp/walrelay-pg
 GOLANGCI    := $(GO) run -modfile=tools/go.mod github.com/golangci/golangci-lint/v2/cmd/golangci-lint
 POSTGRES_URL ?=
 # More at a time than there are processors: end-to-end tests mostly wait.
-E2E_PARALLEL := -parallel 4
+E2E_PARALLEL := -parallel 6
 
 .PHONY: help build test test-all test-unit test-e2e test-examples test-majors test-chaos lint vet fuzz chaos bench demo clean
 
