@@ -11,8 +11,6 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
 	"github.com/rs/zerolog"
 	"go.uber.org/goleak"
 
@@ -26,15 +24,7 @@ import (
 func TestRelay_TwoInOneProcess(t *testing.T) {
 	cluster := testkit.Postgres(t)
 	server := testkit.NATS(t)
-	nc, err := nats.Connect(server.URL())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer nc.Close()
-	js, err := jetstream.New(nc)
-	if err != nil {
-		t.Fatal(err)
-	}
+	nc, js := testkit.JetStream(t, server.URL())
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	ended := make(chan error, 2)
@@ -53,6 +43,7 @@ func TestRelay_TwoInOneProcess(t *testing.T) {
 		if results, err := walrelay.Check(ctx, cfg); err != nil || len(results) < 10 {
 			t.Errorf("%d results, %v", len(results), err)
 		}
+		var err error
 		if relays[i], err = walrelay.New(cfg, walrelay.Options{Log: zerolog.New(zerolog.NewTestWriter(t))}); err != nil {
 			t.Fatal(err)
 		}

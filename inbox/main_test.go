@@ -26,7 +26,7 @@ import (
 
 func TestMain(m *testing.M) {
 	if database, server, ok := strings.Cut(os.Getenv(childEnv), " "); ok {
-		if err := child(database, server); err != nil {
+		if err := handleInChild(database, server); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}

@@ -23,8 +23,8 @@ import (
 // childEnv tells the test binary to run handlers: the database, and the server.
 const childEnv = "WALRELAY_TEST_INBOX"
 
-// child runs the handlers of a process that is killed.
-func child(database, server string) error {
+// handleInChild runs the handlers of a process that is killed.
+func handleInChild(database, server string) error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
 	pool, err := pgxpool.New(ctx, database)

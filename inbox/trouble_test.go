@@ -1,13 +1,11 @@
 package inbox_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -19,25 +17,13 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/walrelay/walrelay/inbox"
+	"github.com/walrelay/walrelay/internal/child"
 )
 
 // record is a log that can be searched.
-type record struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
+type record struct{ child.Log }
 
-func (r *record) Write(b []byte) (int, error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.text.Write(b)
-}
-
-func (r *record) count(text string) int {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return strings.Count(r.text.String(), text)
-}
+func (r *record) count(text string) int { return strings.Count(r.String(), text) }
 
 func (r *record) use(cfg *inbox.Config) { cfg.Log = slog.New(slog.NewTextHandler(r, nil)) }
 
@@ -60,7 +46,7 @@ func TestRun_WaitsForWhatIsMissing(t *testing.T) {
 	w.start(&r, log.use)
 	defer func() {
 		if t.Failed() {
-			t.Log(log.text.String())
+			t.Log(log.String())
 		}
 	}()
 	eventually(t, "the missing stream is named", func() bool { return log.count(`stream \"EVENTS\" does not exist`) > 0 })

@@ -41,23 +41,39 @@ func (t *Table) count(ctx context.Context, conn *pgx.Conn) error {
 	if emitted {
 		t.truncate.Send()
 	}
-	rows, err := conn.Query(ctx, sql.DelayCounts, t.cfg.Slot)
+	counts, err := CountStates(ctx, conn, t.cfg.Slot)
 	if err != nil {
-		return fmt.Errorf("counting delayed events: %w", err)
+		return err
 	}
-	states := make(map[State]int64)
+	t.cfg.Observe.Counted(counts.States, t.keys.Len(), counts.OverdueSeconds)
+	return nil
+}
+
+// Counts says how many events are in the delay table.
+type Counts struct {
+	States map[State]int64
+	// OverdueSeconds is how long the oldest event that is due has been; 0 if none is.
+	OverdueSeconds float64
+}
+
+// CountStates counts the events of a slot. It reads the whole table.
+func CountStates(ctx context.Context, conn *pgx.Conn, slot string) (Counts, error) {
+	counts := Counts{States: make(map[State]int64)}
+	rows, err := conn.Query(ctx, sql.DelayCounts, slot)
+	if err != nil {
+		return counts, fmt.Errorf("counting delayed events: %w", err)
+	}
 	var state string
 	var count int64
-	var late, oldest float64
+	var late float64
 	if _, err := pgx.ForEachRow(rows, []any{&state, &count, &late}, func() error {
-		states[State(state)] = count
+		counts.States[State(state)] = count
 		if State(state) == Scheduled || State(state) == Retrying {
-			oldest = max(oldest, late)
+			counts.OverdueSeconds = max(counts.OverdueSeconds, late)
 		}
 		return nil
 	}); err != nil {
-		return fmt.Errorf("counting delayed events: %w", err)
+		return counts, fmt.Errorf("counting delayed events: %w", err)
 	}
-	t.cfg.Observe.Counted(states, t.keys.Len(), oldest)
-	return nil
+	return counts, nil
 }

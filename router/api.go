@@ -32,7 +32,7 @@ var errGone = errors.New("the stream does not have the message")
 
 // ask sends a request and reads its answer. It blocks for apiTimeout at most. The error is
 // a *[jetstream.APIError] if that was the answer.
-func (a *api) ask(ctx context.Context, subject string, request, answer any) error {
+func (a *api) ask(ctx context.Context, subject string, request any, answer refusable) error {
 	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
 	defer cancel()
 	var body []byte
@@ -46,23 +46,30 @@ func (a *api) ask(ctx context.Context, subject string, request, answer any) erro
 	if err != nil {
 		return err //nolint:wrapcheck // every caller says what it asked
 	}
-	var refusal struct {
-		Error *jetstream.APIError `json:"error"`
-	}
-	if err := json.Unmarshal(msg.Data, &refusal); err != nil {
-		return fmt.Errorf("reading the answer of the JetStream API: %w", err)
-	}
-	if refusal.Error != nil {
-		return refusal.Error
-	}
 	if err := json.Unmarshal(msg.Data, answer); err != nil {
 		return fmt.Errorf("reading the answer of the JetStream API: %w", err)
 	}
-	return nil
+	return answer.refused()
+}
+
+// refusable is an answer that may be a refusal.
+type refusable interface{ refused() error }
+
+// apiAnswer is what every answer may have.
+type apiAnswer struct {
+	Error *jetstream.APIError `json:"error"`
+}
+
+func (a *apiAnswer) refused() error {
+	if a.Error == nil {
+		return nil
+	}
+	return a.Error
 }
 
 // streamInfo is what a stream says of itself.
 type streamInfo struct {
+	apiAnswer
 	jetstream.StreamInfo
 
 	// Domain is where the stream is; the client's type leaves it out.
@@ -87,6 +94,7 @@ type stored struct {
 // message reads a message; errGone if the stream does not have it.
 func (a *api) message(ctx context.Context, seq uint64) (stored, error) {
 	var answer struct {
+		apiAnswer
 		Message struct {
 			Sequence uint64 `json:"seq"`
 			Header   []byte `json:"hdrs"`
@@ -109,6 +117,7 @@ func (a *api) message(ctx context.Context, seq uint64) (stored, error) {
 // streamOf asks which stream takes a subject; "" if none does.
 func (a *api) streamOf(ctx context.Context, subject string) (string, error) {
 	var answer struct {
+		apiAnswer
 		Streams []string `json:"streams"`
 	}
 	if err := a.ask(ctx, "STREAM.NAMES", map[string]string{"subject": subject}, &answer); err != nil {

@@ -15,6 +15,7 @@ import (
 	"github.com/walrelay/walrelay/internal/checkpoint"
 	"github.com/walrelay/walrelay/internal/connect"
 	"github.com/walrelay/walrelay/replication"
+	"github.com/walrelay/walrelay/retry"
 	"github.com/walrelay/walrelay/router"
 	"github.com/walrelay/walrelay/sql"
 )
@@ -24,7 +25,7 @@ import (
 type Examination struct {
 	Server  ServerState
 	Tables  []*TableState // as in the configuration; nil if missing
-	Delayed DelayedState
+	Delayed retry.Counts
 	// Replication is why a replication connection could not be made; nil if it could.
 	Replication error
 
@@ -67,12 +68,6 @@ type TableState struct {
 	AutovacuumOff bool  `db:"autovacuum_off"`
 }
 
-// DelayedState is how many events are in the delay table.
-type DelayedState struct {
-	Failed, Overdue int64
-	OverdueSeconds  float64
-}
-
 // NATSState is how the server and the account of the connection do.
 type NATSState struct {
 	Version    string
@@ -97,7 +92,7 @@ func Doctor(ctx context.Context, cfg config.Config) (Results, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, doctorPatience)
 	defer cancel()
-	var sources Sources
+	sources, postgresErr, natsErr := ConnectEach(ctx, cfg)
 	defer func() { sources.Close() }()
 	var results Results
 	scope := Scope(0)
@@ -109,12 +104,8 @@ func Doctor(ctx context.Context, cfg config.Config) (Results, error) {
 		}
 		results = append(results, Result{ID: id, Subject: subject, Status: Fail, What: subject + " cannot be asked", Why: err.Error(), Fix: "start it, or correct the configuration"})
 	}
-	sources.Postgres, err = connect.Postgres(ctx, cfg.Postgres)
-	if err != nil {
-		sources.Postgres = nil
-	}
-	reached("postgres_reachable", "Postgres", ScopeDatabase, err)
-	reached("nats_reachable", "NATS", ScopeNATS, sources.ConnectNATS(ctx, cfg.NATS))
+	reached("postgres_reachable", "Postgres", ScopeDatabase, postgresErr)
+	reached("nats_reachable", "NATS", ScopeNATS, natsErr)
 	if scope == 0 {
 		return results, nil
 	}
@@ -151,7 +142,8 @@ func examine(ctx context.Context, from Sources, cfg config.Config, facts *Facts)
 		try("the server's state", err)
 		try("the outbox tables", e.readTables(ctx, from, cfg))
 		if facts.Schema.Readable {
-			try("the delay table", e.readDelayed(ctx, from, cfg))
+			e.Delayed, err = retry.CountStates(ctx, from.Postgres, cfg.Slot)
+			try("the delay table", err)
 		}
 		url, password, err := connect.PostgresSecrets(ctx, cfg.Postgres)
 		if err == nil {
@@ -234,29 +226,6 @@ func (e *Examination) readTables(ctx context.Context, from Sources, cfg config.C
 	return nil
 }
 
-func (e *Examination) readDelayed(ctx context.Context, from Sources, cfg config.Config) error {
-	rows, err := from.Postgres.Query(ctx, sql.DelayCounts, cfg.Slot)
-	if err != nil {
-		return err
-	}
-	defer rows.Close()
-	for rows.Next() {
-		var state string
-		var n int64
-		var overdue float64
-		if err := rows.Scan(&state, &n, &overdue); err != nil {
-			return err
-		}
-		switch state {
-		case "failed":
-			e.Delayed.Failed = n
-		case "scheduled", "retrying":
-			e.Delayed.OverdueSeconds = max(e.Delayed.OverdueSeconds, overdue)
-		}
-	}
-	return rows.Err()
-}
-
 // Limits that Examine goes by.
 const (
 	longTransaction  = 10 * time.Minute
@@ -273,7 +242,7 @@ const (
 func Examine(facts *Facts, e *Examination, cfg config.Config) Results {
 	j := judge{cfg: cfg}
 	for _, why := range e.Unknown {
-		j.results = append(j.results, Result{ID: "not_asked", Status: Skip, What: "not everything could be asked", Why: why})
+		j.add(Skip, Result{ID: "not_asked", What: "not everything could be asked", Why: why})
 	}
 	if facts.Scope.has(ScopePostgres) && facts.Server.Major() >= OldestServer {
 		j.replication(facts, e)
@@ -297,18 +266,8 @@ func Examine(facts *Facts, e *Examination, cfg config.Config) Results {
 	return j.results
 }
 
-func (j *judge) pass(id, subject, what string) {
-	j.results = append(j.results, Result{ID: id, Subject: subject, Status: Pass, What: what})
-}
-
-func (j *judge) warnFix(bad bool, r Result, good string) {
-	if !bad {
-		j.pass(r.ID, r.Subject, good)
-		return
-	}
-	r.Status = Warn
-	j.results = append(j.results, r)
-}
+// warnFix adds a warning if bad, and good, in words, otherwise.
+func (j *judge) warnFix(bad bool, r Result, good string) { j.found(Warn, bad, r, good) }
 
 // replication judges the connection that the relay streams over, and who uses the slot.
 func (j *judge) replication(facts *Facts, e *Examination) {
@@ -400,17 +359,18 @@ func (j *judge) tableState(name string, t *TableState) {
 		Why: "inserts and the clean-up get slower", Fix: "VACUUM it; look for transactions and slots that hold vacuum back, and set autovacuum_vacuum_scale_factor of the table to 0.01",
 	}, fmt.Sprintf("%s has %d dead rows", what, t.Dead))
 	if t.AutovacuumOff {
-		j.warnFix(true, Result{
+		j.add(Warn, Result{
 			ID: "outbox_autovacuum", Subject: name, What: "autovacuum is off for " + what, Why: "it grows without end, as published rows are deleted",
 			Fix: fmt.Sprintf("ALTER TABLE %s RESET (autovacuum_enabled)", name),
-		}, "")
+		})
 	}
 }
 
 // delayed judges what is in the delay table.
-func (j *judge) delayed(d *DelayedState) {
-	j.warnFix(d.Failed > 0, Result{
-		ID: "delayed_failed", What: fmt.Sprintf("%d events have failed", d.Failed), Why: "they are not published until somebody redrives them",
+func (j *judge) delayed(d *retry.Counts) {
+	failed := d.States[retry.Failed]
+	j.warnFix(failed > 0, Result{
+		ID: "delayed_failed", What: fmt.Sprintf("%d events have failed", failed), Why: "they are not published until somebody redrives them",
 		Fix: `see "walrelay delayed list --state failed", mend the cause, and "walrelay delayed redrive --state failed"`,
 	}, "no event has failed")
 	j.warnFix(d.OverdueSeconds > overdueEvents.Seconds(), Result{
@@ -526,10 +486,10 @@ func (j *judge) streamState(s *config.Stream, info *jetstream.StreamInfo, n *NAT
 	}
 	for _, consumer := range n.Consumers[s.Name] {
 		if removed := Removed(info, consumer); removed > 0 {
-			j.warnFix(true, Result{
+			j.add(Warn, Result{
 				ID: "consumer_behind", Subject: s.Name + "/" + consumer.Name, What: fmt.Sprintf("consumer %q of %s has acknowledged up to sequence %d, and the stream begins at %d", consumer.Name, what, consumer.AckFloor.Stream, info.State.FirstSeq),
 				Why: "the limits of the stream have removed messages before it had them", Fix: "make the consumer faster, or keep messages for longer",
-			}, "")
+			})
 		}
 	}
 }

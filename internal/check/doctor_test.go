@@ -8,11 +8,11 @@ import (
 	"testing"
 	"time"
 
-	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/walrelay/walrelay/config"
 	"github.com/walrelay/walrelay/internal/testkit"
+	"github.com/walrelay/walrelay/retry"
 	"github.com/walrelay/walrelay/router"
 )
 
@@ -78,9 +78,11 @@ func TestExamine_FindsWhatIsWrong(t *testing.T) {
 		"no rights to mark": {func(_ *Facts, e *Examination, c *config.Config) {
 			c.Outbox.AfterPublish, e.Tables[0].MayUpdate, e.Tables[0].MayDelete = "mark", false, false
 		}, Warn, "outbox_rights", "UPDATE"},
-		"dead rows":             {func(_ *Facts, e *Examination, _ *config.Config) { e.Tables[0].Dead = 1_000_000 }, Warn, "outbox_dead_rows", "1000000 dead rows"},
-		"a table's autovacuum":  {func(_ *Facts, e *Examination, _ *config.Config) { e.Tables[0].AutovacuumOff = true }, Warn, "outbox_autovacuum", "RESET"},
-		"failed events":         {func(_ *Facts, e *Examination, _ *config.Config) { e.Delayed.Failed = 3 }, Warn, "delayed_failed", "3 events"},
+		"dead rows":            {func(_ *Facts, e *Examination, _ *config.Config) { e.Tables[0].Dead = 1_000_000 }, Warn, "outbox_dead_rows", "1000000 dead rows"},
+		"a table's autovacuum": {func(_ *Facts, e *Examination, _ *config.Config) { e.Tables[0].AutovacuumOff = true }, Warn, "outbox_autovacuum", "RESET"},
+		"failed events": {func(_ *Facts, e *Examination, _ *config.Config) {
+			e.Delayed.States = map[retry.State]int64{retry.Failed: 3}
+		}, Warn, "delayed_failed", "3 events"},
 		"overdue events":        {func(_ *Facts, e *Examination, _ *config.Config) { e.Delayed.OverdueSeconds = 90 }, Warn, "delayed_overdue", "90 s"},
 		"the clock of Postgres": {func(_ *Facts, e *Examination, _ *config.Config) { e.Server.Clock = e.Server.Clock.Add(-time.Hour) }, Warn, "clock", "Postgres"},
 		"the clock of NATS":     {func(_ *Facts, e *Examination, _ *config.Config) { e.NATS.Clock = e.NATS.Clock.Add(time.Hour) }, Warn, "clock", "NATS"},
@@ -178,15 +180,7 @@ func TestDoctor(t *testing.T) {
 	server := testkit.NATS(t)
 	url := testkit.Database(t, cluster)
 	cfg := config.Config{Postgres: config.Postgres{URL: url}, NATS: config.NATS{URL: server.URL()}}
-	nc, err := nats.Connect(server.URL())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer nc.Close()
-	js, err := jetstream.New(nc)
-	if err != nil {
-		t.Fatal(err)
-	}
+	_, js := testkit.JetStream(t, server.URL())
 	doctor := func(cfg config.Config) Results {
 		t.Helper()
 		results, err := Doctor(t.Context(), cfg)

@@ -173,10 +173,7 @@ type Sources struct {
 // Connect connects to both sides. The error joins what each of them says. The
 // caller closes the sources.
 func Connect(ctx context.Context, cfg config.Config) (Sources, error) {
-	var s Sources
-	var postgresErr, natsErr error
-	s.Postgres, postgresErr = connect.Postgres(ctx, cfg.Postgres)
-	natsErr = s.ConnectNATS(ctx, cfg.NATS)
+	s, postgresErr, natsErr := ConnectEach(ctx, cfg)
 	if err := errors.Join(postgresErr, natsErr); err != nil {
 		s.Close()
 		return Sources{}, err
@@ -184,13 +181,15 @@ func Connect(ctx context.Context, cfg config.Config) (Sources, error) {
 	return s, nil
 }
 
-// ConnectNATS connects to NATS alone.
-func (s *Sources) ConnectNATS(ctx context.Context, cfg config.NATS) (err error) {
-	if s.nats, err = connect.NATS(ctx, cfg); err != nil {
-		return connect.Refused(cfg, err)
+// ConnectEach connects to both sides. A side that cannot be reached is nil. The caller
+// closes the sources.
+func ConnectEach(ctx context.Context, cfg config.Config) (s Sources, postgresErr, natsErr error) {
+	s.Postgres, postgresErr = connect.Postgres(ctx, cfg.Postgres)
+	if s.nats, natsErr = connect.NATS(ctx, cfg.NATS); natsErr != nil {
+		return s, postgresErr, connect.Refused(cfg.NATS, natsErr)
 	}
-	s.NATS, err = connect.NewJetStream(s.nats, cfg)
-	return err
+	s.NATS, natsErr = connect.NewJetStream(s.nats, cfg.NATS)
+	return s, postgresErr, natsErr
 }
 
 // Close closes the connections of [Connect].

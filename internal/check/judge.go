@@ -48,20 +48,23 @@ type judge struct {
 }
 
 // check adds a failure if bad, and good, in words, otherwise.
-func (j *judge) check(bad bool, r Result, good string) {
-	if bad {
-		r.Status = Fail
-	} else {
-		r = Result{ID: r.ID, Subject: r.Subject, Status: Pass, What: good}
+func (j *judge) check(bad bool, r Result, good string) { j.found(Fail, bad, r, good) }
+
+// found adds a result of a status if bad, and that it passes otherwise.
+func (j *judge) found(status Status, bad bool, r Result, good string) {
+	if !bad {
+		status, r = Pass, Result{ID: r.ID, Subject: r.Subject, What: good}
 	}
+	j.add(status, r)
+}
+
+func (j *judge) add(status Status, r Result) {
+	r.Status = status
 	j.results = append(j.results, r)
 }
 
 // fail adds a failure.
-func (j *judge) fail(r Result) {
-	r.Status = Fail
-	j.results = append(j.results, r)
-}
+func (j *judge) fail(r Result) { j.add(Fail, r) }
 
 // missing adds a failure that init mends.
 func (j *judge) missing(id, subject, what string) {
@@ -69,7 +72,7 @@ func (j *judge) missing(id, subject, what string) {
 }
 
 func (j *judge) warn(id, subject, format string, args ...any) {
-	j.results = append(j.results, Result{ID: id, Subject: subject, Status: Warn, What: fmt.Sprintf(format, args...)})
+	j.add(Warn, Result{ID: id, Subject: subject, What: fmt.Sprintf(format, args...)})
 }
 
 func (j *judge) version(s *Server) bool {

@@ -125,9 +125,6 @@ func (e *env) launch(args ...string) *relay {
 	r := &relay{Process: process, t: e.t, logs: logs}
 	e.t.Cleanup(func() {
 		r.Kill()
-		if d := os.Getenv("KEEPLOGS"); d != "" && e.t.Failed() {
-			_ = os.WriteFile(fmt.Sprintf("%s/%s-%d.log", d, strings.ReplaceAll(e.t.Name(), "/", "_"), r.PID()), []byte(r.logs.String()), 0o600)
-		}
 		if e.t.Failed() {
 			e.t.Logf("walrelay %d said:\n%s", r.PID(), r.logs.Tail(60))
 		}

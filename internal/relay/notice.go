@@ -2,19 +2,30 @@ package relay
 
 import "time"
 
-// noticeInterval is how often what the server says beside the stream is logged, if it
-// says the same again.
-const noticeInterval = time.Minute
+// repeatInterval is how often a line is logged again that says the same.
+const repeatInterval = time.Minute
+
+// repeated knows what was logged last, for one goroutine.
+type repeated struct {
+	text string
+	at   time.Time
+}
+
+// says reports whether to log a text: it is another one, or was last logged a while ago.
+func (r *repeated) says(text string) bool {
+	if text == r.text && time.Since(r.at) <= repeatInterval {
+		return false
+	}
+	r.text, r.at = text, time.Now()
+	return true
+}
 
 // notice returns what logs the server's notices, for one goroutine.
 func (r *Relay) notice() func(message, detail, hint string) {
-	var last string
-	var at time.Time
+	var last repeated
 	return func(message, detail, hint string) {
-		if message == last && time.Since(at) < noticeInterval {
-			return
+		if last.says(message) {
+			r.log.Warn().Str("notice", message).Str("detail", detail).Str("hint", hint).Msg("Postgres warns")
 		}
-		last, at = message, time.Now()
-		r.log.Warn().Str("notice", message).Str("detail", detail).Str("hint", hint).Msg("Postgres warns")
 	}
 }

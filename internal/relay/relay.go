@@ -113,7 +113,7 @@ func (r *Relay) Run(ctx context.Context) error {
 	}
 	defer func() { nc.Close() }()
 	backoff := retry.NewBackoff(100*time.Millisecond, 5*time.Second)
-	said, saidAt := "", time.Time{}
+	var last repeated
 	for {
 		if nc.IsClosed() {
 			// The client gives up for good on some protocol errors.
@@ -138,8 +138,7 @@ func (r *Relay) Run(ctx context.Context) error {
 			backoff.Reset()
 		}
 		// An outage may last: what was said once is said again each minute.
-		if text != said || time.Since(saidAt) > time.Minute {
-			said, saidAt = text, time.Now()
+		if last.says(text) {
 			r.log.Warn().Str("error", text).Msg("not streaming; trying again")
 		}
 		if backoff.Wait(ctx) != nil {

@@ -1,11 +1,10 @@
 package service
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -16,6 +15,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/walrelay/walrelay/config"
+	"github.com/walrelay/walrelay/internal/child"
 	"github.com/walrelay/walrelay/internal/testkit"
 )
 
@@ -36,16 +36,6 @@ func run(t *testing.T, o Options) {
 	})
 }
 
-func client(t *testing.T, url string) *nats.Conn {
-	t.Helper()
-	nc, err := nats.Connect(url)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(nc.Close)
-	return nc
-}
-
 // ask asks until there is an answer.
 func ask(t *testing.T, nc *nats.Conn, subject string) *nats.Msg {
 	t.Helper()
@@ -63,7 +53,7 @@ func TestRun_Answers(t *testing.T) {
 		NATS: config.NATS{URL: url}, Slot: "walrelay", Version: 1, Log: zerolog.Nop(),
 		Status: func(context.Context) any { return map[string]int{"version": 1} },
 	})
-	nc := client(t, url)
+	nc, _ := testkit.JetStream(t, url)
 	msg := ask(t, nc, Subject("walrelay"))
 	if string(msg.Data) != `{"version":1}` || msg.Header.Get("Content-Type") != "application/json" {
 		t.Errorf("it answers %s %v", msg.Data, msg.Header)
@@ -81,28 +71,11 @@ func TestRun_DocumentThatIsTooLarge(t *testing.T) {
 		NATS: config.NATS{URL: url}, Slot: "walrelay", Version: 1, Log: zerolog.Nop(),
 		Status: func(context.Context) any { return strings.Repeat("x", 5000) },
 	})
-	msg := ask(t, client(t, url), Subject("walrelay"))
+	nc, _ := testkit.JetStream(t, url)
+	msg := ask(t, nc, Subject("walrelay"))
 	if msg.Header.Get(micro.ErrorCodeHeader) != "500" || !strings.Contains(msg.Header.Get(micro.ErrorHeader), "max_payload") {
 		t.Errorf("it answers %s %v", msg.Data, msg.Header)
 	}
-}
-
-// buffer is a log.
-type buffer struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (b *buffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.text.Write(p)
-}
-
-func (b *buffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.text.String()
 }
 
 // A user without the rights is told so; nothing else happens.
@@ -112,16 +85,12 @@ func TestRun_WithoutRights(t *testing.T) {
 			Subscribe: &server.SubjectPermission{Allow: []string{"_INBOX.>"}},
 		}}}
 	}).URL()
-	log := &buffer{}
+	log := &child.Log{}
 	run(t, Options{NATS: config.NATS{URL: url, User: "relay", Password: "a"}, Slot: "walrelay", Version: 1, Log: zerolog.New(log), Status: func(context.Context) any { return nil }})
 	testkit.Eventually(t, 10*time.Second, "it says what lacks", func() error {
 		if !strings.Contains(log.String(), "ermissions") {
-			return errLog{log.String()}
+			return fmt.Errorf("the log is %s", log)
 		}
 		return nil
 	})
 }
-
-type errLog struct{ text string }
-
-func (e errLog) Error() string { return "the log is " + e.text }

@@ -10,6 +10,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -19,7 +20,7 @@ import (
 	"github.com/walrelay/walrelay/config"
 	"github.com/walrelay/walrelay/inbox"
 	"github.com/walrelay/walrelay/internal/check"
-	"github.com/walrelay/walrelay/internal/connect"
+	"github.com/walrelay/walrelay/retry"
 	"github.com/walrelay/walrelay/sql"
 )
 
@@ -156,24 +157,6 @@ type Consumer struct {
 // maxConsumers is how many consumers of a stream are listed.
 const maxConsumers = 100
 
-// Connect connects to both sides. What cannot be reached is nil, and said: the caller
-// goes on without it. It blocks for 4 s at most.
-func Connect(ctx context.Context, cfg config.Config) (check.Sources, []string) {
-	ctx, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
-	var unknown []string
-	var sources check.Sources
-	var err error
-	if sources.Postgres, err = connect.Postgres(ctx, cfg.Postgres); err != nil {
-		sources.Postgres = nil
-		unknown = append(unknown, "Postgres: "+err.Error())
-	}
-	if err := sources.ConnectNATS(ctx, cfg.NATS); err != nil {
-		unknown = append(unknown, "NATS: "+err.Error())
-	}
-	return sources, unknown
-}
-
 // patience bounds one round of questions.
 const patience = 4 * time.Second
 
@@ -201,7 +184,7 @@ func (r *Reader) Read(ctx context.Context) Document {
 	if time.Since(r.before.at) < freshness {
 		return r.last
 	}
-	sources, unknown := Connect(ctx, r.cfg)
+	sources, unknown := r.connect(ctx)
 	defer sources.Close()
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
@@ -220,6 +203,20 @@ func (r *Reader) Read(ctx context.Context) Document {
 	d.rates(r.before, now)
 	r.before, r.last = now, d
 	return d
+}
+
+// connect connects to both sides, and says what cannot be reached.
+func (r *Reader) connect(ctx context.Context) (sources check.Sources, unknown []string) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	sources, postgresErr, natsErr := check.ConnectEach(ctx, r.cfg)
+	if postgresErr != nil {
+		unknown = append(unknown, "Postgres: "+postgresErr.Error())
+	}
+	if natsErr != nil {
+		unknown = append(unknown, "NATS: "+natsErr.Error())
+	}
+	return sources, unknown
 }
 
 // reader fills in a document.
@@ -353,31 +350,13 @@ func (r *reader) delayed(ctx context.Context) error {
 	if !r.read.Schema.Readable {
 		return nil
 	}
-	d := &Delayed{}
-	rows, err := r.sources.Postgres.Query(ctx, sql.DelayCounts, r.cfg.Slot)
+	counts, err := retry.CountStates(ctx, r.sources.Postgres, r.cfg.Slot)
 	if err != nil {
 		return err
 	}
-	var state string
-	var n int64
-	var overdue float64
-	if _, err := pgx.ForEachRow(rows, []any{&state, &n, &overdue}, func() error {
-		switch state {
-		case "scheduled":
-			d.Scheduled = n
-		case "retrying":
-			d.Retrying = n
-		case "held":
-			d.Held = n
-		case "failed":
-			d.Failed = n
-		}
-		if state == "scheduled" || state == "retrying" {
-			d.OverdueSeconds = max(d.OverdueSeconds, overdue)
-		}
-		return nil
-	}); err != nil {
-		return err
+	d := &Delayed{
+		Scheduled: counts.States[retry.Scheduled], Retrying: counts.States[retry.Retrying], Held: counts.States[retry.Held], Failed: counts.States[retry.Failed],
+		OverdueSeconds: counts.OverdueSeconds,
 	}
 	if err := r.sources.Postgres.QueryRow(ctx, sql.StatusDue, r.cfg.Slot).Scan(&d.NextDue, &d.BlockedKeys); err != nil {
 		return err
@@ -426,12 +405,7 @@ func (r *reader) consumers(ctx context.Context) error {
 				Name: info.Name, Pending: info.NumPending, AckPending: info.NumAckPending, Removed: check.Removed(r.read.Streams[i], info),
 			})
 		}
-		slices.SortFunc(s.Consumers, func(a, b Consumer) int {
-			if a.Name < b.Name {
-				return -1
-			}
-			return 1
-		})
+		slices.SortFunc(s.Consumers, func(a, b Consumer) int { return strings.Compare(a.Name, b.Name) })
 	}
 	return errors.Join(errs...)
 }

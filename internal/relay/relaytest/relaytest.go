@@ -8,7 +8,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/rs/zerolog"
 
@@ -37,15 +36,8 @@ func New(t testing.TB, cfg config.Config, before string) *World {
 		name := testkit.Query(t, cfg.Postgres.URL, "SELECT current_database()")
 		cfg.Slot, cfg.Publication = "walrelay_"+name, "walrelay_"+name
 	}
-	nc, err := nats.Connect(server.URL())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(nc.Close)
 	w := &World{Config: cfg, t: t}
-	if w.JS, err = jetstream.New(nc); err != nil {
-		t.Fatal(err)
-	}
+	_, w.JS = testkit.JetStream(t, server.URL())
 	if before != "" {
 		w.Exec(before)
 	}
