@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/walrelay/walrelay/decode"
+	"github.com/walrelay/walrelay/event"
 	"github.com/walrelay/walrelay/retry"
 	"github.com/walrelay/walrelay/router"
 	"github.com/walrelay/walrelay/sql"
@@ -105,7 +106,7 @@ func (c Config) Outboxes() (sql.Covered, error) {
 	}
 	for _, t := range plan.Decode.Tables {
 		covered.Tables = append(covered.Tables, sql.Table{Schema: t.Schema, Name: t.Name})
-		covered.IDs = append(covered.IDs, t.Mapping.Column(decode.AttributeID))
+		covered.IDs = append(covered.IDs, t.Mapping.Column(event.ColumnID))
 	}
 	return covered, nil
 }

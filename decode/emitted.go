@@ -259,8 +259,8 @@ func (d *Decoder) parse(ev *event.Event, content []byte) error {
 		case "data_base64":
 			encoded = value
 		default:
-			if to := attributeOf(ev, name); to != nil {
-				return takeText(to, name, value)
+			if a, ok := event.ColumnOfAttribute(name); ok {
+				return takeText(a.Field(ev), name, value)
 			}
 			if extensions == nil {
 				extensions = make(map[string]json.RawMessage)
@@ -272,13 +272,16 @@ func (d *Decoder) parse(ev *event.Event, content []byte) error {
 	if err != nil {
 		return err
 	}
-	for _, a := range event.ContextAttributes() {
-		text := *a.Of(ev)
-		if text == "" && a.Required {
-			return fmt.Errorf("%s: it is missing or empty; every event needs a value here", a.Name)
+	for a := range event.NumColumns {
+		text := a.Field(ev)
+		switch {
+		case text == nil:
+			continue
+		case *text == "" && a.Required():
+			return fmt.Errorf("%s: it is missing or empty; every event needs a value here", a.Attribute())
 		}
-		if err := event.CheckText(text); err != nil {
-			return fmt.Errorf("%s: %w", a.Name, err)
+		if err := event.CheckText(*text); err != nil {
+			return fmt.Errorf("%s: %w", a.Attribute(), err)
 		}
 	}
 	if ev.Time != "" {
@@ -321,17 +324,6 @@ func parseData(ev *event.Event, data, encoded gjson.Result) error {
 		ev.Data = []byte(data.Str)
 	default:
 		return fmt.Errorf("data: it is not a JSON string, but the content type is %s", event.Clip(ev.DataContentType))
-	}
-	return nil
-}
-
-// attributeOf returns where an attribute of that name stands in an event; nil if
-// it is an extension.
-func attributeOf(ev *event.Event, name string) *string {
-	for _, a := range event.ContextAttributes() {
-		if a.Name == name {
-			return a.Of(ev)
-		}
 	}
 	return nil
 }

@@ -13,7 +13,7 @@ import (
 // extensions takes the JSON object of extension attributes. Its strings are
 // copies that the JSON decoder makes.
 func (r *row) extensions() error {
-	value := r.value(attrExtensions)
+	value := r.value(event.ColumnExtensions)
 	switch string(value) {
 	// An empty array is what PHP makes of an empty object.
 	case "", "{}", "null", "[]":

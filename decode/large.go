@@ -44,13 +44,11 @@ func (rel *relation) tooLarge(columns []column, limit func() int64) (*event.Even
 		return nil, nil, nil
 	}
 	r := row{rel: rel, columns: columns, ev: &event.Event{Schema: rel.schema, Table: rel.name, MaxRetries: -1}}
-	for _, text := range [...]struct {
-		a  attribute
-		to *string
-	}{{attrID, &r.ev.ID}, {attrType, &r.ev.Type}, {attrSource, &r.ev.Source}, {attrPartitionKey, &r.ev.PartitionKey}} {
-		if rel.fault == nil && r.length(text.a) <= shortText {
-			if value := r.text(text.a); event.CheckText(value) == nil {
-				*text.to = strings.Clone(value)
+	for a := range event.NumColumns {
+		// What identifies it, and what orders it.
+		if (a.Required() || a == event.ColumnPartitionKey) && rel.fault == nil && r.length(a) <= shortText {
+			if value := r.text(a); event.CheckText(value) == nil {
+				*a.Field(r.ev) = strings.Clone(value)
 			}
 		}
 	}
@@ -68,7 +66,7 @@ func reference(schema, table string, size int) *Raw {
 }
 
 // length is how long an attribute's text is.
-func (r *row) length(a attribute) int {
+func (r *row) length(a event.Column) int {
 	t := r.rel.templates[a]
 	if t == nil {
 		return len(r.value(a))

@@ -10,51 +10,9 @@ import (
 	"github.com/walrelay/walrelay/event"
 )
 
-// attribute is a part of an event that a column can make.
-type attribute uint8
-
-const (
-	attrID attribute = iota
-	attrType
-	attrSource
-	attrSubject
-	attrTime
-	attrData
-	attrDataBytes
-	attrDataContentType
-	attrDataSchema
-	attrExtensions
-	attrPartitionKey
-	attrScheduledAt
-	attrMaxRetries
-	attributes // how many there are
-)
-
-// attributeNames are what the configuration calls them.
-func attributeNames() [attributes]string {
-	return [attributes]string{
-		"id", "type", "source", "subject", "time", "data", "data_bytes", "datacontenttype",
-		"dataschema", "extensions", "partition_key", "scheduled_at", "max_retries",
-	}
-}
-
-func (a attribute) String() string { return attributeNames()[a] }
-
-func (a attribute) required() bool { return a == attrID || a == attrType || a == attrSource }
-
-// constant reports whether a text can take the place of a column.
-func (a attribute) constant() bool {
-	switch a {
-	case attrType, attrSource, attrSubject, attrDataContentType, attrDataSchema, attrPartitionKey:
-		return true
-	default:
-		return false
-	}
-}
-
 // Mapping says which column or text makes which part of an event.
 type Mapping struct {
-	sources [attributes]source
+	sources [event.NumColumns]source
 }
 
 // source is where an attribute comes from: a column, a template, or nowhere.
@@ -71,16 +29,16 @@ func Preset(name string) (Mapping, error) {
 	case "", "walrelay":
 		return walrelayPreset(), nil
 	case "debezium":
-		m := mapping(true, map[attribute]string{
-			attrID: "id", attrType: "type", attrSubject: "aggregateid", attrPartitionKey: "aggregateid", attrData: "payload",
+		m := mapping(map[event.Column]string{
+			event.ColumnID: "id", event.ColumnType: "type", event.ColumnSubject: "aggregateid", event.ColumnPartitionKey: "aggregateid", event.ColumnData: "payload",
 		})
-		m.sources[attrSource] = source{template: &template{parts: []templatePart{{text: "/"}, {column: "aggregatetype"}}}}
+		m.sources[event.ColumnSource] = source{template: &template{parts: []templatePart{{text: "/"}, {column: "aggregatetype"}}}}
 		return m, nil
 	case "django-broadcaster":
-		return mapping(true, map[attribute]string{
-			attrID: "id", attrType: "event_type", attrSource: "source", attrSubject: "subject", attrTime: "created_at",
-			attrData: "data", attrDataContentType: "data_content_type", attrDataSchema: "data_schema",
-			attrScheduledAt: "scheduled_at", attrMaxRetries: "max_retries",
+		return mapping(map[event.Column]string{
+			event.ColumnID: "id", event.ColumnType: "event_type", event.ColumnSource: "source", event.ColumnSubject: "subject", event.ColumnTime: "created_at",
+			event.ColumnData: "data", event.ColumnDataContentType: "data_content_type", event.ColumnDataSchema: "data_schema",
+			event.ColumnScheduledAt: "scheduled_at", event.ColumnMaxRetries: "max_retries",
 		}), nil
 	}
 	return Mapping{}, fmt.Errorf("no preset is called %q; there are walrelay, debezium and django-broadcaster", name)
@@ -89,24 +47,25 @@ func Preset(name string) (Mapping, error) {
 // walrelayPreset is that of walrelay's own form: a table may do without those columns
 // that an event may do without.
 func walrelayPreset() Mapping {
-	return mapping(false, map[attribute]string{
-		attrID: "id", attrType: "event_type", attrSource: "source", attrSubject: "subject", attrTime: "created_at",
-		attrData: "data", attrDataBytes: "data_bytes", attrDataContentType: "content_type", attrDataSchema: "data_schema",
-		attrExtensions: "extensions", attrPartitionKey: "partition_key", attrScheduledAt: "scheduled_at", attrMaxRetries: "max_retries",
-	})
+	var m Mapping
+	for a := range event.NumColumns {
+		m.sources[a] = source{column: a.Name()}
+	}
+	return m
 }
 
-func mapping(expected bool, columns map[attribute]string) Mapping {
+// mapping is one in which all these columns must be there.
+func mapping(columns map[event.Column]string) Mapping {
 	var m Mapping
 	for a, name := range columns {
-		m.sources[a] = source{column: name, expected: expected}
+		m.sources[a] = source{column: name, expected: true}
 	}
 	return m
 }
 
 // columns names the columns that make an attribute, or the attribute when none
 // does.
-func (s source) columns(a attribute) string {
+func (s source) columns(a event.Column) string {
 	if s.column != "" {
 		return s.column
 	}
@@ -124,27 +83,14 @@ func (s source) columns(a attribute) string {
 	return strings.Join(names, ", ")
 }
 
-// Attributes whose columns others ask for.
-const (
-	AttributeID          = "id"
-	AttributeTime        = "time"
-	AttributeScheduledAt = "scheduled_at"
-)
-
-// Column returns the column that makes an attribute; "" if none does.
-func (m Mapping) Column(attribute string) string {
-	a, err := parseAttribute(attribute)
-	if err != nil {
-		return ""
-	}
-	return m.sources[a].column
-}
+// Column returns the name of the column that makes a part of an event; "" if none does.
+func (m Mapping) Column(part event.Column) string { return m.sources[part].column }
 
 // MappedColumn is a column that makes a part of events.
 type MappedColumn struct {
 	Name string
-	// Attribute that it makes.
-	Attribute string
+	// Makes is the part of an event that it makes.
+	Makes event.Column
 	// Expected says that no event can be made without it.
 	Expected bool
 }
@@ -153,16 +99,16 @@ type MappedColumn struct {
 func (m Mapping) Columns() []MappedColumn {
 	var columns []MappedColumn
 	for a, s := range m.sources {
-		a := attribute(a)
+		a := event.Column(a)
 		switch {
 		case s.template != nil:
 			for _, part := range s.template.parts {
 				if part.column != "" {
-					columns = append(columns, MappedColumn{part.column, a.String(), true})
+					columns = append(columns, MappedColumn{part.column, a, true})
 				}
 			}
 		case s.column != "":
-			columns = append(columns, MappedColumn{s.column, a.String(), s.expected || a.required()})
+			columns = append(columns, MappedColumn{s.column, a, s.expected || a.Required()})
 		}
 	}
 	return columns
@@ -181,7 +127,7 @@ func (m Mapping) With(columns, values map[string]string) (Mapping, error) {
 		switch column := columns[name]; {
 		case err != nil:
 			errs = append(errs, err)
-		case column == "" && a.required() && !replaced:
+		case column == "" && a.Required() && !replaced:
 			errs = append(errs, fmt.Errorf("the attribute %s is required: it must come from a column or a text", name))
 		case column != "" && replaced:
 			errs = append(errs, fmt.Errorf("the attribute %s comes from the column %s and from a text; keep one of them", name, column))
@@ -191,7 +137,7 @@ func (m Mapping) With(columns, values map[string]string) (Mapping, error) {
 	}
 	for _, name := range slices.Sorted(maps.Keys(values)) {
 		a, err := parseAttribute(name)
-		if err == nil && !a.constant() {
+		if err == nil && !a.Constant() {
 			err = fmt.Errorf("the attribute %s comes from a column, never from a text", name)
 		}
 		var t *template
@@ -212,12 +158,15 @@ func (m Mapping) With(columns, values map[string]string) (Mapping, error) {
 	return m, nil
 }
 
-func parseAttribute(name string) (attribute, error) {
-	names := attributeNames()
-	if i := slices.Index(names[:], name); i >= 0 {
-		return attribute(i), nil
+func parseAttribute(name string) (event.Column, error) {
+	if a, ok := event.ColumnOf(name); ok {
+		return a, nil
 	}
-	return 0, fmt.Errorf("no attribute is called %q; there are %s", name, strings.Join(names[:], ", "))
+	var names []string
+	for a := range event.NumColumns {
+		names = append(names, a.String())
+	}
+	return 0, fmt.Errorf("no attribute is called %q; there are %s", name, strings.Join(names, ", "))
 }
 
 // template is a text with the values of columns in it.
@@ -234,7 +183,7 @@ type templatePart struct {
 
 // parseTemplate reads the text for an attribute. A text without columns is
 // checked here, once for all rows.
-func parseTemplate(a attribute, text string) (*template, error) {
+func parseTemplate(a event.Column, text string) (*template, error) {
 	t := &template{}
 	constant := true
 	for rest := text; rest != ""; {
@@ -260,7 +209,7 @@ func parseTemplate(a attribute, text string) (*template, error) {
 		return nil, err
 	}
 	if constant {
-		return t, event.CheckAttribute(a.String(), text)
+		return t, event.CheckAttribute(a, text)
 	}
 	return t, nil
 }

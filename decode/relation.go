@@ -1,5 +1,7 @@
 package decode
 
+import "github.com/walrelay/walrelay/event"
+
 // relation is a table as the stream has described it. Later descriptions of
 // the same table, after an ALTER TABLE, replace it.
 type relation struct {
@@ -11,10 +13,10 @@ type relation struct {
 	mapping *Mapping
 	fault   error
 	// index is the place of each attribute's column, -1 without one.
-	index     [attributes]int
-	templates [attributes]*template
+	index     [event.NumColumns]int
+	templates [event.NumColumns]*template
 	// renamed are attributes whose columns have got other names.
-	renamed [attributes]bool
+	renamed [event.NumColumns]bool
 	// emitted is set for walrelay.emitted alone.
 	emitted *emittedColumns
 }
@@ -40,7 +42,7 @@ const (
 // stops nobody.
 func (rel *relation) compile(m *Mapping) {
 	rel.mapping = m
-	for a := range attributes {
+	for a := range event.NumColumns {
 		rel.index[a] = -1
 		src := m.sources[a]
 		switch {
@@ -56,10 +58,10 @@ func (rel *relation) compile(m *Mapping) {
 			rel.templates[a] = compiled
 		case src.column != "":
 			rel.index[a] = rel.find(src.column)
-			if rel.index[a] < 0 && (src.expected || a.required()) {
+			if rel.index[a] < 0 && (src.expected || a.Required()) {
 				rel.missing(src.column, a)
 			}
-		case a.required():
+		case a.Required():
 			rel.missing(a.String(), a)
 		}
 	}
@@ -73,7 +75,7 @@ func (rel *relation) replace(before *relation) {
 	if before == nil || before.mapping != rel.mapping || rel.mapping == nil {
 		return
 	}
-	for a := range attributes {
+	for a := range event.NumColumns {
 		if rel.index[a] < 0 && (before.renamed[a] || rel.renames(before, before.index[a])) {
 			rel.renamed[a] = true
 			rel.missing(rel.mapping.sources[a].column, a)
@@ -119,7 +121,7 @@ func (rel *relation) find(name string) int {
 }
 
 // missing keeps the first fault.
-func (rel *relation) missing(column string, a attribute) {
+func (rel *relation) missing(column string, a event.Column) {
 	if rel.fault == nil {
 		rel.fault = &TableError{Schema: rel.schema, Table: rel.name, Column: column, Attribute: a.String()}
 	}

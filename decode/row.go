@@ -48,12 +48,9 @@ func (rel *relation) event(columns []column, v *validator, s *slab) (*event.Even
 // unmapped is the error of a row whose table lacks a column. The event gets what people
 // know it by.
 func (r *row) unmapped(fault *TableError) *RowError {
-	for _, text := range [...]struct {
-		a  attribute
-		to *string
-	}{{attrID, &r.ev.ID}, {attrType, &r.ev.Type}, {attrSource, &r.ev.Source}} {
-		if value := r.value(text.a); event.CheckText(view(value)) == nil {
-			*text.to = string(value)
+	for a := range event.NumColumns {
+		if value := r.value(a); a.Required() && event.CheckText(view(value)) == nil {
+			*a.Field(r.ev) = string(value)
 		}
 	}
 	return &RowError{
@@ -64,32 +61,25 @@ func (r *row) unmapped(fault *TableError) *RowError {
 
 // fill sets the parts of the event one by one. With an error comes the
 // attribute at fault.
-func (r *row) fill(v *validator) (attribute, error) {
+func (r *row) fill(v *validator) (event.Column, error) {
 	ev := r.ev
-	for _, text := range [...]struct {
-		a  attribute
-		to *string
-	}{
-		{attrID, &ev.ID},
-		{attrType, &ev.Type},
-		{attrSource, &ev.Source},
-		{attrSubject, &ev.Subject},
-		{attrDataContentType, &ev.DataContentType},
-		{attrDataSchema, &ev.DataSchema},
-		{attrPartitionKey, &ev.PartitionKey},
-	} {
-		value := r.text(text.a)
-		if err := event.CheckText(value); err != nil {
-			return text.a, err
+	for a := range event.NumColumns {
+		to := a.Field(ev)
+		if to == nil || a == event.ColumnTime {
+			continue
 		}
-		*text.to = value
+		value := r.text(a)
+		if err := event.CheckText(value); err != nil {
+			return a, err
+		}
+		*to = value
 		switch {
 		case value == "":
-			if text.a.required() {
-				return text.a, errors.New("it is null or empty; every event needs a value here")
+			if a.Required() {
+				return a, errors.New("it is null or empty; every event needs a value here")
 			}
-		case text.a != attrPartitionKey && strings.TrimSpace(value) == "":
-			return text.a, errors.New("it is nothing but white space; write a value, or null if it is optional")
+		case a != event.ColumnPartitionKey && strings.TrimSpace(value) == "":
+			return a, errors.New("it is nothing but white space; write a value, or null if it is optional")
 		}
 	}
 	if a, err := v.check(ev); err != nil {
@@ -99,15 +89,15 @@ func (r *row) fill(v *validator) (attribute, error) {
 		return a, err
 	}
 	if err := r.time(); err != nil {
-		return attrTime, err
+		return event.ColumnTime, err
 	}
 	if err := r.schedule(); err != nil {
-		return attrScheduledAt, err
+		return event.ColumnScheduledAt, err
 	}
 	if err := r.retries(); err != nil {
-		return attrMaxRetries, err
+		return event.ColumnMaxRetries, err
 	}
-	return attrExtensions, r.extensions()
+	return event.ColumnExtensions, r.extensions()
 }
 
 // view is b as a string, without a copy. Nobody writes to b any more: it is a
@@ -117,7 +107,7 @@ func view(b []byte) string {
 }
 
 // value returns the value of an attribute's column, nil for null or no column.
-func (r *row) value(a attribute) []byte {
+func (r *row) value(a event.Column) []byte {
 	if i := r.rel.index[a]; i >= 0 {
 		return r.columns[i]
 	}
@@ -140,19 +130,19 @@ func (r *row) size() int {
 			}
 			continue
 		}
-		value := r.value(attribute(a))
-		switch attribute(a) {
-		case attrData, attrDataBytes:
-			if r.isBytea(attribute(a)) {
+		value := r.value(event.Column(a))
+		switch event.Column(a) {
+		case event.ColumnData, event.ColumnDataBytes:
+			if r.isBytea(event.Column(a)) {
 				n += len(value) / 2 // two hex digits are a byte
 				continue
 			}
 			n += len(value)
-		case attrTime:
+		case event.ColumnTime:
 			if len(value) > 0 {
 				n += maxTime
 			}
-		case attrExtensions, attrScheduledAt, attrMaxRetries:
+		case event.ColumnExtensions, event.ColumnScheduledAt, event.ColumnMaxRetries:
 		default:
 			n += len(value)
 		}
@@ -162,7 +152,7 @@ func (r *row) size() int {
 
 // text copies an attribute into the buffer. A text with columns in it is
 // absent when one of them is null or empty: half of it would be another value.
-func (r *row) text(a attribute) string {
+func (r *row) text(a event.Column) string {
 	start := len(r.buf)
 	t := r.rel.templates[a]
 	if t == nil {
@@ -188,27 +178,27 @@ func (r *row) text(a attribute) string {
 // isBytea reports whether an attribute's column has bytes in hex. A domain has
 // an OID of its own, so data_bytes counts as bytea unless its type is another
 // built-in one.
-func (r *row) isBytea(a attribute) bool {
+func (r *row) isBytea(a event.Column) bool {
 	i := r.rel.index[a]
 	if i < 0 {
 		return false
 	}
 	oid := r.rel.columns[i].oid
-	return oid == oidBytea || a == attrDataBytes && oid >= firstUserOID
+	return oid == oidBytea || a == event.ColumnDataBytes && oid >= firstUserOID
 }
 
 // payload takes data or data_bytes, and the content type's default.
-func (r *row) payload() (attribute, error) {
-	a, value := attrData, r.value(attrData)
+func (r *row) payload() (event.Column, error) {
+	a, value := event.ColumnData, r.value(event.ColumnData)
 	if len(value) == 0 {
 		// No type but text has an empty value: a blank that means nothing.
 		value = nil
 	}
-	if raw := r.value(attrDataBytes); raw != nil {
+	if raw := r.value(event.ColumnDataBytes); raw != nil {
 		if value != nil {
-			return attrDataBytes, errors.New("it is set together with the column of data; an event has one payload, so one of them must be null")
+			return event.ColumnDataBytes, errors.New("it is set together with the column of data; an event has one payload, so one of them must be null")
 		}
-		a, value = attrDataBytes, raw
+		a, value = event.ColumnDataBytes, raw
 	}
 	if value == nil {
 		return 0, nil
@@ -238,7 +228,7 @@ func (r *row) payload() (attribute, error) {
 	}
 	if r.ev.DataContentType == "" {
 		r.ev.DataContentType = contentTypeJSON
-		if isBytea || a == attrDataBytes {
+		if isBytea || a == event.ColumnDataBytes {
 			r.ev.DataContentType = contentTypeBytes
 		}
 	}
@@ -253,7 +243,7 @@ var errBytea = errors.New("it is not in the hex format of bytea, which the repli
 
 // time makes RFC 3339 of created_at.
 func (r *row) time() error {
-	value := r.value(attrTime)
+	value := r.value(event.ColumnTime)
 	if len(value) == 0 {
 		return nil
 	}
@@ -271,7 +261,7 @@ func (r *row) time() error {
 
 // schedule takes scheduled_at. What is before all years is at once.
 func (r *row) schedule() error {
-	value := r.value(attrScheduledAt)
+	value := r.value(event.ColumnScheduledAt)
 	if len(value) == 0 {
 		return nil
 	}
@@ -291,7 +281,7 @@ func (r *row) schedule() error {
 }
 
 func (r *row) retries() error {
-	value := r.value(attrMaxRetries)
+	value := r.value(event.ColumnMaxRetries)
 	if len(value) == 0 {
 		return nil
 	}

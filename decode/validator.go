@@ -10,32 +10,31 @@ import (
 // microseconds for an event, so values that have passed are remembered: an
 // application has few sources, content types and schemas.
 type validator struct {
-	sources, contentTypes, schemas memo
+	good [len(checked)]memo
 }
 
+// checked are the columns about whose values the SDK knows something.
+var checked = [...]event.Column{event.ColumnSource, event.ColumnDataContentType, event.ColumnDataSchema} //nolint:gochecknoglobals // never written
+
 func newValidator() *validator {
-	return &validator{sources: memo{}, contentTypes: memo{}, schemas: memo{}}
+	v := &validator{}
+	for i := range v.good {
+		v.good[i] = memo{}
+	}
+	return v
 }
 
 // check returns the attribute at fault and what is wrong with it.
-func (v *validator) check(ev *event.Event) (attribute, error) {
-	if !v.sources.has(ev.Source) {
-		if err := event.CheckAttribute(attrSource.String(), ev.Source); err != nil {
-			return attrSource, err
+func (v *validator) check(ev *event.Event) (event.Column, error) {
+	for i, a := range checked {
+		value := *a.Field(ev)
+		if value == "" || v.good[i].has(value) {
+			continue
 		}
-		v.sources.add(ev.Source)
-	}
-	if ev.DataContentType != "" && !v.contentTypes.has(ev.DataContentType) {
-		if err := event.CheckAttribute(attrDataContentType.String(), ev.DataContentType); err != nil {
-			return attrDataContentType, err
+		if err := event.CheckAttribute(a, value); err != nil {
+			return a, err
 		}
-		v.contentTypes.add(ev.DataContentType)
-	}
-	if ev.DataSchema != "" && !v.schemas.has(ev.DataSchema) {
-		if err := event.CheckAttribute(attrDataSchema.String(), ev.DataSchema); err != nil {
-			return attrDataSchema, err
-		}
-		v.schemas.add(ev.DataSchema)
+		v.good[i].add(value)
 	}
 	return 0, nil
 }

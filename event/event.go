@@ -97,8 +97,12 @@ func (e *Event) Origin() Position {
 // Size is the number of bytes that the event keeps alive, near enough to bound
 // memory by it.
 func (e *Event) Size() int {
-	n := len(e.ID) + len(e.Type) + len(e.Source) + len(e.Subject) + len(e.Time) +
-		len(e.DataContentType) + len(e.DataSchema) + len(e.PartitionKey) + len(e.Data)
+	n := len(e.Data)
+	for c := range NumColumns {
+		if value := c.Field(e); value != nil {
+			n += len(*value)
+		}
+	}
 	for i := range e.Extensions {
 		n += len(e.Extensions[i].Name) + len(e.Extensions[i].Value)
 	}

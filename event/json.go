@@ -25,8 +25,10 @@ func IsJSON(contentType string) bool {
 // one in base64, so that reading it gives the same event.
 func (e *Event) AppendJSON(b []byte) []byte {
 	b = append(b, `{"specversion":"`+SpecVersion+`",`...)
-	for i := range contextAttributes {
-		b = Attribute{Name: contextAttributes[i].Name, Value: *contextAttributes[i].Of(e)}.appendJSON(b)
+	for c := range NumColumns {
+		if value := c.Field(e); value != nil {
+			b = Attribute{Name: c.Attribute(), Value: *value}.appendJSON(b)
+		}
 	}
 	for _, extension := range e.Extensions {
 		b = extension.appendJSON(b)

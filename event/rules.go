@@ -12,22 +12,22 @@ import (
 	ce "github.com/cloudevents/sdk-go/v2/event"
 )
 
-// CheckAttribute checks the value of an attribute by the rules of the CloudEvents SDK, which
+// CheckAttribute checks the value of the attribute that a column makes by the rules of the CloudEvents SDK, which
 // take microseconds. Attributes about which it knows no more than [CheckText] pass.
-func CheckAttribute(name, value string) error {
+func CheckAttribute(c Column, value string) error {
 	sample := ce.New()
 	sample.SetID("id")
 	sample.SetType("type")
 	sample.SetSource("/source")
 	var want string
-	switch name {
-	case "source":
+	switch c {
+	case ColumnSource:
 		sample.SetSource(value)
 		want = "a URI reference, such as /orders or https://example.com/orders"
-	case "datacontenttype":
+	case ColumnDataContentType:
 		sample.SetDataContentType(value)
 		want = "a media type, such as application/json"
-	case "dataschema":
+	case ColumnDataSchema:
 		sample.SetDataSchema(value)
 		want = "an absolute URI, such as https://example.com/schema.json"
 	default:
@@ -131,8 +131,8 @@ func checkExtensionName(name string) error {
 			return errors.New("a name has lower-case letters and digits only")
 		}
 	}
-	switch name {
-	case "specversion", "id", "source", "type", "subject", "time", "datacontenttype", "dataschema", "data":
+	column, ok := ColumnOfAttribute(name)
+	if ok && column != ColumnPartitionKey || name == "specversion" || name == "data" {
 		return errors.New("the name is an attribute of CloudEvents itself; write it to its own column")
 	}
 	return nil

@@ -51,54 +51,53 @@ func (o Outbox) row(ctx context.Context, ev *Event) (row, error) {
 		}
 		r.ID = id.String()
 	} else if _, err := uuid.Parse(r.ID); err != nil {
-		return r, invalid("id", fmt.Errorf("%q is not a UUID; leave it out for a new one", event.Clip(r.ID)))
+		return r, invalid(event.ColumnID, fmt.Errorf("%q is not a UUID; leave it out for a new one", event.Clip(r.ID)))
 	}
 	for _, text := range [...]struct {
-		name     string
-		value    string
-		required bool
-		to       **string
+		column event.Column
+		value  string
+		to     **string
 	}{
-		{"type", r.Type, true, nil},
-		{"source", r.Source, true, nil},
-		{"subject", ev.Subject, false, &r.Subject},
-		{"datacontenttype", ev.ContentType, false, &r.ContentType},
-		{"dataschema", ev.DataSchema, false, &r.DataSchema},
-		{"partition_key", ev.Key, false, &r.PartitionKey},
+		{event.ColumnType, r.Type, nil},
+		{event.ColumnSource, r.Source, nil},
+		{event.ColumnSubject, ev.Subject, &r.Subject},
+		{event.ColumnDataContentType, ev.ContentType, &r.ContentType},
+		{event.ColumnDataSchema, ev.DataSchema, &r.DataSchema},
+		{event.ColumnPartitionKey, ev.Key, &r.PartitionKey},
 	} {
-		if err := checkText(text.name, text.value, text.required); err != nil {
-			return r, invalid(text.name, err)
+		if err := checkText(text.column, text.value); err != nil {
+			return r, invalid(text.column, err)
 		}
 		if text.to != nil && text.value != "" {
 			*text.to = &text.value
 		}
 	}
 	if err := r.payload(ev); err != nil {
-		return r, invalid("data", err)
+		return r, invalid(event.ColumnData, err)
 	}
 	var err error
 	if r.ScheduledAt, err = moment(ev.At); err != nil {
-		return r, invalid("scheduled_at", err)
+		return r, invalid(event.ColumnScheduledAt, err)
 	}
 	if r.CreatedAt, err = moment(ev.Time); err != nil {
-		return r, invalid("time", err)
+		return r, invalid(event.ColumnTime, err)
 	}
 	if n := ev.MaxRetries; n != nil && (*n < 0 || *n > math.MaxInt32) {
-		return r, invalid("max_retries", fmt.Errorf("%d is not a number of retries; write an integer from 0 to 2147483647, or leave it out for the default", *n))
+		return r, invalid(event.ColumnMaxRetries, fmt.Errorf("%d is not a number of retries; write an integer from 0 to 2147483647, or leave it out for the default", *n))
 	}
 	if r.Extensions, err = extensions(ctx, ev); err != nil {
-		return r, invalid("extensions", err)
+		return r, invalid(event.ColumnExtensions, err)
 	}
 	return r, nil
 }
 
-func invalid(attribute string, err error) error {
-	return fmt.Errorf("%w: %s: %w", ErrInvalid, attribute, err)
+func invalid(column event.Column, err error) error {
+	return fmt.Errorf("%w: %s: %w", ErrInvalid, column, err)
 }
 
-func checkText(name, value string, required bool) error {
+func checkText(column event.Column, value string) error {
 	switch {
-	case value == "" && required:
+	case value == "" && column.Required():
 		return errors.New("it is empty; every event needs a value here")
 	case value == "":
 		return nil
@@ -106,10 +105,10 @@ func checkText(name, value string, required bool) error {
 	if err := event.CheckText(value); err != nil {
 		return err
 	}
-	if name != "partition_key" && strings.TrimSpace(value) == "" {
+	if column != event.ColumnPartitionKey && strings.TrimSpace(value) == "" {
 		return errors.New("it is nothing but white space; write a value, or leave it out if it is optional")
 	}
-	return event.CheckAttribute(name, value)
+	return event.CheckAttribute(column, value)
 }
 
 // moment takes a time; nil for the zero one.

@@ -32,9 +32,10 @@ func (e *Encoder) Encode(msg *nats.Msg, ev *event.Event, mode Mode) {
 		return
 	}
 	e.Set(msg, "ce-specversion", event.SpecVersion)
-	attributes := event.ContextAttributes()
-	for i := range attributes {
-		e.attribute(msg, attributes[i].Header, *attributes[i].Of(ev))
+	for c := range event.NumColumns {
+		if value := c.Field(ev); value != nil {
+			e.attribute(msg, c.Header(), *value)
+		}
 	}
 	for i := range ev.Extensions {
 		e.attribute(msg, e.extensionHeader(ev.Extensions[i].Name), ev.Extensions[i].Value)

@@ -200,7 +200,7 @@ func TestMessage_StructuredModeKeepsJSON(t *testing.T) {
 	t.Parallel()
 	for _, contentType := range []string{"application/json", "Application/JSON", "image/json", "application/vnd.x+json; charset=utf-8", "a/B+JSON"} {
 		msg := encodeEvent(t, &event.Event{ID: "1", Type: "t", Source: "/s", DataContentType: contentType, Data: []byte(`{"a":  1.0}`)}, Structured)
-		want := `{"specversion":"1.0","id":"1","source":"/s","type":"t","datacontenttype":"` + contentType + `","data":{"a":  1.0}}`
+		want := `{"specversion":"1.0","id":"1","type":"t","source":"/s","datacontenttype":"` + contentType + `","data":{"a":  1.0}}`
 		if string(msg.Data) != want {
 			t.Errorf("%s: got %s, want %s", contentType, msg.Data, want)
 		}

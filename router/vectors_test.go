@@ -67,9 +67,9 @@ func TestVectors(t *testing.T) {
 	for _, name := range slices.Sorted(maps.Keys(all)) {
 		ev := all[name]
 		attributes := make(map[string]string)
-		for _, a := range event.ContextAttributes() {
-			if value := *a.Of(ev); value != "" {
-				attributes[a.Name] = value
+		for c := range event.NumColumns {
+			if value := c.Field(ev); value != nil && *value != "" {
+				attributes[c.Attribute()] = *value
 			}
 		}
 		for _, x := range ev.Extensions {

@@ -15,6 +15,8 @@ import (
 	"strconv"
 	"strings"
 	"text/template"
+
+	"github.com/walrelay/walrelay/event"
 )
 
 //go:embed *.sql queries inbox
@@ -69,26 +71,6 @@ func (t Table) Ident() string { return Ident(t.Schema) + "." + Ident(t.Name) }
 
 // String returns the name as people write it.
 func (t Table) String() string { return t.Schema + "." + t.Name }
-
-// OutboxColumn is a column of an outbox table of walrelay's own form.
-type OutboxColumn struct{ Name, Definition string }
-
-// OptionalColumns returns the columns besides id, event_type and source, without which
-// a table makes no events.
-func OptionalColumns() []OutboxColumn {
-	return []OutboxColumn{
-		{"subject", "text"},
-		{"data", "jsonb"},
-		{"data_bytes", "bytea"},
-		{"content_type", "text"},
-		{"data_schema", "text"},
-		{"extensions", "jsonb"},
-		{"partition_key", "text"},
-		{"scheduled_at", "timestamptz"},
-		{"max_retries", "integer"},
-		{"created_at", "timestamptz NOT NULL DEFAULT now()"},
-	}
-}
 
 // Outbox returns the statements that create an outbox table, if it is not there, and
 // add the optional columns that it lacks.
@@ -213,10 +195,19 @@ var (
 	RecordMigration string
 )
 
+// outboxColumns returns the columns of an outbox of walrelay's own form.
+func outboxColumns() []event.Column {
+	columns := make([]event.Column, event.NumColumns)
+	for i := range columns {
+		columns[i] = event.Column(i)
+	}
+	return columns
+}
+
 // render fills a file in.
 func render(name string, data any) (string, error) {
 	parsed, err := template.New(path.Base(name)).
-		Funcs(template.FuncMap{"ident": Ident, "literal": Literal, "optional": OptionalColumns}).
+		Funcs(template.FuncMap{"ident": Ident, "literal": Literal, "columns": outboxColumns}).
 		ParseFS(files, name)
 	if err != nil {
 		return "", fmt.Errorf("parsing %s: %w", name, err)

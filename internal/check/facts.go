@@ -11,6 +11,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/walrelay/walrelay/config"
+	"github.com/walrelay/walrelay/event"
 	"github.com/walrelay/walrelay/internal/connect"
 	"github.com/walrelay/walrelay/sql"
 )
@@ -108,9 +109,9 @@ type Column struct {
 // does not have.
 func (t *Table) Lacks() []string {
 	var names []string
-	for _, c := range sql.OptionalColumns() {
-		if len(t.Columns) > 0 && t.column(c.Name) == nil {
-			names = append(names, c.Name)
+	for c := range event.NumColumns {
+		if len(t.Columns) > 0 && !c.Required() && t.column(c.Name()) == nil {
+			names = append(names, c.Name())
 		}
 	}
 	return names

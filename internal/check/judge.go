@@ -4,9 +4,8 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/walrelay/walrelay/decode"
-
 	"github.com/walrelay/walrelay/config"
+	"github.com/walrelay/walrelay/event"
 	"github.com/walrelay/walrelay/sql"
 )
 
@@ -225,7 +224,7 @@ func (j *judge) columns(name string, t *Table) {
 		return // the configuration is not valid, and that is said elsewhere
 	}
 	for _, mapped := range mapping.Columns() {
-		what := fmt.Sprintf("column %q of outbox table %s, which makes the %s of events,", mapped.Name, name, mapped.Attribute)
+		what := fmt.Sprintf("column %q of outbox table %s, which makes the %s of events,", mapped.Name, name, mapped.Makes)
 		column := t.column(mapped.Name)
 		now, renamed := t.Renamed[mapped.Name]
 		switch {
@@ -233,21 +232,21 @@ func (j *judge) columns(name string, t *Table) {
 			j.fail(Result{
 				ID: "outbox_column_renamed", Subject: name, What: fmt.Sprintf("%s is called %q now", what, now),
 				Why: "events would go without it",
-				Fix: fmt.Sprintf("map %s to the new name in outbox.mappings, or to \"\" if it is something else now; or rename it back", mapped.Attribute),
+				Fix: fmt.Sprintf("map %s to the new name in outbox.mappings, or to \"\" if it is something else now; or rename it back", mapped.Makes),
 			})
 		case column == nil && mapped.Expected:
 			j.fail(Result{
 				ID: "outbox_column_missing", Subject: name, What: what + " does not exist",
-				Fix: fmt.Sprintf("correct outbox.mappings, or map %s to \"\" if the table has none", mapped.Attribute),
+				Fix: fmt.Sprintf("correct outbox.mappings, or map %s to \"\" if the table has none", mapped.Makes),
 			})
 		case column == nil:
 		case column.Generated:
 			j.fail(Result{
 				ID: "outbox_column_generated", Subject: name, What: what + " is generated, and not sent",
 				Why: "before Postgres 18, logical replication leaves generated columns out, and later unless the publication has publish_generated_columns = stored",
-				Fix: "make it an ordinary column that the application or a trigger fills in, or map " + mapped.Attribute + " to another one",
+				Fix: "make it an ordinary column that the application or a trigger fills in, or map " + mapped.Makes.String() + " to another one",
 			})
-		case mapped.Attribute == decode.AttributeScheduledAt && (column.Type == "timestamp without time zone" || column.Type == "date"):
+		case mapped.Makes == event.ColumnScheduledAt && (column.Type == "timestamp without time zone" || column.Type == "date"):
 			j.fail(Result{
 				ID: "outbox_scheduled_at", Subject: name, What: fmt.Sprintf("%s has type %s", what, column.Type),
 				Why: "nobody knows in which time zone it is, so events would be published hours too early or too late",

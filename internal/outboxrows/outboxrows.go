@@ -168,7 +168,7 @@ func (r *Reader) table(ctx context.Context, entry journal.Entry) (*rowsOf, error
 	mapped, ok := r.mapped(name)
 	switch {
 	case ok:
-		t, err = r.open(ctx, name, mapped.Mapping.Column(decode.AttributeID))
+		t, err = r.open(ctx, name, mapped.Mapping.Column(event.ColumnID))
 	case name.Schema == sql.OwnSchema:
 		t.fault = "it was emitted without a row (walrelay.emit_event)"
 	case name.Schema == "pg_catalog":

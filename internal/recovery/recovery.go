@@ -258,7 +258,7 @@ func (r *recovery) tables(ctx context.Context) ([]table, error) {
 		if err != nil {
 			return nil, err
 		}
-		t := table{name: parsed, id: mapping.Column(decode.AttributeID)}
+		t := table{name: parsed, id: mapping.Column(event.ColumnID)}
 		var kind string
 		err = r.conn.QueryRow(ctx, sql.RecoverTable, r.cfg.Slot, parsed.Schema, parsed.Name).Scan(&kind, &t.covered, &t.marked)
 		if errors.Is(err, pgx.ErrNoRows) {
@@ -302,7 +302,7 @@ func (r *recovery) columns(ctx context.Context, t *table, mapping decode.Mapping
 		if c.name == t.id {
 			t.idType = typ
 		}
-		if c.name == mapping.Column(decode.AttributeTime) && strings.HasPrefix(typ, "timestamp") {
+		if c.name == mapping.Column(event.ColumnTime) && strings.HasPrefix(typ, "timestamp") {
 			t.created = c.name
 		}
 		if wanted[c.name] {

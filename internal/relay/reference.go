@@ -10,6 +10,7 @@ import (
 
 	"github.com/walrelay/walrelay/config"
 	"github.com/walrelay/walrelay/decode"
+	"github.com/walrelay/walrelay/event"
 	"github.com/walrelay/walrelay/internal/outboxrows"
 	"github.com/walrelay/walrelay/internal/sqlstate"
 	"github.com/walrelay/walrelay/journal"
@@ -56,7 +57,7 @@ func (s *session) resolve(ctx context.Context, change decode.Change) (decode.Cha
 	rowErr, ok := errors.AsType[*decode.RowError](fault)
 	if fault != nil && !ok {
 		ev, rowErr = nil, &decode.RowError{
-			Position: entry.Position, Schema: entry.Schema, Table: entry.Table, ID: entry.ID, Column: decode.AttributeID,
+			Position: entry.Position, Schema: entry.Schema, Table: entry.Table, ID: entry.ID, Column: event.ColumnID.String(),
 			Err: fmt.Errorf("%w; insert the event again, and discard this one", fault),
 		}
 	}

@@ -360,7 +360,7 @@ func (s *session) cleaner() *retention.Cleaner {
 		Log:     r.log,
 	}
 	for _, t := range r.plan.Decode.Tables {
-		cfg.Tables = append(cfg.Tables, retention.Table{Schema: t.Schema, Name: t.Name, ID: t.Mapping.Column(decode.AttributeID)})
+		cfg.Tables = append(cfg.Tables, retention.Table{Schema: t.Schema, Name: t.Name, ID: t.Mapping.Column(event.ColumnID)})
 	}
 	return retention.New(cfg)
 }
