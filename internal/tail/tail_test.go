@@ -70,7 +70,7 @@ func TestFormat(t *testing.T) {
 		{"no event", Options{}, message{subject: "events.x", data: []byte("hi")}, "12:00:00.000         7  events.x  the message is not a CloudEvents event: it has no header ce-specversion\n"},
 		{"bytes", Options{}, message{header: header("ce-datacontenttype", "image/png"), data: []byte{0xFF, 1}}, "12:00:00.000         7  order.placed  1  /s  (2 bytes, image/png)\n"},
 		{"JSON", Options{JSON: true}, message{subject: "events.order.placed", header: header("ce-tenant", "t1", "ce-datacontenttype", "application/json"), data: []byte(`{"a": 1}`)},
-			`{"sequence":7,"stored_at":"2026-11-27T12:00:00Z","subject":"events.order.placed","event":{"specversion":"1.0","id":"1","source":"/s","type":"order.placed","datacontenttype":"application/json","tenant":"t1","data":{"a":1}}}` + "\n"},
+			`{"sequence":7,"stored_at":"2026-11-27T12:00:00Z","subject":"events.order.placed","event":{"specversion":"1.0","id":"1","type":"order.placed","source":"/s","datacontenttype":"application/json","tenant":"t1","data":{"a":1}}}` + "\n"},
 		{"JSON that is none", Options{JSON: true}, message{subject: "events.x", header: header("ce-datacontenttype", "application/json"), data: []byte(`{"a": `)}, ""},
 		{"JSON of no event", Options{JSON: true}, message{subject: "events.x", data: []byte("hi")}, `{"sequence":7,"stored_at":"2026-11-27T12:00:00Z","subject":"events.x","problem":"the message is not a CloudEvents event: it has no header ce-specversion","data":"aGk="}` + "\n"},
 		{"whole", Options{Whole: true, Stream: "EVENTS"}, message{subject: "events.order.placed", header: header("ce-tenant", "t1"), data: []byte(`{"a": 1}`)}, `message 7 of EVENTS 2026-11-27T12:00:00Z
