@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/walrelay/walrelay/event"
 )
 
 // shortestWindow is the shortest duplicate window and age that nats-server
@@ -54,7 +56,7 @@ func overlapping(subject string, j, i int, streams []Stream) string {
 			subjects = subjects[:j]
 		}
 		for _, taken := range subjects {
-			if checkPattern(taken) == nil && PatternsOverlap(taken, subject) {
+			if checkPattern(taken) == nil && event.PatternsOverlap(taken, subject) {
 				return fmt.Sprintf("%q of stream %q", taken, other.Name)
 			}
 		}
@@ -81,37 +83,6 @@ func checkPattern(pattern string) error {
 		}
 	}
 	return nil
-}
-
-// PatternsOverlap reports whether a subject exists that both patterns match.
-func PatternsOverlap(a, b string) bool {
-	as, bs := strings.Split(a, "."), strings.Split(b, ".")
-	for i := 0; i < len(as) && i < len(bs); i++ {
-		switch {
-		case as[i] == ">" || bs[i] == ">":
-			return true
-		case as[i] != "*" && bs[i] != "*" && as[i] != bs[i]:
-			return false
-		}
-	}
-	return len(as) == len(bs)
-}
-
-// PatternCovers reports whether every subject that narrow matches is matched
-// by wide too.
-func PatternCovers(wide, narrow string) bool {
-	ws, ns := strings.Split(wide, "."), strings.Split(narrow, ".")
-	for i, w := range ws {
-		switch {
-		case i >= len(ns):
-			return false
-		case w == ">":
-			return true
-		case ns[i] == ">", w != "*" && w != ns[i]:
-			return false
-		}
-	}
-	return len(ws) == len(ns)
 }
 
 // TemplatePattern returns a pattern that matches every subject which the

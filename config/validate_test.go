@@ -147,32 +147,6 @@ func TestNoFaultQuotesAPassword(t *testing.T) {
 	}
 }
 
-func TestSubjectPatterns(t *testing.T) {
-	for _, tt := range []struct {
-		wide, narrow        string
-		covers, overlapping bool
-	}{
-		{"events.>", "events.a", true, true},
-		{"events.>", "events.>", true, true},
-		{"events.>", "events", false, false},
-		{"events.*", "events.>", false, true},
-		{"events.*", "events.a.b", false, false},
-		{"events.*", "events.*", true, true},
-		{"events.a", "events.*", false, true},
-		{"events.a.>", "events.>", false, true},
-		{">", "a.b", true, true},
-		{"*.x", "a.>", false, true},
-		{"orders.>", "events.>", false, false},
-	} {
-		if got := PatternCovers(tt.wide, tt.narrow); got != tt.covers {
-			t.Errorf("%s covers %s: want %v, got %v", tt.wide, tt.narrow, tt.covers, got)
-		}
-		if got := PatternsOverlap(tt.wide, tt.narrow); got != tt.overlapping {
-			t.Errorf("%s overlaps %s: want %v, got %v", tt.wide, tt.narrow, tt.overlapping, got)
-		}
-	}
-}
-
 func TestASubjectTemplateStandsForAPattern(t *testing.T) {
 	for _, tt := range []struct{ template, eventType, want string }{
 		{"events.{type}", "", "events.>"},

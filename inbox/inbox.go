@@ -215,7 +215,7 @@ func filters(template string, match Match) ([]string, error) {
 	for i, subject := range all {
 		covered := false
 		for j, other := range all {
-			if i != j && covers(other, subject) && (!covers(subject, other) || j < i) {
+			if i != j && event.PatternCovers(other, subject) && (!event.PatternCovers(subject, other) || j < i) {
 				covered = true
 			}
 		}
@@ -225,7 +225,7 @@ func filters(template string, match Match) ([]string, error) {
 	}
 	for i, subject := range kept {
 		for _, other := range kept[i+1:] {
-			if overlap(subject, other) {
+			if event.PatternsOverlap(subject, other) {
 				return []string{widest(template)}, nil
 			}
 		}
@@ -278,21 +278,4 @@ func widest(template string) string {
 		return first
 	}
 	return first + ".>"
-}
-
-// overlap reports whether some subject matches both.
-func overlap(a, b string) bool {
-	for {
-		x, restX, moreX := strings.Cut(a, ".")
-		y, restY, moreY := strings.Cut(b, ".")
-		switch {
-		case x == ">" || y == ">":
-			return true
-		case x != "*" && y != "*" && x != y:
-			return false
-		case !moreX || !moreY:
-			return moreX == moreY
-		}
-		a, b = restX, restY
-	}
 }

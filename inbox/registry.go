@@ -75,29 +75,11 @@ func (m Match) Check() error {
 // Takes reports whether events of a type are among them.
 func (m Match) Takes(eventType string) bool {
 	for _, pattern := range m.patterns {
-		if covers(pattern, eventType) {
+		if event.PatternCovers(pattern, eventType) {
 			return true
 		}
 	}
 	return false
-}
-
-// covers reports whether a pattern covers a type, or whatever another pattern covers.
-func covers(pattern, what string) bool {
-	for {
-		p, restP, moreP := strings.Cut(pattern, ".")
-		if p == ">" {
-			return true
-		}
-		w, restW, moreW := strings.Cut(what, ".")
-		if w == ">" || p != "*" && p != w {
-			return false
-		}
-		if !moreP || !moreW {
-			return moreP == moreW
-		}
-		pattern, what = restP, restW
-	}
 }
 
 // Registry has the handlers of an application. The zero value is ready. It is filled before

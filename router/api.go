@@ -30,24 +30,29 @@ func newAPI(nc *nats.Conn, domain, stream string) api {
 // errGone says that a stream does not have a message: any more, or yet.
 var errGone = errors.New("the stream does not have the message")
 
-// ask sends a request and reads its answer. It blocks for apiTimeout at most. The error is
-// a *[jetstream.APIError] if that was the answer.
+// ask is askSubject for the JetStream API.
 func (a *api) ask(ctx context.Context, subject string, request any, answer refusable) error {
+	return a.askSubject(ctx, a.prefix+subject, request, answer)
+}
+
+// askSubject sends a request and reads its answer. It blocks for apiTimeout at most. The error is
+// a *[jetstream.APIError] if that was the answer.
+func (a *api) askSubject(ctx context.Context, subject string, request any, answer refusable) error {
 	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
 	defer cancel()
 	var body []byte
 	if request != nil {
 		var err error
 		if body, err = json.Marshal(request); err != nil {
-			return fmt.Errorf("writing a request to the JetStream API: %w", err)
+			return fmt.Errorf("writing a request to %s: %w", subject, err)
 		}
 	}
-	msg, err := a.nc.RequestWithContext(ctx, a.prefix+subject, body)
+	msg, err := a.nc.RequestWithContext(ctx, subject, body)
 	if err != nil {
 		return err //nolint:wrapcheck // every caller says what it asked
 	}
 	if err := json.Unmarshal(msg.Data, answer); err != nil {
-		return fmt.Errorf("reading the answer of the JetStream API: %w", err)
+		return fmt.Errorf("reading the answer of %s: %w", subject, err)
 	}
 	return answer.refused()
 }

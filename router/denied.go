@@ -1,11 +1,16 @@
 package router
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
+	"time"
 
 	"github.com/nats-io/nats.go"
+
+	"github.com/walrelay/walrelay/event"
 )
 
 // deniedError says that the NATS user may not publish to a subject.
@@ -77,20 +82,84 @@ func (w *writer) denies(subject string, first, end uint64) (n uint64, ok bool) {
 	return 0, false
 }
 
-// deniedToAll reports whether so many subjects were refused, with nothing stored
-// between them, that it is no event's own fault.
-func (w *writer) deniedToAll(err error) bool {
+// deniedToAll reports whether the user may publish nothing that the stream takes, so that
+// it is no event's own fault: the server says so, or, where the user may not ask, so many
+// subjects were refused with nothing stored between them.
+func (w *writer) deniedToAll(ctx context.Context, err error) bool {
 	denied, ok := errors.AsType[*deniedError](err)
 	if !ok {
 		return false
 	}
 	w.mu.Lock()
-	defer w.mu.Unlock()
 	if w.denied == nil {
 		w.denied = make(map[string]bool, maxDenied)
 	}
 	if len(w.denied) < maxDenied {
 		w.denied[denied.subject] = true
 	}
-	return len(w.denied) >= maxDenied
+	many := len(w.denied) >= maxDenied
+	w.mu.Unlock()
+	if many || time.Now().Before(w.askUserAfter) {
+		return many
+	}
+	nothing, err := w.ledger.api.mayPublishNothing(ctx, denied.subject)
+	if err != nil {
+		// Not permitted, mostly; each time would cost a timeout.
+		w.askUserAfter = time.Now().Add(time.Minute)
+	}
+	return err == nil && nothing
+}
+
+// userInfo is what a server answers about the user that asks (NATS manual, "System
+// Events", "User Services").
+type userInfo struct {
+	apiAnswer
+	Data struct {
+		Permissions *struct {
+			Publish *permission `json:"publish"`
+		} `json:"permissions"`
+	} `json:"data"`
+}
+
+// permission says where a user may publish: where no pattern denies it, and one allows
+// it, if there are any.
+type permission struct {
+	Allow []string `json:"allow"`
+	Deny  []string `json:"deny"`
+}
+
+// permits reports whether some subject of the pattern is permitted, as far as one
+// pattern alone does not deny them all.
+func (p *permission) permits(pattern string) bool {
+	if p == nil {
+		return true
+	}
+	denies := func(deny string) bool { return event.PatternCovers(deny, pattern) }
+	allows := func(allow string) bool { return event.PatternsOverlap(allow, pattern) }
+	return !slices.ContainsFunc(p.Deny, denies) && (len(p.Allow) == 0 || slices.ContainsFunc(p.Allow, allows))
+}
+
+// mayPublishNothing reports whether the user may publish to none of the stream's
+// subjects, of which the refused one must be one: else a subject mapping or an import
+// stands between them.
+func (a *api) mayPublishNothing(ctx context.Context, refused string) (bool, error) {
+	info, err := a.info(ctx)
+	if err != nil {
+		return false, fmt.Errorf("asking for the subjects of stream %q: %w", a.stream, err)
+	}
+	user := &userInfo{}
+	if err := a.askSubject(ctx, "$SYS.REQ.USER.INFO", nil, user); err != nil {
+		return false, fmt.Errorf("asking for the permissions of the NATS user: %w", err)
+	}
+	if user.Data.Permissions == nil {
+		return false, nil
+	}
+	taken := false
+	for _, subject := range info.Config.Subjects {
+		if user.Data.Permissions.Publish.permits(subject) {
+			return false, nil
+		}
+		taken = taken || event.PatternCovers(subject, refused)
+	}
+	return taken, nil
 }

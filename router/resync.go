@@ -100,7 +100,7 @@ func (w *writer) resync(ctx context.Context) error {
 		}
 		doubted = false
 		class := classify(err)
-		if w.deniedToAll(err) {
+		if w.deniedToAll(ctx, err) {
 			class = Outage
 		}
 		switch class {

@@ -77,20 +77,22 @@ type writer struct {
 	cause    error           // why it is
 	paused   error           // what was last said about that
 	denied   map[string]bool // subjects that were refused since something was stored
-	created  time.Time       // the stream's creation
-	reached  reached         // everything before base
-	before   *reached        // as it was before the first of those that come late; nil if none does
-	lates    int             // how many flights come late
-	refusals refusals        // what the server would refuse again
-	late     late            // what may be stored although it is in the delay table
-	skip     skip            // what a replay brings although the stream has it
-	journal  *journal.Buffer // what the stream has got; nil keeps none
-	enc      Encoder
-	signer   *event.Signer // nil signs nothing
-	msg      nats.Msg
-	subject  []byte
-	scratch  []byte
-	texts    texts
+	// askUserAfter is when to ask again what the NATS user may do; of the loop alone.
+	askUserAfter time.Time
+	created      time.Time       // the stream's creation
+	reached      reached         // everything before base
+	before       *reached        // as it was before the first of those that come late; nil if none does
+	lates        int             // how many flights come late
+	refusals     refusals        // what the server would refuse again
+	late         late            // what may be stored although it is in the delay table
+	skip         skip            // what a replay brings although the stream has it
+	journal      *journal.Buffer // what the stream has got; nil keeps none
+	enc          Encoder
+	signer       *event.Signer // nil signs nothing
+	msg          nats.Msg
+	subject      []byte
+	scratch      []byte
+	texts        texts
 }
 
 // skip says which events of a replay the stream already has: those up to a

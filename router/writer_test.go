@@ -535,6 +535,44 @@ func mayPublish(allow, deny []string) func(*server.Options) {
 	}
 }
 
+// Where the server says that the user may publish nothing of the stream, the first event
+// that is refused pauses it; where another subject is permitted, the event has failed.
+func TestWriter_DeniedWhatTheServerSays(t *testing.T) {
+	for name, tt := range map[string]struct {
+		allow, deny []string
+		outage      bool
+	}{
+		"everything is denied":             {nil, []string{"events.>"}, true},
+		"everything and more is denied":    {nil, []string{"events.b", "events.>"}, true},
+		"nothing of the stream is allowed": {[]string{"$JS.>", "$SYS.REQ.USER.INFO", "other.>"}, nil, true},
+		"one subject is denied":            {nil, []string{"events.a"}, false},
+		"another one is allowed":           {[]string{"$JS.>", "$SYS.REQ.USER.INFO", "events.b"}, nil, false},
+		"the user may not ask":             {[]string{"$JS.>"}, nil, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t, nats.StreamConfig{}, mayPublish(tt.allow, tt.deny))
+			r.start(nil)
+			ev := at(100, 0)
+			ev.Type = "a"
+			if err := r.router.Publish(t.Context(), Flight{Event: ev}); err != nil {
+				t.Fatal(err)
+			}
+			r.await("the stream is paused, or the event has failed", func() bool {
+				r.outcomes.mu.Lock()
+				defer r.outcomes.mu.Unlock()
+				r.delays.mu.Lock()
+				defer r.delays.mu.Unlock()
+				return strings.Contains(strings.Join(r.outcomes.held, "\n"), "permits this user no message") || len(r.delays.failed) > 0
+			})
+			r.delays.mu.Lock()
+			defer r.delays.mu.Unlock()
+			if outage := len(r.delays.failed) == 0; outage != tt.outage {
+				t.Errorf("outage is %v, want %v; failed: %v", outage, tt.outage, r.delays.failed)
+			}
+		})
+	}
+}
+
 // A permission that lacks for every subject is everybody's: the stream is paused, and
 // the events do not go to the delay table one by one.
 func TestWriter_DeniedEverySubjectIsAnOutage(t *testing.T) {

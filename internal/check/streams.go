@@ -8,6 +8,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/walrelay/walrelay/config"
+	"github.com/walrelay/walrelay/event"
 	"github.com/walrelay/walrelay/sql"
 )
 
@@ -125,7 +126,7 @@ func (j *judge) coverage(key, pattern, stream string, subjects []string) {
 	case len(subjects) == 0:
 	case covered(pattern, subjects):
 		j.check(false, Result{ID: "subject_coverage", Subject: key}, fmt.Sprintf("stream %q takes the subjects of %s (%s)", stream, key, pattern))
-	case slices.ContainsFunc(subjects, func(s string) bool { return config.PatternsOverlap(s, pattern) }):
+	case slices.ContainsFunc(subjects, func(s string) bool { return event.PatternsOverlap(s, pattern) }):
 		j.warn("subject_coverage", key, "stream %q takes only some of the subjects of %s (%s): other events will fail (its subjects: %s)",
 			stream, key, pattern, strings.Join(subjects, ", "))
 	default:
@@ -137,5 +138,5 @@ func (j *judge) coverage(key, pattern, stream string, subjects []string) {
 }
 
 func covered(pattern string, subjects []string) bool {
-	return slices.ContainsFunc(subjects, func(s string) bool { return config.PatternCovers(s, pattern) })
+	return slices.ContainsFunc(subjects, func(s string) bool { return event.PatternCovers(s, pattern) })
 }
