@@ -102,7 +102,7 @@ func (w *writer) deniedToAll(ctx context.Context, err error) bool {
 	if many || time.Now().Before(w.askUserAfter) {
 		return many
 	}
-	nothing, err := w.ledger.api.mayPublishNothing(ctx, denied.subject)
+	nothing, err := w.ledger.mayPublishNothing(ctx, denied.subject)
 	if err != nil {
 		// Not permitted, mostly; each time would cost a timeout.
 		w.askUserAfter = time.Now().Add(time.Minute)
