@@ -115,11 +115,17 @@ func (t *texts) string(b []byte) string {
 }
 
 // appendMessageID appends the Nats-Msg-Id of an event: source and id, by which
-// CloudEvents identifies it, with a space between them that neither has.
+// CloudEvents identifies it, with a space between them that neither has; of a replayed
+// event also the replay, since it is no duplicate of its original.
 func appendMessageID(b []byte, ev *event.Event) []byte {
 	b = event.AppendEscaped(b, ev.Source)
 	b = append(b, ' ')
-	return event.AppendEscaped(b, ev.ID)
+	b = event.AppendEscaped(b, ev.ID)
+	if replay := ev.Replay(); replay != "" {
+		b = append(b, ' ')
+		b = event.AppendEscaped(b, replay)
+	}
+	return b
 }
 
 // structured writes the event as JSON.

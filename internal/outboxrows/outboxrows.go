@@ -169,6 +169,8 @@ func (r *Reader) table(ctx context.Context, entry journal.Entry) (*rowsOf, error
 	switch {
 	case ok:
 		t, err = r.open(ctx, name, mapped.Mapping.Column(event.ColumnID))
+	case name.Schema == sql.OwnSchema && name.Name == event.ReplayTable:
+		t.fault = "it was replayed; its original may still be there"
 	case name.Schema == sql.OwnSchema:
 		t.fault = "it was emitted without a row (walrelay.emit_event)"
 	case name.Schema == "pg_catalog":
@@ -217,35 +219,42 @@ func (r *Reader) open(ctx context.Context, name sql.Table, id string) (*rowsOf, 
 // prepare returns the query for a table's rows: the number of the event, its id,
 // null without a row, and the columns. There are no rows if there is no table.
 func (r *Reader) prepare(ctx context.Context, conn *pgx.Conn, name sql.Table, id string) (string, *decode.Rows, error) {
+	list, idType, read, err := r.columns(ctx, conn, name, id)
+	if err != nil || read == nil {
+		return "", nil, err
+	}
+	ident := "o." + sql.Ident(id)
+	return "SELECT w.n, " + ident + list +
+		" FROM unnest($1::text[]::" + idType + "[]) WITH ORDINALITY AS w (id, n) LEFT JOIN " + name.Ident() +
+		" AS o ON " + ident + " = w.id ORDER BY w.n", read, nil
+}
+
+// columns returns the columns of a table as the end of a list for a query, the type of the
+// id, and what makes events of the rows; nil if there is no table.
+func (r *Reader) columns(ctx context.Context, conn *pgx.Conn, name sql.Table, id string) (list, idType string, read *decode.Rows, err error) {
 	rows, err := conn.Query(ctx, sql.JournalColumns, name.Schema, name.Name, r.cfg.Publication)
 	if err != nil {
-		return "", nil, fmt.Errorf("reading the columns of table %s: %w", name, err)
+		return "", "", nil, fmt.Errorf("reading the columns of table %s: %w", name, err)
 	}
 	var columns []decode.Column
 	var column decode.Column
-	var typ, idType string
-	var list strings.Builder
+	var typ string
+	var b strings.Builder
 	if _, err := pgx.ForEachRow(rows, []any{&column.Name, &typ, &column.Type}, func() error {
 		columns = append(columns, column)
 		if column.Name == id {
 			idType = typ
 		}
-		list.WriteString(", o." + sql.Ident(column.Name))
+		b.WriteString(", o." + sql.Ident(column.Name))
 		return nil
 	}); err != nil {
-		return "", nil, fmt.Errorf("reading the columns of table %s: %w", name, err)
+		return "", "", nil, fmt.Errorf("reading the columns of table %s: %w", name, err)
 	}
 	if len(columns) == 0 {
-		return "", nil, nil
+		return "", "", nil, nil
 	}
-	read, err := r.decoder.Rows(name.Schema, name.Name, columns)
-	if err != nil {
-		return "", nil, err
-	}
-	ident := "o." + sql.Ident(id)
-	return "SELECT w.n, " + ident + list.String() +
-		" FROM unnest($1::text[]::" + idType + "[]) WITH ORDINALITY AS w (id, n) LEFT JOIN " + name.Ident() +
-		" AS o ON " + ident + " = w.id ORDER BY w.n", read, nil
+	read, err = r.decoder.Rows(name.Schema, name.Name, columns)
+	return b.String(), idType, read, err
 }
 
 // textArray writes an array of texts as Postgres reads it.

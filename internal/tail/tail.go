@@ -72,45 +72,54 @@ func ParseFrom(text string, now time.Time) (From, error) {
 // Run shows messages until the context ends, the limit is reached, or, with NoFollow, the stream is at its
 // end. It returns an error if the stream does not exist, may not be read, or goes away.
 func Run(ctx context.Context, js jetstream.JetStream, o Options, out io.Writer) error {
-	stream, err := js.Stream(ctx, o.Stream)
-	if errors.Is(err, jetstream.ErrStreamNotFound) {
-		return fmt.Errorf("stream %q does not exist: name another one by --stream, or make it by \"walrelay init\"", o.Stream)
-	}
-	if err != nil {
-		return fmt.Errorf("asking for stream %q: %w", o.Stream, err)
-	}
-	cfg := jetstream.OrderedConsumerConfig{FilterSubjects: o.Subjects, DeliverPolicy: jetstream.DeliverNewPolicy}
-	switch {
-	case o.From.Start:
-		cfg.DeliverPolicy = jetstream.DeliverAllPolicy
-	case o.From.Sequence > 0:
-		cfg.DeliverPolicy, cfg.OptStartSeq = jetstream.DeliverByStartSequencePolicy, o.From.Sequence
-	case !o.From.Time.IsZero():
-		cfg.DeliverPolicy, cfg.OptStartTime = jetstream.DeliverByStartTimePolicy, &o.From.Time
-	case o.NoFollow:
+	if o.NoFollow && o.From == (From{}) {
 		return nil // nothing is there from now on
 	}
-	consumer, err := stream.OrderedConsumer(ctx, cfg)
+	messages, pending, err := Open(ctx, js, o.Stream, o.Subjects, o.From)
 	if err != nil {
-		return fmt.Errorf("reading stream %q: %w", o.Stream, err)
-	}
-	if o.NoFollow {
-		info, err := consumer.Info(ctx)
-		if err != nil {
-			return fmt.Errorf("reading stream %q: %w", o.Stream, err)
-		}
-		if info.NumPending == 0 {
-			return nil
-		}
-	}
-	messages, err := consumer.Messages(jetstream.PullExpiry(5*time.Second), jetstream.PullHeartbeat(time.Second))
-	if err != nil {
-		return fmt.Errorf("reading stream %q: %w", o.Stream, err)
+		return err
 	}
 	defer messages.Stop()
+	if o.NoFollow && pending == 0 {
+		return nil
+	}
 	stop := context.AfterFunc(ctx, messages.Stop)
 	defer stop()
 	return show(ctx, messages, o, out)
+}
+
+// Open reads a stream from there on, on the subjects, or on all if there are none; pending is how many messages are there
+// already. The caller stops the messages.
+func Open(ctx context.Context, js jetstream.JetStream, name string, subjects []string, from From) (messages jetstream.MessagesContext, pending uint64, err error) {
+	stream, err := js.Stream(ctx, name)
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		return nil, 0, fmt.Errorf("stream %q does not exist: name another one by --stream, or make it by \"walrelay init\"", name)
+	}
+	if err != nil {
+		return nil, 0, fmt.Errorf("asking for stream %q: %w", name, err)
+	}
+	cfg := jetstream.OrderedConsumerConfig{FilterSubjects: subjects, DeliverPolicy: jetstream.DeliverNewPolicy}
+	switch {
+	case from.Start:
+		cfg.DeliverPolicy = jetstream.DeliverAllPolicy
+	case from.Sequence > 0:
+		cfg.DeliverPolicy, cfg.OptStartSeq = jetstream.DeliverByStartSequencePolicy, from.Sequence
+	case !from.Time.IsZero():
+		cfg.DeliverPolicy, cfg.OptStartTime = jetstream.DeliverByStartTimePolicy, &from.Time
+	}
+	consumer, err := stream.OrderedConsumer(ctx, cfg)
+	if err != nil {
+		return nil, 0, fmt.Errorf("reading stream %q: %w", name, err)
+	}
+	info, err := consumer.Info(ctx)
+	if err != nil {
+		return nil, 0, fmt.Errorf("reading stream %q: %w", name, err)
+	}
+	messages, err = consumer.Messages(jetstream.PullExpiry(5*time.Second), jetstream.PullHeartbeat(time.Second))
+	if err != nil {
+		return nil, 0, fmt.Errorf("reading stream %q: %w", name, err)
+	}
+	return messages, info.NumPending, nil
 }
 
 func show(ctx context.Context, messages jetstream.MessagesContext, o Options, out io.Writer) error {
@@ -177,8 +186,11 @@ func formatJSON(msg jetstream.Msg, meta *jetstream.MsgMetadata, ev *inbox.CloudE
 }
 
 // eventJSON is the event in the JSON format of CloudEvents.
-func eventJSON(ev *inbox.CloudEvent) []byte {
-	e := event.Event{
+func eventJSON(ev *inbox.CloudEvent) []byte { return Event(ev).AppendJSON(nil) }
+
+// Event returns the event of a message.
+func Event(ev *inbox.CloudEvent) *event.Event {
+	e := &event.Event{
 		ID: ev.ID, Type: ev.Type, Source: ev.Source, Subject: ev.Subject, DataContentType: ev.ContentType, DataSchema: ev.DataSchema,
 		PartitionKey: ev.Key, Data: ev.Data,
 	}
@@ -188,7 +200,7 @@ func eventJSON(ev *inbox.CloudEvent) []byte {
 	for _, name := range slices.Sorted(maps.Keys(ev.Extensions)) {
 		e.Extensions = append(e.Extensions, event.Attribute{Name: name, Value: ev.Extensions[name]})
 	}
-	return e.AppendJSON(nil)
+	return e
 }
 
 // Colours of ECMA-48.
