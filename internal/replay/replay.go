@@ -301,7 +301,8 @@ type throughWAL struct {
 	conn *pgx.Conn
 
 	entries chan entry
-	copied  chan error
+	copied  chan struct{} // closed when COPY has ended with err
+	err     error
 	stop    context.CancelFunc
 	n       int
 	ended   bool
@@ -314,11 +315,11 @@ func (w *throughWAL) begin(ctx context.Context) (err error) {
 		return err
 	}
 	ctx, w.stop = context.WithCancel(ctx)
-	w.entries, w.copied = make(chan entry, 64), make(chan error, 1)
+	w.entries, w.copied = make(chan entry, 64), make(chan struct{})
 	go func() {
 		columns := []string{"slot", "kind", "id", "table_schema", "table_name", "content_bytes"}
 		// COPY is one statement: it happens as a whole or not at all.
-		_, err := w.conn.CopyFrom(ctx, pgx.Identifier{sql.OwnSchema, "emitted"}, columns, pgx.CopyFromFunc(func() ([]any, error) {
+		_, w.err = w.conn.CopyFrom(ctx, pgx.Identifier{sql.OwnSchema, "emitted"}, columns, pgx.CopyFromFunc(func() ([]any, error) {
 			select {
 			case e, ok := <-w.entries:
 				if !ok {
@@ -329,7 +330,7 @@ func (w *throughWAL) begin(ctx context.Context) (err error) {
 				return nil, context.Cause(ctx)
 			}
 		}))
-		w.copied <- err
+		close(w.copied)
 	}()
 	return nil
 }
@@ -339,9 +340,8 @@ func (w *throughWAL) put(ctx context.Context, e entry) error {
 	case w.entries <- e:
 		w.n++
 		return nil
-	case err := <-w.copied:
-		w.copied <- err
-		return fmt.Errorf("inserting into walrelay.emitted: %w", err)
+	case <-w.copied:
+		return fmt.Errorf("inserting into walrelay.emitted: %w", w.err)
 	case <-ctx.Done():
 		return fmt.Errorf("inserting into walrelay.emitted: %w", context.Cause(ctx))
 	}
@@ -349,10 +349,9 @@ func (w *throughWAL) put(ctx context.Context, e entry) error {
 
 func (w *throughWAL) end(context.Context) error {
 	close(w.entries)
-	err := <-w.copied
-	w.copied <- err
-	if err != nil {
-		return fmt.Errorf("inserting into walrelay.emitted: %w", err)
+	<-w.copied
+	if w.err != nil {
+		return fmt.Errorf("inserting into walrelay.emitted: %w", w.err)
 	}
 	w.ended = true
 	return nil
@@ -367,6 +366,6 @@ func (w *throughWAL) done() int {
 
 func (w *throughWAL) close() {
 	w.stop()
-	_ = <-w.copied // COPY has ended, however
+	<-w.copied
 	connect.ClosePostgres(w.conn)
 }
