@@ -58,7 +58,7 @@ func repairFaults() []fault {
 		if err := s.start(ctx); err != nil {
 			return err
 		}
-		if err := w.flowing(ctx, 300+rng.IntN(500)); err != nil {
+		if err := w.acknowledged(ctx, uint64(300+rng.IntN(500))); err != nil {
 			return err
 		}
 		w.reader.stop(true)
@@ -107,6 +107,29 @@ func (w *World) loseAndRepair(ctx context.Context, rng *rand.Rand, lose func() e
 	}
 	w.reader.stop(false)
 	return w.flowing(ctx, 500)
+}
+
+// acknowledged waits until the relay has saved that the stream has taken more events: what
+// it has not heard of may be lost without a loss.
+func (w *World) acknowledged(ctx context.Context, more uint64) error {
+	var had uint64
+	if err := until(ctx, 20*time.Second, "NATS says what the stream has", func(ctx context.Context) error {
+		info, err := w.streamInfo(ctx)
+		if err == nil {
+			had = info.State.LastSeq
+		}
+		return err
+	}); err != nil {
+		return err
+	}
+	return until(ctx, 60*time.Second, fmt.Sprintf("%d more events are acknowledged", more), func(ctx context.Context) error {
+		var saved uint64
+		err := w.query(ctx, &saved, "SELECT coalesce((streams->$1::text->>'last_sequence')::bigint, 0) FROM walrelay.progress", streamName)
+		if err == nil && saved < had+more {
+			err = fmt.Errorf("it has %d, and %d are saved", had, saved)
+		}
+		return err
+	})
 }
 
 // endedForLoss waits until the relay has ended. It must not publish anything
@@ -245,7 +268,7 @@ func (w *World) cutPower(ctx context.Context, rng *rand.Rand) error {
 	if err := syncDisk(ctx, disk); err != nil {
 		return err
 	}
-	if err := w.flowing(ctx, 300+rng.IntN(500)); err != nil {
+	if err := w.acknowledged(ctx, uint64(300+rng.IntN(500))); err != nil {
 		return err
 	}
 	s.process.Signal(syscall.SIGSTOP)
