@@ -181,8 +181,8 @@ func (e *Examination) readNATS(ctx context.Context, from Sources, cfg config.Con
 		if cfg.Streams[n].Shared || info.State.LastSeq == 0 {
 			continue
 		}
-		position, found, err := from.NATS.Header(ctx, info.Config.Name, info.State.LastSeq, event.PositionHeader)
-		if err == nil && found && position == "" {
+		header, found, err := from.NATS.Header(ctx, info.Config.Name, info.State.LastSeq)
+		if err == nil && found && header.Get(event.PositionHeader) == "" {
 			e.Foreign[info.Config.Name] = info.State.LastSeq
 		}
 		errs = append(errs, err)

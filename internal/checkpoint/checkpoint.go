@@ -18,6 +18,7 @@ import (
 	"fmt"
 	"maps"
 	"sync"
+	"time"
 
 	"github.com/jackc/pglogrepl"
 	"github.com/jackc/pgx/v5"
@@ -52,7 +53,22 @@ type State struct {
 	Key []byte
 	// Fresh says that the key is new, and not saved yet.
 	Fresh bool
+	// HandedOver says that the slot is closed, and who goes on; nil if it is not.
+	HandedOver *Handover
 }
+
+// Handover is what is known of a writer that has ended: where, and who goes on.
+type Handover struct {
+	At       time.Time                     `json:"at"`
+	SystemID string                        `json:"system_identifier"`
+	Slot     string                        `json:"slot"`
+	Streams  map[string]router.StreamState `json:"streams"`
+	// To is the writer that goes on, once one does: its system identifier and slot.
+	To string `json:"to,omitempty"`
+}
+
+// Writer names a slot of a database cluster, as messages do.
+func Writer(systemID, slot string) string { return systemID + "/" + slot }
 
 // SameStreams reports whether nothing was published since the state.
 func (s *State) SameStreams(streams map[string]router.StreamState) bool {
@@ -148,7 +164,7 @@ func scan(row pgx.Row) (*State, error) {
 	var s State
 	var lsn, until string
 	var streams []byte
-	if err := row.Scan(&s.Session, &s.SystemID, &s.Timeline, &lsn, &streams, &s.Published, &until); err != nil {
+	if err := row.Scan(&s.Session, &s.SystemID, &s.Timeline, &lsn, &streams, &s.Published, &until, &s.HandedOver); err != nil {
 		return nil, err
 	}
 	var err error
@@ -183,6 +199,11 @@ func WALEnd(ctx context.Context, conn *pgx.Conn) (pglogrepl.LSN, error) {
 // whose WAL ends at end: nil, or a *[problem.Problem].
 func (s *State) Fits(slot string, system System, end pglogrepl.LSN) error {
 	switch {
+	case s.HandedOver != nil:
+		return &problem.Problem{
+			ID: "handed_over", What: fmt.Sprintf("slot %q is closed since %s", slot, s.HandedOver.At.UTC().Format(time.RFC3339)),
+			Why: "its streams were handed over", Fix: "run the relay where they were handed over to; or take them back with \"walrelay handover open\"",
+		}
 	case s.SystemID != system.ID:
 		return &problem.Problem{
 			ID: "system_changed",

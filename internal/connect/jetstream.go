@@ -166,8 +166,8 @@ func (j *JetStream) State(ctx context.Context) (State, error) {
 	return State{Version: j.conn.ConnectedServerVersion(), MaxPayload: j.conn.MaxPayload(), Account: account}, nil
 }
 
-// Header returns a header of a message; false if the stream does not have the message.
-func (j *JetStream) Header(ctx context.Context, stream string, sequence uint64, name string) (value string, found bool, err error) {
+// Header returns the header of a message; false if the stream does not have the message.
+func (j *JetStream) Header(ctx context.Context, stream string, sequence uint64) (header nats.Header, found bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, jetStreamTimeout)
 	defer cancel()
 	s, err := j.js.Stream(ctx, stream)
@@ -177,11 +177,11 @@ func (j *JetStream) Header(ctx context.Context, stream string, sequence uint64, 
 	}
 	switch {
 	case errors.Is(err, jetstream.ErrMsgNotFound):
-		return "", false, nil
+		return nil, false, nil
 	case err != nil:
-		return "", false, j.refused(fmt.Sprintf("reading message %d of stream %q", sequence, stream), err)
+		return nil, false, j.refused(fmt.Sprintf("reading message %d of stream %q", sequence, stream), err)
 	}
-	return msg.Header.Get(name), true, nil
+	return msg.Header, true, nil
 }
 
 // ConsumerInfos returns what a stream says of its consumers, of the first ones if there are

@@ -15,16 +15,15 @@ import (
 	"strings"
 	"time"
 
-	"github.com/jackc/pglogrepl"
 	"github.com/jackc/pgx/v5"
 
 	"github.com/walrelay/walrelay/config"
 	"github.com/walrelay/walrelay/decode"
 	"github.com/walrelay/walrelay/event"
 	"github.com/walrelay/walrelay/internal/check"
-	"github.com/walrelay/walrelay/internal/checkpoint"
 	"github.com/walrelay/walrelay/internal/connect"
 	"github.com/walrelay/walrelay/internal/problem"
+	"github.com/walrelay/walrelay/internal/settled"
 	"github.com/walrelay/walrelay/internal/wait"
 	"github.com/walrelay/walrelay/journal"
 	"github.com/walrelay/walrelay/sql"
@@ -117,7 +116,7 @@ func Recover(ctx context.Context, cfg config.Config, options Options) (Report, e
 		return report, err
 	}
 	if !options.DryRun {
-		if err := r.settle(ctx); err != nil {
+		if err := settled.Await(ctx, conn, cfg.Slot, options.Waiting); err != nil {
 			return report, err
 		}
 	}
@@ -199,50 +198,6 @@ func (r *recovery) lock(ctx context.Context) error {
 			continue
 		}
 		return &problem.Problem{ID: "recover_running", What: fmt.Sprintf("another recovery of slot %q is running", r.cfg.Slot), Fix: "wait until it has ended"}
-	}
-}
-
-// settle waits until everything that was committed before is settled and saved.
-func (r *recovery) settle(ctx context.Context) error {
-	var text string
-	if err := r.conn.QueryRow(ctx, "SELECT pg_catalog.pg_current_wal_insert_lsn()::text").Scan(&text); err != nil {
-		return fmt.Errorf("reading the end of the WAL: %w", err)
-	}
-	end, err := pglogrepl.ParseLSN(text)
-	if err != nil {
-		return fmt.Errorf("reading the end of the WAL: %w", err)
-	}
-	said := false
-	for {
-		slot, err := check.ReadSlot(ctx, r.conn, r.cfg.Slot)
-		if err != nil {
-			return err
-		}
-		state, err := checkpoint.Load(ctx, r.conn, r.cfg.Slot)
-		if err != nil {
-			return err
-		}
-		var passed pglogrepl.LSN
-		if state != nil {
-			passed = state.FlushLSN
-			if slot != nil {
-				confirmed, err := pglogrepl.ParseLSN(slot.ConfirmedFlush)
-				if err != nil {
-					return fmt.Errorf("reading what slot %q has confirmed: %w", r.cfg.Slot, err)
-				}
-				passed = max(passed, confirmed)
-			}
-		}
-		if passed >= end {
-			return nil
-		}
-		if !said && r.options.Waiting != nil {
-			said = true
-			r.options.Waiting(slot != nil && slot.ActivePID != nil)
-		}
-		if err := wait.For(ctx, poll); err != nil {
-			return fmt.Errorf("waiting until the relay has settled what is before %s: %w", end, err)
-		}
 	}
 }
 

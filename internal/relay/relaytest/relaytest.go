@@ -53,6 +53,9 @@ func (w *World) Init() {
 	}
 }
 
+// With returns another world with the same streams: nothing is made in its database.
+func (w *World) With(cfg config.Config) *World { return &World{Config: cfg, JS: w.JS, t: w.t} }
+
 // Start runs a relay until the function that it returns is called.
 func (w *World) Start() (stop func()) {
 	w.t.Helper()
@@ -116,23 +119,43 @@ func (w *World) Insert(n int, columns, values string) {
 // ID is the id of an event with a number.
 func ID(n int) string { return fmt.Sprintf("00000000-0000-0000-0000-%012d", n) }
 
+// Count returns how many messages a stream has.
+func (w *World) Count(name string) int {
+	w.t.Helper()
+	stream, err := w.JS.Stream(w.t.Context(), name)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return int(stream.CachedInfo().State.Msgs)
+}
+
 // Stream returns the ids of the events in a stream, in order.
 func (w *World) Stream(name string) []string {
+	w.t.Helper()
+	return w.messages(name, func(msg *jetstream.RawStreamMsg) string { return msg.Header.Get("ce-id") })
+}
+
+// Data returns the data of the messages of a stream, in order.
+func (w *World) Data(name string) []string {
+	w.t.Helper()
+	return w.messages(name, func(msg *jetstream.RawStreamMsg) string { return string(msg.Data) })
+}
+
+func (w *World) messages(name string, of func(*jetstream.RawStreamMsg) string) (all []string) {
 	w.t.Helper()
 	stream, err := w.JS.Stream(w.t.Context(), name)
 	if err != nil {
 		w.t.Fatal(err)
 	}
 	state := stream.CachedInfo().State
-	var ids []string
 	for seq := max(state.FirstSeq, 1); seq <= state.LastSeq; seq++ {
 		msg, err := stream.GetMsg(w.t.Context(), seq)
 		if err != nil {
 			w.t.Fatal(err)
 		}
-		ids = append(ids, msg.Header.Get("ce-id"))
+		all = append(all, of(msg))
 	}
-	return ids
+	return all
 }
 
 // Recreate deletes a stream and makes it again, as it was, changed.
