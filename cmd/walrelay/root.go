@@ -56,7 +56,7 @@ func newRootCommand() *cobra.Command {
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
-	root.AddCommand(newInitCommand(), newRunCommand(), newDelayedCommand(), newDeliverCommand(), newParkedCommand(), newHandlersCommand(), newStatusCommand(), newDoctorCommand(), newTailCommand(), newReplayCommand(), newRepairCommand(), newRecoverCommand(), newDemoCommand(),
+	root.AddCommand(newInitCommand(), newRunCommand(), newDelayedCommand(), newDeliverCommand(), newParkedCommand(), newHandlersCommand(), newStatusCommand(), newDoctorCommand(), newTailCommand(), newReplayCommand(), newRepairCommand(), newRecoverCommand(), newHandoverCommand(), newDemoCommand(),
 		newBenchCommand(), newBenchServerCommand(), newBenchHandlerCommand(), newVersionCommand())
 	return root
 }

@@ -5,14 +5,21 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/rs/zerolog"
 
 	"github.com/walrelay/walrelay/config"
+	"github.com/walrelay/walrelay/internal/localpg"
+	"github.com/walrelay/walrelay/internal/problem"
+	"github.com/walrelay/walrelay/internal/relay"
 	"github.com/walrelay/walrelay/internal/relay/relaytest"
 	"github.com/walrelay/walrelay/internal/testkit"
 )
@@ -191,4 +198,252 @@ func TestHandover_UnderLoad(t *testing.T) {
 			}
 		})
 	}
+}
+
+// hand closes one world and opens the other.
+func hand(t *testing.T, from, to *relaytest.World, options OpenOptions) Report {
+	t.Helper()
+	stop := from.Start()
+	if _, err := Close(t.Context(), from.Config, CloseOptions{Stopping: sync.OnceFunc(stop)}); err != nil {
+		t.Fatalf("closing: %v", err)
+	}
+	report, err := Open(t.Context(), to.Config, options)
+	if err != nil {
+		t.Fatalf("opening: %v", err)
+	}
+	return report
+}
+
+// delay has events of which one is retrying, two are held behind it, and one is scheduled.
+func delay(t *testing.T, w *relaytest.World) {
+	t.Helper()
+	stream, err := w.JS.Stream(t.Context(), "EVENTS")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg := stream.CachedInfo().Config
+	cfg.MaxMsgSize = 2000
+	if _, err := w.JS.UpdateStream(t.Context(), cfg); err != nil {
+		t.Fatal(err)
+	}
+	w.Insert(1, "partition_key, data", "'k', to_jsonb(repeat('x', 4000))")
+	w.Insert(2, "partition_key", "'k'")
+	w.Insert(3, "partition_key", "'k'")
+	w.Insert(4, "scheduled_at", "now() + interval '1 hour'")
+	w.Insert(5, "", "")
+	w.Publish()
+}
+
+// checkDelayed checks that the events of delay are in the delay table, and go on from there.
+func checkDelayed(t *testing.T, w *relaytest.World) {
+	t.Helper()
+	const states = "SELECT string_agg(right(id, 1) || ' ' || state, ', ' ORDER BY position) FROM walrelay.delayed"
+	if got, want := w.Query(states), "1 retrying, 2 held, 3 held, 4 scheduled"; got != want {
+		t.Errorf("the delay table has %s, want %s", got, want)
+	}
+	stop := w.Start()
+	defer stop()
+	w.Insert(6, "partition_key", "'k'")
+	w.Insert(7, "", "")
+	w.AwaitSettled()
+	if got := w.Query(states); got != "1 retrying, 2 held, 3 held, 4 scheduled, 6 held" {
+		t.Errorf("with a later event of the key, it has %s", got)
+	}
+	w.Exec("SELECT walrelay.discard('" + relaytest.ID(1) + "'::text)")
+	w.Exec("SELECT walrelay.reschedule(now(), '" + relaytest.ID(4) + "'::text)")
+	testkit.Eventually(t, time.Minute, "every event is in the stream", func() error {
+		if n := w.Count("EVENTS"); n < 6 {
+			return fmt.Errorf("%d are", n)
+		}
+		return nil
+	})
+	var got []string
+	for _, id := range w.Stream("EVENTS") {
+		if n := id[len(id)-1:]; n != "4" { // it comes when it comes
+			got = append(got, n)
+		}
+	}
+	if strings.Join(got, " ") != "5 7 2 3 6" {
+		t.Errorf("the stream has %v", got)
+	}
+	testkit.Eventually(t, time.Minute, "the states are known", func() error {
+		got := w.Query("SELECT string_agg(state, ' ' ORDER BY n) FROM (VALUES (5), (7)) AS v (n), walrelay.event_status('00000000-0000-0000-0000-00000000000' || n)")
+		if got != "unknown published" {
+			return fmt.Errorf("they are %s", got)
+		}
+		return nil
+	})
+}
+
+func TestHandover_DelayedEvents(t *testing.T) {
+	t.Parallel()
+	a := relaytest.New(t, config.Config{Retry: config.Retry{Initial: time.Hour}}, "")
+	delay(t, a)
+	b := other(t, a)
+	report := hand(t, a, b, OpenOptions{From: &a.Config})
+	if report.Delayed != 4 || report.Streams["EVENTS"] != 1 {
+		t.Errorf("%+v", report)
+	}
+	// The row of the event that is in the stream was not copied: nobody knows of it there.
+	checkDelayed(t, b)
+}
+
+// A closed slot that nobody has taken over goes on where it was.
+func TestHandover_TakenBack(t *testing.T) {
+	t.Parallel()
+	a := relaytest.New(t, config.Config{Outbox: config.Outbox{AfterPublish: "keep"}, Retry: config.Retry{Initial: time.Hour}}, "")
+	delay(t, a)
+	hand(t, a, a, OpenOptions{})
+	checkDelayed(t, a)
+}
+
+func TestHandover_Refuses(t *testing.T) {
+	t.Parallel()
+	a := relaytest.New(t, config.Config{}, "")
+	b, c := other(t, a), other(t, a)
+	want := func(err error, id string) {
+		t.Helper()
+		if found, ok := problem.Find(err); !ok || found.ID != id {
+			t.Errorf("want %s, got %v", id, err)
+		}
+	}
+	_, err := Close(t.Context(), a.Config, CloseOptions{})
+	want(err, "handover_nothing")
+	a.Insert(1, "", "")
+	a.Publish()
+	_, err = Open(t.Context(), b.Config, OpenOptions{From: &a.Config})
+	want(err, "handover_open")
+	_, err = Open(t.Context(), a.Config, OpenOptions{})
+	want(err, "handover_open")
+
+	// The relay is killed: the stream has more than is saved.
+	recorded := a.Query("SELECT streams::text FROM walrelay.progress")
+	a.Insert(2, "", "")
+	stop := a.Start()
+	_, err = Close(t.Context(), a.Config, CloseOptions{Stopping: sync.OnceFunc(func() {
+		stop()
+		a.Exec("UPDATE walrelay.progress SET streams = '" + recorded + "'")
+	})})
+	want(err, "handover_stream")
+	if _, err := pgxExec(t, a, "INSERT INTO public.outbox (event_type, source) VALUES ('a', '/s')"); err == nil || !strings.Contains(err.Error(), "is closed") {
+		t.Errorf("an event for a closed outbox: %v", err)
+	}
+	if _, err := pgxExec(t, a, "SELECT walrelay.publish_event('a', '/s')"); err == nil {
+		t.Error("publish_event writes into a closed outbox")
+	}
+	stop = a.Start() // it ends in order now
+	if _, err := Close(t.Context(), a.Config, CloseOptions{Stopping: sync.OnceFunc(stop)}); err != nil {
+		t.Fatal(err)
+	}
+	// Again, it says the same.
+	if report, err := Close(t.Context(), a.Config, CloseOptions{}); err != nil || report.Streams["EVENTS"] != 2 {
+		t.Errorf("closing again: %+v, %v", report, err)
+	}
+	if _, err := pgxExec(t, a, "SELECT walrelay.emit_event('{}')"); err == nil {
+		t.Error("emit_event takes events of a closed slot")
+	}
+	// Somebody gives the old cluster a slot again.
+	a.Init()
+	r, err := relay.New(a.Config.WithDefaults(), zerolog.Nop())
+	if err != nil {
+		t.Fatal(err)
+	}
+	want(r.Run(t.Context()), "handed_over")
+
+	for range 2 { // again, it says the same
+		if report, err := Open(t.Context(), b.Config, OpenOptions{From: &a.Config}); err != nil || report.Streams["EVENTS"] != 2 {
+			t.Fatalf("opening: %+v, %v", report, err)
+		}
+	}
+	_, err = Open(t.Context(), c.Config, OpenOptions{From: &a.Config})
+	want(err, "handover_taken")
+	b.Insert(3, "", "")
+	b.Publish()
+	// It takes nothing back that it has handed over.
+	_, err = Open(t.Context(), a.Config, OpenOptions{})
+	want(err, "handover_taken")
+	if got := strings.Join(b.Stream("EVENTS"), " "); got != strings.Join([]string{relaytest.ID(1), relaytest.ID(2), relaytest.ID(3)}, " ") {
+		t.Errorf("the stream has %s", got)
+	}
+}
+
+func pgxExec(t *testing.T, w *relaytest.World, statement string) (string, error) {
+	t.Helper()
+	tag, err := testkit.Connect(t, w.Config.Postgres.URL).Exec(t.Context(), statement)
+	return tag.String(), err
+}
+
+// The database is dumped after the close and restored in another cluster.
+func TestHandover_DumpAndRestore(t *testing.T) {
+	t.Parallel()
+	bin := testkit.Shared(t).BinDir()
+	if _, err := exec.LookPath(filepath.Join(bin, "pg_dump")); err != nil {
+		t.Skip("these binaries of Postgres have no pg_dump")
+	}
+	a := relaytest.New(t, config.Config{Outbox: config.Outbox{AfterPublish: "keep"}, Retry: config.Retry{Initial: time.Hour}}, "")
+	delay(t, a)
+	b := other(t, a)
+	dump := func() {
+		t.Helper()
+		b.Exec("DROP SCHEMA public CASCADE; DROP SCHEMA IF EXISTS walrelay CASCADE; DROP PUBLICATION IF EXISTS " + a.Config.Publication)
+		out, err := exec.CommandContext(t.Context(), "sh", "-c", fmt.Sprintf("%s/pg_dump '%s' | %s/psql -q -v ON_ERROR_STOP=1 '%s'",
+			bin, a.Config.Postgres.URL, bin, b.Config.Postgres.URL)).CombinedOutput()
+		if err != nil {
+			t.Fatalf("copying the database: %v\n%s", err, out)
+		}
+	}
+	// A copy from before the close is none.
+	dump()
+	stop := a.Start()
+	if _, err := Close(t.Context(), a.Config, CloseOptions{Stopping: sync.OnceFunc(stop)}); err != nil {
+		t.Fatal(err)
+	}
+	_, err := Open(t.Context(), b.Config, OpenOptions{})
+	if found, ok := problem.Find(err); !ok || found.ID != "handover_open" {
+		t.Errorf("a copy from before the close: %v", err)
+	}
+	b.Exec("SELECT pg_drop_replication_slot('" + b.Config.Slot + "')")
+	dump()
+	if report, err := Open(t.Context(), b.Config, OpenOptions{}); err != nil || report.Delayed != 4 {
+		t.Fatalf("opening: %+v, %v", report, err)
+	}
+	checkDelayed(t, b)
+}
+
+// The cluster is upgraded with pg_upgrade.
+func TestHandover_PgUpgrade(t *testing.T) {
+	t.Parallel()
+	before, after := testkit.Postgres(t), testkit.Postgres(t)
+	if _, err := exec.LookPath(filepath.Join(after.BinDir(), "pg_upgrade")); err != nil {
+		t.Skip("these binaries of Postgres have no pg_upgrade")
+	}
+	base := relaytest.New(t, config.Config{Slot: "walrelay", Publication: "walrelay", Outbox: config.Outbox{AfterPublish: "keep"}, Retry: config.Retry{Initial: time.Hour}}, "")
+	cfg := base.Config
+	cfg.Postgres.URL = testkit.Database(t, before)
+	a := base.With(cfg)
+	a.Init()
+	delay(t, a)
+	stop := a.Start()
+	if _, err := Close(t.Context(), a.Config, CloseOptions{Stopping: sync.OnceFunc(stop)}); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []interface {
+		Stop(context.Context, localpg.StopMode) error
+	}{before, after} {
+		if err := c.Stop(t.Context(), localpg.Fast); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := after.Upgrade(t.Context(), before); err != nil {
+		t.Fatal(err)
+	}
+	if err := after.Restart(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	cfg.Postgres.URL = strings.Replace(cfg.Postgres.URL, fmt.Sprint(before.Port()), fmt.Sprint(after.Port()), 1)
+	b := base.With(cfg)
+	if report, err := Open(t.Context(), b.Config, OpenOptions{}); err != nil || report.Delayed != 4 {
+		t.Fatalf("opening: %+v, %v", report, err)
+	}
+	checkDelayed(t, b)
 }

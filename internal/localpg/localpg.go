@@ -373,6 +373,24 @@ func (c *Cluster) makeStandby() error {
 	return nil
 }
 
+// Upgrade moves the data of a cluster into this one, which is new, with pg_upgrade of this
+// one's binaries. Both must be stopped, and the other one is not started again. The error
+// wraps [exec.ErrNotFound] if there is no pg_upgrade.
+func (c *Cluster) Upgrade(ctx context.Context, from *Cluster) error {
+	program := filepath.Join(c.binDir, "pg_upgrade")
+	if _, err := exec.LookPath(program); err != nil {
+		return fmt.Errorf("looking for pg_upgrade in %s: %w", c.binDir, exec.ErrNotFound)
+	}
+	cmd := exec.CommandContext(ctx, program, "-U", "postgres", "-b", from.binDir, "-B", c.binDir, "-d", from.data(), "-D", c.data(),
+		"-p", strconv.Itoa(from.port), "-P", strconv.Itoa(c.port), "-s", c.dir)
+	cmd.Dir, cmd.Env = c.dir, c.environ()
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: c.owner}
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("upgrading Postgres: %w\n%s", err, out)
+	}
+	return nil
+}
+
 // Close ends the server at once and removes its data.
 func (c *Cluster) Close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
@@ -392,6 +410,9 @@ func (c *Cluster) Close() error {
 func (c *Cluster) URL(database string) string {
 	return fmt.Sprintf("postgres://postgres@127.0.0.1:%d/%s?sslmode=disable", c.port, database)
 }
+
+// BinDir is the folder of its binaries.
+func (c *Cluster) BinDir() string { return c.binDir }
 
 // Version is the server's major version.
 func (c *Cluster) Version() int { return c.version }
