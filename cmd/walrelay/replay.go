@@ -100,7 +100,7 @@ func parseReplay(o *walrelay.ReplayOptions, from, until string, types []string) 
 	if o.Types = inbox.All(); len(types) > 0 {
 		o.Types = inbox.Types(types...)
 	}
-	return o.Types.Check() //nolint:wrapcheck // it names the pattern
+	return errors.Join(o.Types.Check(), o.Check())
 }
 
 // printReplayed prints what was replayed.

@@ -90,6 +90,15 @@ func Close(ctx context.Context, cfg config.Config, options CloseOptions) (Report
 	}
 	defer sources.Close()
 	c.conn, c.js = sources.Postgres, sources.NATS
+	version, err := sql.SchemaVersion()
+	if err != nil {
+		return Report{}, err
+	}
+	// The slot may be gone: this may be the second call.
+	facts, err := check.Read(ctx, sources, cfg, check.ScopePostgres)
+	if err := errors.Join(check.Judge(&facts, cfg, version).Err(), err); err != nil {
+		return Report{}, err
+	}
 	state, err := checkpoint.Load(ctx, c.conn, cfg.Slot)
 	switch {
 	case err != nil:

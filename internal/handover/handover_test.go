@@ -385,9 +385,10 @@ func TestHandover_DumpAndRestore(t *testing.T) {
 	b := other(t, a)
 	dump := func() {
 		t.Helper()
-		b.Exec("DROP SCHEMA public CASCADE; DROP SCHEMA IF EXISTS walrelay CASCADE; DROP PUBLICATION IF EXISTS " + a.Config.Publication)
-		out, err := exec.CommandContext(t.Context(), "sh", "-c", fmt.Sprintf("%s/pg_dump '%s' | %s/psql -q -v ON_ERROR_STOP=1 '%s'",
-			bin, a.Config.Postgres.URL, bin, b.Config.Postgres.URL)).CombinedOutput()
+		b.Exec("DROP SCHEMA public CASCADE; CREATE SCHEMA public; DROP SCHEMA IF EXISTS walrelay CASCADE; DROP PUBLICATION IF EXISTS " + a.Config.Publication)
+		// Roles belong to the cluster. (That of the superuser is there.)
+		out, err := exec.CommandContext(t.Context(), "sh", "-c", fmt.Sprintf("%[1]s/pg_dumpall --roles-only -d '%[2]s' | %[1]s/psql -q '%[3]s' && "+
+			"%[1]s/pg_dump '%[2]s' | %[1]s/psql -q -v ON_ERROR_STOP=1 '%[3]s'", bin, a.Config.Postgres.URL, b.Config.Postgres.URL)).CombinedOutput()
 		if err != nil {
 			t.Fatalf("copying the database: %v\n%s", err, out)
 		}
@@ -402,7 +403,6 @@ func TestHandover_DumpAndRestore(t *testing.T) {
 	if found, ok := problem.Find(err); !ok || found.ID != "handover_open" {
 		t.Errorf("a copy from before the close: %v", err)
 	}
-	b.Exec("SELECT pg_drop_replication_slot('" + b.Config.Slot + "')")
 	dump()
 	if report, err := Open(t.Context(), b.Config, OpenOptions{}); err != nil || report.Delayed != 4 {
 		t.Fatalf("opening: %+v, %v", report, err)
@@ -427,9 +427,7 @@ func TestHandover_PgUpgrade(t *testing.T) {
 	if _, err := Close(t.Context(), a.Config, CloseOptions{Stopping: sync.OnceFunc(stop)}); err != nil {
 		t.Fatal(err)
 	}
-	for _, c := range []interface {
-		Stop(context.Context, localpg.StopMode) error
-	}{before, after} {
+	for _, c := range []*localpg.Cluster{before, after} {
 		if err := c.Stop(t.Context(), localpg.Fast); err != nil {
 			t.Fatal(err)
 		}
@@ -445,5 +443,20 @@ func TestHandover_PgUpgrade(t *testing.T) {
 	if report, err := Open(t.Context(), b.Config, OpenOptions{}); err != nil || report.Delayed != 4 {
 		t.Fatalf("opening: %+v, %v", report, err)
 	}
+	checkDelayed(t, b)
+}
+
+// Another slot of the same database goes on.
+func TestHandover_OtherSlot(t *testing.T) {
+	t.Parallel()
+	a := relaytest.New(t, config.Config{Outbox: config.Outbox{AfterPublish: "keep"}, Retry: config.Retry{Initial: time.Hour}}, "")
+	delay(t, a)
+	cfg := a.Config
+	cfg.Slot += "_new"
+	b := a.With(cfg)
+	if report := hand(t, a, b, OpenOptions{From: &a.Config}); report.Delayed != 4 {
+		t.Errorf("%+v", report)
+	}
+	a.Exec("DELETE FROM walrelay.delayed WHERE slot = '" + a.Config.Slot + "'") // what the test counts
 	checkDelayed(t, b)
 }

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/walrelay/walrelay/config"
@@ -18,6 +19,7 @@ import (
 	"github.com/walrelay/walrelay/internal/connect"
 	"github.com/walrelay/walrelay/internal/problem"
 	"github.com/walrelay/walrelay/internal/provision"
+	"github.com/walrelay/walrelay/internal/sqlstate"
 	"github.com/walrelay/walrelay/router"
 	"github.com/walrelay/walrelay/sql"
 )
@@ -40,13 +42,6 @@ func Open(ctx context.Context, cfg config.Config, options OpenOptions) (Report, 
 	if !o.copied {
 		o.source = options.From.WithDefaults()
 	}
-	// The slot comes first: it is to read what is emitted below.
-	if _, err := provision.Setup(ctx, cfg); err != nil {
-		return Report{}, err
-	}
-	if err := step(o.step, "set up"); err != nil {
-		return Report{}, err
-	}
 	sources, err := check.Connect(ctx, cfg)
 	if err != nil {
 		return Report{}, err
@@ -57,8 +52,24 @@ func Open(ctx context.Context, cfg config.Config, options OpenOptions) (Report, 
 		return Report{}, err
 	}
 	defer connect.ClosePostgres(o.old)
-	if err := o.takeOver(ctx); err != nil {
+	done, err := o.read(ctx)
+	if err == nil && !done {
+		err = o.refuse(ctx)
+	}
+	if err != nil {
 		return Report{}, err
+	}
+	// The slot comes first: it is to read what is emitted below.
+	if _, err := provision.Setup(ctx, cfg); err != nil {
+		return Report{}, err
+	}
+	if err := step(o.step, "set up"); err != nil {
+		return Report{}, err
+	}
+	if !done {
+		if err := o.takeOver(ctx); err != nil {
+			return Report{}, err
+		}
 	}
 	if err := step(o.step, "taken over"); err != nil {
 		return Report{}, err
@@ -89,29 +100,26 @@ type opening struct {
 // writer is who goes on.
 func (o *opening) writer() string { return checkpoint.Writer(o.systemID, o.cfg.Slot) }
 
-// takeOver writes down what the slot has to know, unless that was done before.
-func (o *opening) takeOver(ctx context.Context) error {
-	if err := o.conn.QueryRow(ctx, sql.HandoverSystem).Scan(&o.systemID, &o.timeline); err != nil {
-		return fmt.Errorf("asking which cluster this is: %w", err)
-	}
-	done, err := o.read(ctx)
-	if err != nil || done {
-		return err
-	}
+// refuse finds out whether the streams can be taken over.
+func (o *opening) refuse(ctx context.Context) error {
 	if err := verify(ctx, o.js, o.cfg, o.handover, o.key); err != nil {
 		return err
 	}
-	if slot, err := check.ReadSlot(ctx, o.conn, o.cfg.Slot); err != nil {
-		return err
-	} else if slot != nil && slot.ActivePID != nil {
-		return &problem.Problem{ID: "relay_running", What: fmt.Sprintf("a relay reads slot %q", o.cfg.Slot), Fix: "stop it, its standbys too, and run this again"}
+	slot, err := check.ReadSlot(ctx, o.conn, o.cfg.Slot)
+	if err == nil && slot != nil && slot.ActivePID != nil {
+		err = &problem.Problem{ID: "relay_running", What: fmt.Sprintf("a relay reads slot %q", o.cfg.Slot), Fix: "stop it, its standbys too, and run this again"}
 	}
+	return err
+}
+
+// takeOver writes down what the slot has to know.
+func (o *opening) takeOver(ctx context.Context) error {
 	if !o.copied {
 		// From here on no other database can open it.
 		var claimed *checkpoint.Handover
 		err := o.old.QueryRow(ctx, sql.HandoverClaim, o.source.Slot, o.writer()).Scan(&claimed)
 		if errors.Is(err, pgx.ErrNoRows) {
-			return o.taken(o.handover.To)
+			return o.taken("another one")
 		}
 		if err != nil {
 			return fmt.Errorf("writing walrelay.progress of the closed slot: %w", err)
@@ -120,7 +128,7 @@ func (o *opening) takeOver(ctx context.Context) error {
 	if err := step(o.step, "claimed"); err != nil {
 		return err
 	}
-	err = pgx.BeginFunc(ctx, o.conn, func(tx pgx.Tx) error { return o.write(ctx, tx) })
+	err := pgx.BeginFunc(ctx, o.conn, func(tx pgx.Tx) error { return o.write(ctx, tx) })
 	if err != nil {
 		return fmt.Errorf("taking over what writer %s has handed over: %w", checkpoint.Writer(o.handover.SystemID, o.handover.Slot), err)
 	}
@@ -135,14 +143,20 @@ func (o *opening) taken(to string) error {
 
 // read reads what was handed over; done says that this slot has taken it over before.
 func (o *opening) read(ctx context.Context) (done bool, err error) {
+	if err := o.conn.QueryRow(ctx, sql.HandoverSystem).Scan(&o.systemID, &o.timeline); err != nil {
+		return false, fmt.Errorf("asking which cluster this is: %w", err)
+	}
+	var before *checkpoint.Handover
+	err = o.conn.QueryRow(ctx, "SELECT taken_over FROM walrelay.progress WHERE slot = $1 AND system_identifier = $2", o.cfg.Slot, o.systemID).Scan(&before)
+	if err != nil && !absent(err) {
+		return false, fmt.Errorf("reading walrelay.progress: %w", err)
+	}
 	err = o.old.QueryRow(ctx, sql.HandoverSource, o.source.Slot).Scan(&o.handover, &o.key)
-	if errors.Is(err, pgx.ErrNoRows) {
-		var before *checkpoint.Handover
-		again := o.conn.QueryRow(ctx, "SELECT taken_over FROM walrelay.progress WHERE slot = $1 AND system_identifier = $2", o.cfg.Slot, o.systemID).Scan(&before)
-		if o.copied && again == nil && before != nil {
-			o.handover = before
-			return true, nil
-		}
+	if absent(err) && o.copied && before != nil {
+		o.handover = before
+		return true, nil
+	}
+	if absent(err) {
 		return false, &problem.Problem{
 			ID: "handover_open", What: fmt.Sprintf("slot %q is not closed there", o.source.Slot),
 			Fix: "run \"walrelay handover close\" with the configuration of the old relay first; a copy of its database has to be made after that",
@@ -154,12 +168,14 @@ func (o *opening) read(ctx context.Context) (done bool, err error) {
 	if to := o.handover.To; to != "" && (o.copied || to != o.writer()) {
 		return false, o.taken(to)
 	}
-	var before *checkpoint.Handover
-	err = o.conn.QueryRow(ctx, "SELECT taken_over FROM walrelay.progress WHERE slot = $1", o.cfg.Slot).Scan(&before)
-	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
-		return false, fmt.Errorf("reading walrelay.progress: %w", err)
-	}
 	return before != nil && !o.copied && before.At.Equal(o.handover.At) && o.handover.To == o.writer(), nil
+}
+
+// absent reports whether there is no row, or not even the table or the column: the database
+// has nothing of walrelay's, or of an earlier version.
+func absent(err error) bool {
+	pgErr, ok := errors.AsType[*pgconn.PgError](err)
+	return errors.Is(err, pgx.ErrNoRows) || ok && (pgErr.Code == sqlstate.UndefinedTable || pgErr.Code == sqlstate.UndefinedColumn)
 }
 
 // write takes over, in one transaction: the delay table, what was emitted, the journal and

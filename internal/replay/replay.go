@@ -96,7 +96,7 @@ func Run(ctx context.Context, cfg config.Config, o Options) (Report, error) {
 	if o.To != "" {
 		r.report.To = "stream " + o.To
 	}
-	if err := errors.Join(o.check(cfg), r.checkTarget()); err != nil {
+	if err := errors.Join(o.Check(), r.checkTarget()); err != nil {
 		return r.report, err
 	}
 	if o.Table != "" || o.To == "" {
@@ -119,7 +119,8 @@ func Run(ctx context.Context, cfg config.Config, o Options) (Report, error) {
 	return r.report, err
 }
 
-func (o *Options) check(cfg config.Config) error {
+// Check reports what is wrong with the options themselves.
+func (o *Options) Check() error {
 	var errs []error
 	if len(o.Name) > maxName || event.CheckText(o.Name) != nil || strings.TrimSpace(o.Name) != o.Name {
 		errs = append(errs, fmt.Errorf("the name %q: want a text of at most %d bytes without control characters", event.Clip(o.Name), maxName))
@@ -133,20 +134,18 @@ func (o *Options) check(cfg config.Config) error {
 	if (o.To == "") != (o.Subject == "") {
 		errs = append(errs, errors.New("another stream and the subject of its messages go together, such as --to AUDIT --subject 'audit.{type}'"))
 	}
-	for _, s := range cfg.Streams {
-		if o.To == s.Name {
-			errs = append(errs, &problem.Problem{
-				ID: "replay_owned", What: fmt.Sprintf("stream %q is one of the relay's", o.To), Why: "messages of others would break the order of its positions",
-				Fix: "leave --to out, so that the events go through the WAL; or name a stream that no relay writes to",
-			})
-		}
-	}
 	return errors.Join(errs...)
 }
 
-// checkTarget refuses to replay through the WAL where a replayed event would go elsewhere
-// than its original: its table is not known any more.
+// checkTarget refuses to replay into a stream that the relay writes to, or through the WAL
+// where a replayed event would go elsewhere than its original: its table is not known any
+// more.
 func (r *replay) checkTarget() error {
+	for _, s := range r.cfg.Streams {
+		if r.options.To == s.Name {
+			return owned(fmt.Sprintf("stream %q is one of the relay's", s.Name))
+		}
+	}
 	if r.options.To != "" {
 		return nil
 	}
@@ -163,6 +162,13 @@ func (r *replay) checkTarget() error {
 	return &problem.Problem{
 		ID: "replay_table", What: "publish.subject or a route depends on the table of an event", Why: "a replayed event has none, so it would go elsewhere than its original",
 		Fix: "replay into another stream: --to STREAM --subject TEMPLATE",
+	}
+}
+
+func owned(what string) error {
+	return &problem.Problem{
+		ID: "replay_owned", What: what, Why: "messages of others would break the order of its positions",
+		Fix: "leave --to out, so that the events go through the WAL; or name a stream that no relay writes to",
 	}
 }
 

@@ -62,10 +62,7 @@ func openStream(ctx context.Context, js jetstream.JetStream, o *Options) (*other
 		return nil, fmt.Errorf("reading the last message of stream %q: %w", o.To, err)
 	}
 	if msg.Header.Get(event.PositionHeader) != "" {
-		return nil, &problem.Problem{
-			ID: "replay_owned", What: fmt.Sprintf("a relay writes to stream %q", o.To), Why: "messages of others would break the order of its positions",
-			Fix: "name a stream that no relay writes to",
-		}
+		return nil, owned(fmt.Sprintf("a relay writes to stream %q", o.To))
 	}
 	if mark, name, _ := strings.Cut(msg.Header.Get(header), " "); name == o.Name {
 		t.resume = mark

@@ -32,6 +32,7 @@ const (
 	InternalError             = "XX000"
 	InvalidSchemaName         = "3F000"
 	UndefinedTable            = "42P01"
+	UndefinedColumn           = "42703"
 	UndefinedFunction         = "42883"
 	SerializationFailure      = "40001"
 	DeadlockDetected          = "40P01"
