@@ -41,7 +41,7 @@ const (
 	// maxStatusInterval bounds the time between two status updates.
 	maxStatusInterval = 10 * time.Second
 	// busyPoll is how often a standby asks for the slot.
-	busyPoll = time.Second
+	busyPoll = 300 * time.Millisecond
 	// replySpacing keeps a server that is shutting down, and asks for a reply
 	// after each reply, from going round in circles with us.
 	replySpacing = 50 * time.Millisecond
@@ -215,7 +215,7 @@ func Identify(ctx context.Context, cfg Config) (System, error) {
 	}
 	system, err := identify(ctx, conn)
 	if err == nil {
-		system.ConfirmedFlush, err = confirmedFlush(ctx, conn, cfg.Slot)
+		system.ConfirmedFlush, _, err = readSlot(ctx, conn, cfg.Slot)
 	}
 	return system, errors.Join(err, conn.Close(context.WithoutCancel(ctx)))
 }
@@ -264,26 +264,21 @@ func (s *Stream) start(ctx context.Context, conn *pgconn.PgConn) error {
 	}
 	holder := ""
 	for {
-		if s.system.ConfirmedFlush, err = confirmedFlush(ctx, conn, s.cfg.Slot); err != nil {
+		var pid string
+		if s.system.ConfirmedFlush, pid, err = readSlot(ctx, conn, s.cfg.Slot); err != nil {
 			return err
 		}
-		// From 0/0 the server begins at what the slot has confirmed. Any LSN of
-		// ours above that would skip what lies between, silently.
-		err := pglogrepl.StartReplication(ctx, conn, s.cfg.Slot, 0,
-			pglogrepl.StartReplicationOptions{Mode: pglogrepl.LogicalReplication, PluginArgs: args})
-		if err == nil {
-			break
+		// While another session has it, the server would log an error each time.
+		if pid == "" {
+			var started bool
+			if started, pid, err = s.startReplication(ctx, conn, args); err != nil {
+				return err
+			}
+			if started {
+				break
+			}
 		}
-		pgErr, ok := errors.AsType[*pgconn.PgError](err)
-		if !ok || pgErr.Code != sqlstate.ObjectInUse {
-			return fmt.Errorf("starting replication from slot %q: %w", s.cfg.Slot, err)
-		}
-		// StartReplication returns at the error; the session is usable again
-		// after the ReadyForQuery that follows.
-		if _, err := conn.ReceiveMessage(ctx); err != nil {
-			return fmt.Errorf("waiting for slot %q: %w", s.cfg.Slot, err)
-		}
-		if pid := busyPID(pgErr.Message); s.cfg.OnBusy != nil && pid != holder {
+		if s.cfg.OnBusy != nil && pid != holder {
 			holder = pid
 			s.cfg.OnBusy(pid)
 		}
@@ -295,6 +290,28 @@ func (s *Stream) start(ctx context.Context, conn *pgconn.PgConn) error {
 		}
 	}
 	return nil
+}
+
+// startReplication begins, unless another process has the slot: holder is its number, if the
+// server's message is understood.
+func (s *Stream) startReplication(ctx context.Context, conn *pgconn.PgConn, args []string) (started bool, holder string, err error) {
+	// From 0/0 the server begins at what the slot has confirmed. Any LSN of
+	// ours above that would skip what lies between, silently.
+	err = pglogrepl.StartReplication(ctx, conn, s.cfg.Slot, 0,
+		pglogrepl.StartReplicationOptions{Mode: pglogrepl.LogicalReplication, PluginArgs: args})
+	if err == nil {
+		return true, "", nil
+	}
+	pgErr, ok := errors.AsType[*pgconn.PgError](err)
+	if !ok || pgErr.Code != sqlstate.ObjectInUse {
+		return false, "", fmt.Errorf("starting replication from slot %q: %w", s.cfg.Slot, err)
+	}
+	// StartReplication returns at the error; the session is usable again
+	// after the ReadyForQuery that follows.
+	if _, err := conn.ReceiveMessage(ctx); err != nil {
+		return false, "", fmt.Errorf("waiting for slot %q: %w", s.cfg.Slot, err)
+	}
+	return false, busyPID(pgErr.Message), nil
 }
 
 // setEncoding decides in which encoding text arrives.
@@ -719,22 +736,23 @@ func timelineHistory(ctx context.Context, conn *pgconn.PgConn, timeline int32) (
 	return ended, nil
 }
 
-func confirmedFlush(ctx context.Context, conn *pgconn.PgConn, slot string) (LSN, error) {
+// readSlot returns what a slot has confirmed, and the process that has it, if one does.
+func readSlot(ctx context.Context, conn *pgconn.PgConn, slot string) (confirmed LSN, holder string, err error) {
 	// The simple protocol takes no parameters; slot names consist of letters,
 	// digits and underscores, and anything else finds no slot.
-	value, err := queryValue(ctx, conn, "SELECT coalesce(confirmed_flush_lsn, '0/0') FROM pg_replication_slots WHERE slot_name = '"+
+	value, err := queryValue(ctx, conn, "SELECT coalesce(confirmed_flush_lsn, '0/0') || ' ' || coalesce(active_pid::text, '') FROM pg_replication_slots WHERE slot_name = '"+
 		strings.ReplaceAll(slot, "'", "''")+"'")
 	if err != nil {
-		return 0, fmt.Errorf("reading the confirmed LSN of slot %q: %w", slot, err)
+		return 0, "", fmt.Errorf("reading the confirmed LSN of slot %q: %w", slot, err)
 	}
 	if value == "" {
-		return 0, nil // no such slot: START_REPLICATION says so
+		return 0, "", nil // no such slot: START_REPLICATION says so
 	}
-	lsn, err := pglogrepl.ParseLSN(value)
-	if err != nil {
-		return 0, fmt.Errorf("reading the confirmed LSN of slot %q: %w", slot, err)
+	value, holder, _ = strings.Cut(value, " ")
+	if confirmed, err = pglogrepl.ParseLSN(value); err != nil {
+		return 0, "", fmt.Errorf("reading the confirmed LSN of slot %q: %w", slot, err)
 	}
-	return lsn, nil
+	return confirmed, holder, nil
 }
 
 // queryValue returns the one value of the one row of a query, "" without one.

@@ -28,8 +28,9 @@ func newBenchCommand() *cobra.Command {
 		Short: "Measure throughput and latency, beside what the servers can do at most",
 		Long: `Measure how fast a relay drains a backlog, beside a reader of the slot and a
 publisher that do nothing else and a relay that waits for each acknowledgement;
-and how long an event takes, from its transaction to the stream and to a
-consumer, while others are written at a steady rate. With --handlers, it measures
+how long an event takes, from its transaction to the stream and to a
+consumer, while others are written at a steady rate; and how soon a standby takes
+over. With --handlers, it measures
 handlers (package inbox) instead: their rates, how soon another process takes
 over, and what parked events cost others.
 
@@ -43,7 +44,7 @@ write-ahead log and in a stream. Method and meaning: docs/performance.md.`,
 	}
 	flags := cmd.Flags()
 	flags.BoolVar(&opts.Private, "private", false, "throw-away servers, also when others are configured")
-	flags.StringVar(&only, "only", "", "one part only: drain or live")
+	flags.StringVar(&only, "only", "", "one part only: drain, live or takeover")
 	flags.BoolVar(&handlers, "handlers", false, "measure handlers, on throw-away servers, and nothing else")
 	flags.BoolVar(&asJSON, "json", false, "print one JSON object with everything")
 	flags.StringVar(&plot, "plot", "", "also draw the result into this `FILE.svg`")
@@ -66,10 +67,11 @@ write-ahead log and in a stream. Method and meaning: docs/performance.md.`,
 	cmd.RunE = source.command(func(ctx context.Context, cfg walrelay.Config) error {
 		p.DurationS = duration.Seconds()
 		switch only {
-		case "", "drain", "live":
-			opts.Drain, opts.Live, opts.Handlers = only != "live" && !handlers, only != "drain" && !handlers, handlers
+		case "", "drain", "live", "takeover":
+			is := func(part string) bool { return !handlers && (only == "" || only == part) }
+			opts.Drain, opts.Live, opts.Takeover, opts.Handlers = is("drain"), is("live"), is("takeover"), handlers
 		default:
-			return &usageError{fmt.Sprintf("--only: %q is neither drain nor live", only)}
+			return &usageError{fmt.Sprintf("--only: %q is none of drain, live and takeover", only)}
 		}
 		opts.Config, opts.Version, opts.Progress = cfg, versionText(), cmd.ErrOrStderr()
 		if err := benchUsage(opts.Validate()); err != nil {

@@ -14,7 +14,7 @@ func TestBenchRefusesBadFlags(t *testing.T) {
 	}{
 		{"events", []string{"--events", "0"}, "--events: 0 is not between 2 and "},
 		{"not a number", []string{"--events", "many"}, `invalid argument "many" for "--events" flag`},
-		{"part", []string{"--only", "sleep"}, `--only: "sleep" is neither drain nor live`},
+		{"part", []string{"--only", "sleep"}, `--only: "sleep" is none of drain, live and takeover`},
 		{"duration", []string{"--duration", "1ms"}, "--duration: 1ms is not between 1s and 24h"},
 		{"rate", []string{"--rate", "-5"}, "--rate: -5 is not between 0 and "},
 		{"payload", []string{"--payload", "1"}, "--payload: 1 is not between 40 and "},

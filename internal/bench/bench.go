@@ -181,6 +181,11 @@ func (b *bench) parts(ctx context.Context) (result *Result, err error) {
 			return nil, fmt.Errorf("measuring live events: %w", err)
 		}
 	}
+	if b.opts.Takeover {
+		if result.Takeover, err = b.takeover(ctx); err != nil {
+			return nil, fmt.Errorf("measuring takeovers: %w", err)
+		}
+	}
 	if b.opts.Handlers {
 		if result.Handlers, err = b.handlers(ctx); err != nil {
 			return nil, fmt.Errorf("measuring handlers: %w", err)

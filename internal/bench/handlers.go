@@ -170,10 +170,10 @@ func (b *bench) handlers(ctx context.Context) (*Handlers, error) {
 	if h.ParkedRatio, h.BlockedKeysRatio, err = b.parked(ctx, few); err != nil {
 		return nil, err
 	}
-	if h.TakeoverKilledS, err = b.takeover(ctx, "killed", func(p *child.Process) error { p.Kill(); return nil }); err != nil {
+	if h.TakeoverKilledS, err = b.handlerTakeover(ctx, "killed", func(p *child.Process) error { p.Kill(); return nil }); err != nil {
 		return nil, err
 	}
-	h.TakeoverStoppedS, err = b.takeover(ctx, "stopped", (*child.Process).Terminate)
+	h.TakeoverStoppedS, err = b.handlerTakeover(ctx, "stopped", (*child.Process).Terminate)
 	return h, err
 }
 
@@ -314,9 +314,9 @@ func (b *bench) parked(ctx context.Context, events int) (behind, blocked float64
 	return rates[1] / usual, rates[2] / usual, nil
 }
 
-// takeover ends the process that handles events, some times, and returns the longest time until
+// handlerTakeover ends the process that handles events, some times, and returns the longest time until
 // another one does.
-func (b *bench) takeover(ctx context.Context, how string, end func(*child.Process) error) (longest float64, err error) {
+func (b *bench) handlerTakeover(ctx context.Context, how string, end func(*child.Process) error) (longest float64, err error) {
 	b.opts.progress("taking over from a process that is %s …", how)
 	name := "takeover-" + how
 	var mu sync.Mutex

@@ -17,8 +17,8 @@ type Options struct {
 	Config walrelay.Config
 	// Private asks for throw-away servers although Config has URLs.
 	Private bool
-	// Drain and Live are the parts to measure.
-	Drain, Live bool
+	// Drain, Live and Takeover are the parts to measure.
+	Drain, Live, Takeover bool
 	// Handlers measures handlers of package inbox, on throw-away servers.
 	Handlers   bool
 	Parameters Parameters
@@ -99,7 +99,7 @@ func (o Options) Validate() error {
 	if o.Handlers && !o.private() {
 		faults = append(faults, &OptionError{Name: "handlers", Problem: "handlers are measured on throw-away servers; add --private"})
 	}
-	if !o.Drain && !o.Live && !o.Handlers {
+	if !o.Drain && !o.Live && !o.Takeover && !o.Handlers {
 		faults = append(faults, &OptionError{Name: "only", Problem: "nothing is left to measure"})
 	}
 	if o.private() {

@@ -40,12 +40,15 @@ func relayConfig(opts Options, postgres string, nats config.NATS) walrelay.Confi
 }
 
 // startRelay starts "walrelay run" of this executable.
-func (b *bench) startRelay() (*child.Process, error) {
+func (b *bench) startRelay() (*child.Process, error) { return b.startRelayAt("warn") }
+
+func (b *bench) startRelayAt(level string) (*child.Process, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, fmt.Errorf("looking for this program: %w", err)
 	}
 	cfg := relayConfig(b.opts, b.postgres, b.nats)
+	cfg.Log.Level = level
 	file := filepath.Join(b.dir, "relay.yaml")
 	// Streams can stand in a file only; secrets stand in the environment.
 	text := fmt.Sprintf("streams: [{name: %s, subjects: [%q], replicas: %d}]\n", stream, subjects, b.opts.Parameters.Replicas)

@@ -11,6 +11,7 @@ type Result struct {
 	Parameters  Parameters  `json:"parameters"`
 	Drain       *Drain      `json:"drain,omitempty"`
 	Live        *Live       `json:"live,omitempty"`
+	Takeover    *Takeover   `json:"takeover,omitempty"`
 	Handlers    *Handlers   `json:"handlers,omitempty"`
 	// LeftBehind says what could not be removed, and why.
 	LeftBehind []string `json:"left_behind,omitempty"`

@@ -19,6 +19,9 @@ func (r *Result) WriteText(w io.Writer) error {
 	if r.Live != nil {
 		r.liveText(&b)
 	}
+	if r.Takeover != nil {
+		r.takeoverText(&b)
+	}
 	if r.Handlers != nil {
 		r.handlersText(&b)
 	}

@@ -48,8 +48,11 @@ func runBench(t *testing.T, cmd *exec.Cmd) bench.Result {
 // checkBench checks that a result of smallBench can be true.
 func checkBench(t *testing.T, result bench.Result) {
 	t.Helper()
-	if result.Drain == nil || result.Live == nil {
+	if result.Drain == nil || result.Live == nil || result.Takeover == nil {
 		t.Fatalf("a part is missing: %+v", result)
+	}
+	if s := result.Takeover; s.KilledS <= 0 || s.KilledS > 30 || s.StoppedS <= 0 || s.StoppedS > 30 {
+		t.Errorf("takeovers are not to be believed: %+v", s)
 	}
 	m := result.Drain.Median
 	for name, value := range map[string]float64{
