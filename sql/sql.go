@@ -185,6 +185,8 @@ var (
 	PublicationState string
 	//go:embed queries/slot.sql
 	SlotState string
+	//go:embed queries/closed.sql
+	SlotClosed string
 	//go:embed queries/writers.sql
 	Writers string
 	//go:embed queries/lock.sql

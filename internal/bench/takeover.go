@@ -86,33 +86,43 @@ func (b *bench) takeover(ctx context.Context) (result *Takeover, err error) {
 			if err := standsBy(ctx, standby); err != nil {
 				return nil, err
 			}
-			ended := time.Now().Round(0) // by the wall clock, as the times that events carry are
-			if err := way.end(active); err != nil {
-				return nil, fmt.Errorf("ending a relay: %w", err)
-			}
-			var arrived time.Time
-			err = arrivals.await(ctx, standby, readyWithin, func() bool {
-				for _, t := range arrivals.times {
-					if t.sent.After(ended) {
-						arrived = t.arrived
-						return true
-					}
-				}
-				return false
-			})
+			took, err := takenOver(ctx, arrivals, active, standby, way.end)
 			if err != nil {
 				return nil, err
 			}
-			*way.longest = max(*way.longest, arrived.Sub(ended).Seconds())
-			select {
-			case <-active.Done():
-			case <-ctx.Done():
-				return nil, context.Cause(ctx)
-			}
+			*way.longest = max(*way.longest, took.Seconds())
 			active = standby
 		}
 	}
 	return result, active.Stop(active.Terminate, relayStop)
+}
+
+// takenOver ends the relay that streams, and returns how long it took until the other one
+// had an event through.
+func takenOver(ctx context.Context, arrivals *arrivals, active, standby *child.Process, end func(*child.Process) error) (time.Duration, error) {
+	ended := time.Now().Round(0) // by the wall clock, as the times that events carry are
+	if err := end(active); err != nil {
+		return 0, fmt.Errorf("ending a relay: %w", err)
+	}
+	var arrived time.Time
+	err := arrivals.await(ctx, standby, readyWithin, func() bool {
+		for _, t := range arrivals.times {
+			if t.sent.After(ended) {
+				arrived = t.arrived
+				return true
+			}
+		}
+		return false
+	})
+	if err != nil {
+		return 0, err
+	}
+	select {
+	case <-active.Done():
+		return arrived.Sub(ended), nil
+	case <-ctx.Done():
+		return 0, context.Cause(ctx)
+	}
 }
 
 // standsBy waits until a relay says that another one has the slot.

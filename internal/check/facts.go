@@ -5,14 +5,17 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/walrelay/walrelay/config"
 	"github.com/walrelay/walrelay/event"
 	"github.com/walrelay/walrelay/internal/connect"
+	"github.com/walrelay/walrelay/internal/sqlstate"
 	"github.com/walrelay/walrelay/sql"
 )
 
@@ -29,6 +32,8 @@ type Facts struct {
 	Tables      []Table      // as in the configuration
 	Publication *Publication // nil if there is none
 	Slot        *Slot        // nil if there is none
+	// Closed is the time at which the slot was closed, and its streams handed over.
+	Closed time.Time
 	// OpenFiles are files with secrets that other users of this machine may read.
 	OpenFiles []string
 	// Orphans are slots that have delayed events and do not exist.
@@ -217,6 +222,9 @@ func Read(ctx context.Context, from Sources, cfg config.Config, scope Scope) (Fa
 	}
 	if scope.has(ScopeSlot) && postgresErr == nil && (!scope.has(ScopePostgres) || facts.Server.Major() >= OldestServer) {
 		facts.Slot, slotErr = ReadSlot(ctx, from.Postgres, cfg.Slot)
+		if slotErr == nil {
+			facts.Closed, slotErr = readClosed(ctx, from.Postgres, cfg.Slot)
+		}
 	}
 	if scope.has(ScopeNATS) {
 		facts.Streams, natsErr = readStreams(ctx, from.NATS, cfg.Streams)
@@ -346,6 +354,24 @@ func ReadSlot(ctx context.Context, conn *pgx.Conn, name string) (*Slot, error) {
 		return nil, fmt.Errorf("looking for replication slot %q: %w", name, err)
 	}
 	return slot, nil
+}
+
+// readClosed asks when the slot was closed; zero if it was not, or that cannot be known: in a
+// database that has nothing of walrelay's, or where the role may not see it.
+func readClosed(ctx context.Context, conn *pgx.Conn, slot string) (time.Time, error) {
+	closed, err := readOne[struct {
+		At time.Time `db:"at"`
+	}](ctx, conn, sql.SlotClosed, slot)
+	pgErr, ok := errors.AsType[*pgconn.PgError](err)
+	switch {
+	case ok && (sqlstate.OfMissing(pgErr.Code) || pgErr.Code == sqlstate.InsufficientPrivilege):
+		return time.Time{}, nil
+	case err != nil:
+		return time.Time{}, fmt.Errorf("asking whether slot %q is closed: %w", slot, err)
+	case closed == nil:
+		return time.Time{}, nil
+	}
+	return closed.At, nil
 }
 
 // readStreams asks for the configured streams; nil stands for one that does not

@@ -3,6 +3,7 @@ package check
 import (
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/walrelay/walrelay/config"
 	"github.com/walrelay/walrelay/event"
@@ -326,6 +327,13 @@ func (j *judge) slots(facts *Facts) {
 				j.results[i].Fix = `see docs/operations.md, "A publication was dropped"`
 			}
 		}
+		return
+	}
+	if !facts.Closed.IsZero() {
+		j.fail(Result{
+			ID: "handed_over", Subject: j.cfg.Slot, What: fmt.Sprintf("replication slot %q is closed since %s", j.cfg.Slot, facts.Closed.UTC().Format(time.RFC3339)),
+			Why: "its streams were handed over", Fix: `run the relay where they were handed over to; or take them back with "walrelay handover open"`,
+		})
 		return
 	}
 	j.slot(slot)

@@ -48,7 +48,8 @@ func TestReplayAndHandover_Commands(t *testing.T) {
 		t.Errorf("handover close ended with %d: %s", code, closing.logs.String())
 	}
 	says(0, "message 6 is the last one", "handover", "close")
-	says(1, "slot", "run")
+	says(1, "is closed since", "run")
+	says(1, "is closed since", "init")
 	says(2, "no such file", "handover", "open", "--from", filepath.Join(t.TempDir(), "none.yaml"))
 
 	// Into a database of its own: the same cluster, with another slot.

@@ -18,6 +18,7 @@ import (
 
 	"github.com/jackc/pglogrepl"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/walrelay/walrelay/config"
 	"github.com/walrelay/walrelay/decode"
@@ -27,6 +28,7 @@ import (
 	"github.com/walrelay/walrelay/internal/connect"
 	"github.com/walrelay/walrelay/internal/problem"
 	"github.com/walrelay/walrelay/internal/settled"
+	"github.com/walrelay/walrelay/internal/sqlstate"
 	"github.com/walrelay/walrelay/internal/wait"
 	"github.com/walrelay/walrelay/router"
 	"github.com/walrelay/walrelay/sql"
@@ -191,7 +193,15 @@ func (c *closing) refuseEvents(ctx context.Context) error {
 		}
 		return nil
 	})
-	if err != nil {
+	pgErr, ok := errors.AsType[*pgconn.PgError](err)
+	switch {
+	case ok && pgErr.Code == sqlstate.InsufficientPrivilege:
+		return &problem.Problem{
+			ID: "handover_rights", What: fmt.Sprintf("role %q may not close the outbox tables", c.conn.Config().User), Fix: "run this as the role that ran init, which owns them", Err: err,
+		}
+	case ok && pgErr.Code == sqlstate.LockNotAvailable:
+		return fmt.Errorf("transactions have kept the outbox tables locked for %v; nothing was changed, run this again: %w", lockPatience, err)
+	case err != nil:
 		return fmt.Errorf("having the outbox tables refuse events: %w", err)
 	}
 	return nil

@@ -19,6 +19,7 @@ import (
 	"github.com/walrelay/walrelay/config"
 	"github.com/walrelay/walrelay/internal/localpg"
 	"github.com/walrelay/walrelay/internal/problem"
+	"github.com/walrelay/walrelay/internal/provision"
 	"github.com/walrelay/walrelay/internal/relay"
 	"github.com/walrelay/walrelay/internal/relay/relaytest"
 	"github.com/walrelay/walrelay/internal/testkit"
@@ -342,8 +343,10 @@ func TestHandover_Refuses(t *testing.T) {
 	if _, err := pgxExec(t, a, "SELECT walrelay.emit_event('{}')"); err == nil {
 		t.Error("emit_event takes events of a closed slot")
 	}
+	_, err = provision.Setup(t.Context(), a.Config)
+	want(err, "handed_over")
 	// Somebody gives the old cluster a slot again.
-	a.Init()
+	a.Exec("SELECT pg_create_logical_replication_slot('" + a.Config.Slot + "', 'pgoutput')")
 	r, err := relay.New(a.Config.WithDefaults(), zerolog.Nop())
 	if err != nil {
 		t.Fatal(err)

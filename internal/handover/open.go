@@ -60,7 +60,7 @@ func Open(ctx context.Context, cfg config.Config, options OpenOptions) (Report, 
 		return Report{}, err
 	}
 	// The slot comes first: it is to read what is emitted below.
-	if _, err := provision.Setup(ctx, cfg); err != nil {
+	if _, err := provision.Reopen(ctx, cfg); err != nil {
 		return Report{}, err
 	}
 	if err := step(o.step, "set up"); err != nil {
@@ -175,7 +175,7 @@ func (o *opening) read(ctx context.Context) (done bool, err error) {
 // has nothing of walrelay's, or of an earlier version.
 func absent(err error) bool {
 	pgErr, ok := errors.AsType[*pgconn.PgError](err)
-	return errors.Is(err, pgx.ErrNoRows) || ok && (pgErr.Code == sqlstate.UndefinedTable || pgErr.Code == sqlstate.UndefinedColumn)
+	return errors.Is(err, pgx.ErrNoRows) || ok && sqlstate.OfMissing(pgErr.Code)
 }
 
 // write takes over, in one transaction: the delay table, what was emitted, the journal and

@@ -11,6 +11,7 @@ package provision
 import (
 	"context"
 	"errors"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -58,7 +59,12 @@ func (r *Report) add(kind, name string, action Action, detail string) {
 // nil, or joins *[config.Error] and *[problem.Problem] values; anything else in it,
 // such as a server that cannot be reached, may go away by itself. The report tells
 // also what was done before an error.
-func Setup(ctx context.Context, cfg config.Config) (Report, error) {
+func Setup(ctx context.Context, cfg config.Config) (Report, error) { return setup(ctx, cfg, false) }
+
+// Reopen is [Setup] for a slot that was closed, and whose streams it is to take over.
+func Reopen(ctx context.Context, cfg config.Config) (Report, error) { return setup(ctx, cfg, true) }
+
+func setup(ctx context.Context, cfg config.Config, reopen bool) (Report, error) {
 	var report Report
 	cfg = cfg.WithDefaults()
 	if err := cfg.Validate(); err != nil {
@@ -76,7 +82,14 @@ func Setup(ctx context.Context, cfg config.Config) (Report, error) {
 	if err := m.lock(ctx); err != nil {
 		return report, err
 	}
-	facts, err := check.Read(ctx, sources, cfg, check.ScopeAll)
+	read := func() (check.Facts, error) {
+		facts, err := check.Read(ctx, sources, cfg, check.ScopeAll)
+		if reopen {
+			facts.Closed = time.Time{}
+		}
+		return facts, err
+	}
+	facts, err := read()
 	results := check.Judge(&facts, cfg, m.version)
 	if err := errors.Join(results.Blocking(), err); err != nil {
 		return report, err
@@ -87,7 +100,7 @@ func Setup(ctx context.Context, cfg config.Config) (Report, error) {
 	if err := m.streams(ctx, facts.Streams); err != nil {
 		return report, err
 	}
-	facts, err = check.Read(ctx, sources, cfg, check.ScopeAll)
+	facts, err = read()
 	results = check.Judge(&facts, cfg, m.version)
 	for _, r := range results.With(check.Warn) {
 		report.Warnings = append(report.Warnings, r.Text())

@@ -52,6 +52,12 @@ const (
 	ClassSystem               = "58"
 )
 
+// OfMissing reports whether a statement names a schema, a table or a column that does not
+// exist.
+func OfMissing(code string) bool {
+	return code == UndefinedTable || code == UndefinedColumn || code == InvalidSchemaName
+}
+
 // OfData reports whether a statement was refused for the values in it, so that it would
 // be refused again.
 func OfData(code string) bool {
