@@ -233,6 +233,9 @@ func endings() []fault { //nolint:gocognit // a table
 			says: []string{"maximum messages per subject exceeded"},
 			do: func(ctx context.Context, w *World, rng *rand.Rand) error {
 				w.writers.hold()
+				if err := w.writers.idle(ctx); err != nil {
+					return err
+				}
 				if err := w.caughtUp(ctx, 30*time.Second); err != nil {
 					return err
 				}

@@ -25,8 +25,9 @@ type writers struct {
 	group  sync.WaitGroup
 	cancel context.CancelFunc
 
-	mu     sync.Mutex
-	paused chan struct{} // closed when writing goes on; nil while it does
+	mu      sync.Mutex
+	paused  chan struct{} // closed when writing goes on; nil while it does
+	waiting int           // how many writers do
 }
 
 // writerCount is how many applications there are.
@@ -72,13 +73,32 @@ func (w *writers) resume() {
 func (w *writers) wait(ctx context.Context) {
 	w.mu.Lock()
 	paused := w.paused
-	w.mu.Unlock()
 	if paused != nil {
-		select {
-		case <-paused:
-		case <-ctx.Done():
-		}
+		w.waiting++
 	}
+	w.mu.Unlock()
+	if paused == nil {
+		return
+	}
+	select {
+	case <-paused:
+	case <-ctx.Done():
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.waiting--
+}
+
+// idle waits until all writers wait: no transaction is under way.
+func (w *writers) idle(ctx context.Context) error {
+	return until(ctx, 30*time.Second, "no writer has a transaction under way", func(context.Context) error {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		if w.waiting < writerCount {
+			return fmt.Errorf("%d wait", w.waiting)
+		}
+		return nil
+	})
 }
 
 // write is one writer.
