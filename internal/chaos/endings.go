@@ -2,10 +2,12 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"math/rand/v2"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -33,7 +35,7 @@ END $$`
 // endings are the faults that somebody has to mend: the relay ends with a line
 // that says what is wrong and what to do.
 func endings() []fault { //nolint:gocognit // a table
-	ending := func(name, what, line string, do func(context.Context, *World) error) fault {
+	ending := func(name, what, line, doctor string, do func(context.Context, *World) error) fault {
 		return fault{
 			name: name, settings: []string{onSingle}, alone: true, what: what, then: "the relay ends with 1 and one clear line",
 			do: func(ctx context.Context, w *World, _ *rand.Rand) error {
@@ -41,12 +43,15 @@ func endings() []fault { //nolint:gocognit // a table
 				if err := do(ctx, w); err != nil {
 					return err
 				}
-				return w.ended(ctx, line)
+				if err := w.ended(ctx, line); err != nil {
+					return err
+				}
+				return w.diagnosed(ctx, doctor)
 			},
 		}
 	}
 	return []fault{
-		ending("slot-dropped", "the slot is dropped while the relay is down", `slot "walrelay" does not exist`, func(ctx context.Context, w *World) error {
+		ending("slot-dropped", "the slot is dropped while the relay is down", `slot "walrelay" does not exist`, "slot_missing", func(ctx context.Context, w *World) error {
 			w.relays[0].kill()
 			if err := until(ctx, 10*time.Second, "the slot is dropped", func(ctx context.Context) error {
 				return w.exec(ctx, "SELECT pg_drop_replication_slot('walrelay')")
@@ -55,10 +60,10 @@ func endings() []fault { //nolint:gocognit // a table
 			}
 			return w.relays[0].start("")
 		}),
-		ending("slot-dropped-under-load", "the walsender is terminated and the slot is dropped before the relay is back", `slot "walrelay" does not exist`, func(ctx context.Context, w *World) error {
+		ending("slot-dropped-under-load", "the walsender is terminated and the slot is dropped before the relay is back", `slot "walrelay" does not exist`, "slot_missing", func(ctx context.Context, w *World) error {
 			return until(ctx, 10*time.Second, "the slot is dropped", func(ctx context.Context) error { return w.exec(ctx, dropBusySlot) })
 		}),
-		ending("slot-lost", "Postgres gives up the slot, as max_slot_wal_keep_size says, while NATS does not answer", `slot.*(lost|invalidat)`, func(ctx context.Context, w *World) error {
+		ending("slot-lost", "Postgres gives up the slot, as max_slot_wal_keep_size says, while NATS does not answer", `slot.*(lost|invalidat)`, "slot_lost", func(ctx context.Context, w *World) error {
 			w.nats[0].stop()
 			if err := w.exec(ctx, "ALTER SYSTEM SET max_slot_wal_keep_size = '16MB'", "ALTER SYSTEM SET max_wal_size = '32MB'", "SELECT pg_reload_conf()"); err != nil {
 				return err
@@ -77,19 +82,19 @@ func endings() []fault { //nolint:gocognit // a table
 				return nil
 			})
 		}),
-		ending("publication-dropped", "the publication is dropped while events flow", `publication "walrelay"`, func(ctx context.Context, w *World) error {
+		ending("publication-dropped", "the publication is dropped while events flow", `publication "walrelay"`, "publication_missing", func(ctx context.Context, w *World) error {
 			return w.exec(ctx, "DROP PUBLICATION walrelay")
 		}),
-		ending("table-left-publication", "the outbox table is taken out of the publication", `publication "walrelay"`, func(ctx context.Context, w *World) error {
+		ending("table-left-publication", "the outbox table is taken out of the publication", `publication "walrelay"`, "outbox_unpublished", func(ctx context.Context, w *World) error {
 			return w.exec(ctx, "ALTER PUBLICATION walrelay DROP TABLE public.outbox")
 		}),
-		ending("table-replaced", "the outbox table is renamed, and another one of its name is made, while events flow", `publication "walrelay" does not have outbox table public.outbox`, func(ctx context.Context, w *World) error {
+		ending("table-replaced", "the outbox table is renamed, and another one of its name is made, while events flow", `publication "walrelay" does not have outbox table public.outbox`, "outbox_unpublished", func(ctx context.Context, w *World) error {
 			return w.exec(ctx, "BEGIN; ALTER TABLE public.outbox RENAME TO outbox_before; CREATE TABLE public.outbox (LIKE public.outbox_before INCLUDING ALL); COMMIT")
 		}),
-		ending("stream-sealed", "the stream is sealed under load", `sealed`, func(ctx context.Context, w *World) error {
+		ending("stream-sealed", "the stream is sealed under load", `sealed`, "stream_sealed", func(ctx context.Context, w *World) error {
 			return w.changeStream(ctx, func(c *jetstream.StreamConfig) { c.Sealed = true })
 		}),
-		ending("database-restored", "Postgres is replaced by a copy of its data of an hour ago", `went back in time|A database was restored`, func(ctx context.Context, w *World) error {
+		ending("database-restored", "Postgres is replaced by a copy of its data of an hour ago", `went back in time|A database was restored`, "database_behind_stream", func(ctx context.Context, w *World) error {
 			w.writers.hold()
 			if err := w.caughtUp(ctx, 30*time.Second); err != nil {
 				return err
@@ -124,7 +129,7 @@ func endings() []fault { //nolint:gocognit // a table
 			}
 			return w.relays[0].start("")
 		}),
-		ending("another-database", "another Postgres answers at the address", `slot "walrelay" does not exist|is not a|does not exist`, func(ctx context.Context, w *World) error {
+		ending("another-database", "another Postgres answers at the address", `slot "walrelay" does not exist|is not a|does not exist`, "slot_missing", func(ctx context.Context, w *World) error {
 			other, err := localpg.Start(ctx, localpg.Options{})
 			if err != nil {
 				return err
@@ -132,7 +137,7 @@ func endings() []fault { //nolint:gocognit // a table
 			w.spare = other
 			return w.net.turnPostgres(ctx, other.Port())
 		}),
-		ending("synchronous-standby-names", "synchronous_standby_names is '*', so that every commit would wait for NATS", `synchronous_standby_names`, func(ctx context.Context, w *World) error {
+		ending("synchronous-standby-names", "synchronous_standby_names is '*', so that every commit would wait for NATS", `synchronous_standby_names`, "synchronous_standby_names", func(ctx context.Context, w *World) error {
 			w.relays[0].kill()
 			if err := w.exec(ctx, "ALTER SYSTEM SET synchronous_standby_names = '*'", "SELECT pg_reload_conf()"); err != nil {
 				return err
@@ -267,6 +272,28 @@ func endings() []fault { //nolint:gocognit // a table
 			},
 		},
 	}
+}
+
+// diagnosed checks that doctor names what is wrong.
+func (w *World) diagnosed(ctx context.Context, id string) error {
+	out, err := w.command(ctx, "doctor", "--json") // it ends with 1
+	var failed []string
+	lines(out, func(line string) {
+		var r struct {
+			ID     string `json:"id"`
+			Status string `json:"status"`
+		}
+		if json.Unmarshal([]byte(line), &r) == nil && r.Status == "fail" {
+			failed = append(failed, r.ID)
+		}
+	})
+	if err == nil {
+		return fmt.Errorf("doctor ends with 0, and says %q", out)
+	}
+	if !slices.Contains(failed, id) {
+		return fmt.Errorf("doctor finds %v, want %s", failed, id)
+	}
+	return nil
 }
 
 // ended waits until the relay has ended with 1, and checks what it said last.

@@ -90,7 +90,11 @@ func (w *World) loseAndRepair(ctx context.Context, rng *rand.Rand, lose func() e
 	if err := w.endedForLoss(ctx); err != nil {
 		return err
 	}
-	if strings.Contains(r.log.Tail(1), "walrelay init") {
+	missing := strings.Contains(r.log.Tail(1), "walrelay init")
+	if err := w.diagnosed(ctx, map[bool]string{true: "stream_missing", false: "stream_lost_events"}[missing]); err != nil {
+		return err
+	}
+	if missing {
 		if _, err := w.command(ctx, "init"); err != nil {
 			return err
 		}

@@ -8,12 +8,14 @@ import (
 	"strings"
 	"time"
 
+	"github.com/jackc/pglogrepl"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/walrelay/walrelay/config"
 	"github.com/walrelay/walrelay/event"
 	"github.com/walrelay/walrelay/internal/checkpoint"
 	"github.com/walrelay/walrelay/internal/connect"
+	"github.com/walrelay/walrelay/internal/problem"
 	"github.com/walrelay/walrelay/replication"
 	"github.com/walrelay/walrelay/retry"
 	"github.com/walrelay/walrelay/router"
@@ -32,8 +34,16 @@ type Examination struct {
 	NATS *NATSState
 	// Recorded is what the checkpoint says of the streams; it was read before them.
 	Recorded map[string]router.StreamState
-	// Foreign are owned streams whose last message is not of walrelay.
-	Foreign map[string]uint64
+	// Foreign are owned streams whose last message is not of walrelay, and Positions has the
+	// header of the last message of the others.
+	Foreign   map[string]uint64
+	Positions map[string]string
+	// Cluster is the system identifier of the database, and WALEnd the end of its WAL; empty
+	// and zero where they are not known. Misfit says that the checkpoint is of another
+	// cluster, or of a later time of it.
+	Cluster string
+	WALEnd  pglogrepl.LSN
+	Misfit  error
 
 	// Before and After are the times of this machine around the question to the servers.
 	Before, After time.Time
@@ -109,13 +119,15 @@ func Doctor(ctx context.Context, cfg config.Config) (Results, error) {
 	if scope == 0 {
 		return results, nil
 	}
-	recorded, recordedErr := readRecorded(ctx, sources, cfg)
+	state, stateErr := readState(ctx, sources, cfg)
 	facts, err := Read(ctx, sources, cfg, scope)
 	results = append(results, Judge(&facts, cfg, version)...)
 	e := examine(ctx, sources, cfg, &facts)
-	e.Recorded = recorded
-	if recordedErr != nil {
-		e.Unknown = append(e.Unknown, "the checkpoint: "+recordedErr.Error())
+	if stateErr == nil && sources.Postgres != nil {
+		stateErr = e.fit(ctx, sources, cfg, state)
+	}
+	if stateErr != nil {
+		e.Unknown = append(e.Unknown, "the checkpoint: "+stateErr.Error())
 	}
 	if err != nil {
 		e.Unknown = append(e.Unknown, err.Error())
@@ -168,7 +180,7 @@ func (e *Examination) readNATS(ctx context.Context, from Sources, cfg config.Con
 		return err
 	}
 	e.NATS = &NATSState{Version: state.Version, MaxPayload: state.MaxPayload, Account: state.Account, Consumers: make(map[string][]*jetstream.ConsumerInfo)}
-	e.Foreign = make(map[string]uint64)
+	e.Foreign, e.Positions = make(map[string]uint64), make(map[string]string)
 	var errs []error
 	for n, info := range facts.Streams {
 		if info == nil {
@@ -182,30 +194,48 @@ func (e *Examination) readNATS(ctx context.Context, from Sources, cfg config.Con
 			continue
 		}
 		header, found, err := from.NATS.Header(ctx, info.Config.Name, info.State.LastSeq)
-		if err == nil && found && header.Get(event.PositionHeader) == "" {
+		switch position := header.Get(event.PositionHeader); {
+		case err != nil || !found:
+		case position == "":
 			e.Foreign[info.Config.Name] = info.State.LastSeq
+		default:
+			e.Positions[info.Config.Name] = position
 		}
 		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
 }
 
-// readRecorded reads what the checkpoint says of the streams; nothing where there is none, or
-// no right to read it.
-func readRecorded(ctx context.Context, from Sources, cfg config.Config) (map[string]router.StreamState, error) {
-	recorded := map[string]router.StreamState{}
+// readState reads the checkpoint; nil where there is none, or no right to read it.
+func readState(ctx context.Context, from Sources, cfg config.Config) (*checkpoint.State, error) {
 	if from.Postgres == nil {
-		return recorded, nil
+		return nil, nil //nolint:nilnil // nothing is known
 	}
 	var readable bool
 	if err := from.Postgres.QueryRow(ctx, sql.DoctorProgress).Scan(&readable); err != nil || !readable {
-		return recorded, err
+		return nil, err
 	}
-	state, err := checkpoint.Load(ctx, from.Postgres, cfg.Slot)
-	if state != nil {
-		recorded = state.Streams
+	return checkpoint.Load(ctx, from.Postgres, cfg.Slot)
+}
+
+// fit compares the checkpoint with the database that it is in.
+func (e *Examination) fit(ctx context.Context, from Sources, cfg config.Config, state *checkpoint.State) error {
+	system := checkpoint.System{}
+	if err := from.Postgres.QueryRow(ctx, sql.HandoverSystem).Scan(&system.ID, &system.Timeline); err != nil {
+		return err
 	}
-	return recorded, err
+	end, err := checkpoint.WALEnd(ctx, from.Postgres)
+	if err != nil {
+		return err
+	}
+	e.Cluster, e.WALEnd = system.ID, end
+	if state == nil {
+		return nil
+	}
+	if e.Recorded = state.Streams; state.HandedOver == nil { // that is said
+		e.Misfit = state.Fits(cfg.Slot, system, end)
+	}
+	return nil
 }
 
 // maxExamined is how many consumers of a stream are looked at.
@@ -255,6 +285,7 @@ func Examine(facts *Facts, e *Examination, cfg config.Config) Results {
 		}
 		if facts.Schema.Readable {
 			j.delayed(&e.Delayed)
+			j.fits(e)
 		}
 		if !e.Server.Clock.IsZero() {
 			j.clock("Postgres", e.Server.Clock, e)
@@ -281,6 +312,15 @@ func (j *judge) replication(facts *Facts, e *Examination) {
 			ID: "relay_missing", Subject: j.cfg.Slot, What: fmt.Sprintf("no relay reads slot %q", j.cfg.Slot), Why: "WAL piles up until one does", Fix: `start "walrelay run"`,
 		}, fmt.Sprintf("a relay reads slot %q", j.cfg.Slot))
 	}
+}
+
+// fits judges whether the checkpoint is of this database.
+func (j *judge) fits(e *Examination) {
+	r := Result{ID: "system_changed", Subject: j.cfg.Slot}
+	if p, ok := problem.Find(e.Misfit); ok {
+		r.ID, r.What, r.Why, r.Fix = p.ID, p.What, p.Why, p.Fix
+	}
+	j.check(e.Misfit != nil, r, "the checkpoint is of this database")
 }
 
 // settings judges settings of the server.
@@ -429,7 +469,10 @@ func (j *judge) natsState(facts *Facts, e *Examination) {
 // recorded judges whether a stream has what the checkpoint says, and who wrote it.
 func (j *judge) recorded(s *config.Stream, info *jetstream.StreamInfo, e *Examination) {
 	was, ok := e.Recorded[s.Name]
-	if s.Shared || !ok {
+	if s.Shared {
+		return
+	}
+	if j.writer(s, &was, e); !ok {
 		return
 	}
 	what := fmt.Sprintf("stream %q", s.Name)
@@ -444,6 +487,28 @@ func (j *judge) recorded(s *config.Stream, info *jetstream.StreamInfo, e *Examin
 		ID: "stream_other_writers", Subject: s.Name, What: fmt.Sprintf("message %d, the last one of %s, was not written by walrelay", sequence, what),
 		Why: "in a stream that walrelay owns it costs no event, but one that takes the place of another puts that out of order", Fix: "keep others out by permissions, or declare the stream shared",
 	}, fmt.Sprintf("the last message of %s is walrelay's", what))
+}
+
+// writer judges who wrote the last message of a stream, and when.
+func (j *judge) writer(s *config.Stream, was *router.StreamState, e *Examination) {
+	what := fmt.Sprintf("stream %q", s.Name)
+	fields := strings.Fields(e.Positions[s.Name])
+	if len(fields) < 3 || e.Cluster == "" {
+		return
+	}
+	writer := checkpoint.Writer(e.Cluster, j.cfg.Slot)
+	// Whoever has written there before takes messages of others for what they are.
+	other := fields[2] != writer && was.LastSequence == 0
+	j.check(other, Result{
+		ID: "stream_other_writer", Subject: s.Name, What: fmt.Sprintf("%s belongs to another relay: its last message was written by %q, and this relay is %q", what, fields[2], writer),
+		Fix: "give each relay a stream of its own, or see docs/handover.md",
+	}, what+" is this relay's")
+	position, err := event.ParsePosition(fields[0])
+	j.check(err == nil && fields[2] == writer && position.CommitLSN > uint64(e.WALEnd), Result{
+		ID: "database_behind_stream", Subject: s.Name,
+		What: fmt.Sprintf("%s has an event from position %s of the write-ahead log, but the database ends at %s", what, position, e.WALEnd),
+		Fix:  "the database went back in time: see docs/operations.md, \"A database was restored\"",
+	}, what+" has nothing from after the end of the database")
 }
 
 // streamState judges the limits of one stream, and its consumers.

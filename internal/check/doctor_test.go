@@ -11,6 +11,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/walrelay/walrelay/config"
+	"github.com/walrelay/walrelay/internal/checkpoint"
 	"github.com/walrelay/walrelay/internal/testkit"
 	"github.com/walrelay/walrelay/retry"
 	"github.com/walrelay/walrelay/router"
@@ -121,6 +122,21 @@ func TestExamine_FindsWhatIsWrong(t *testing.T) {
 			e.Recorded = map[string]router.StreamState{"EVENTS": {}}
 			e.Foreign = map[string]uint64{"EVENTS": 9}
 		}, Warn, "stream_other_writers", "message 9"},
+		"another cluster": {func(_ *Facts, e *Examination, _ *config.Config) {
+			e.Misfit = (&checkpoint.State{SystemID: "1"}).Fits("walrelay", checkpoint.System{ID: "2"}, 0)
+		}, Fail, "system_changed", "this one is 2"},
+		"a database that went back": {func(_ *Facts, e *Examination, _ *config.Config) {
+			e.Misfit = (&checkpoint.State{SystemID: "1", FlushLSN: 9}).Fits("walrelay", checkpoint.System{ID: "1"}, 8)
+		}, Fail, "database_went_back", "ends at 0/8"},
+		"a database behind its stream": {func(f *Facts, e *Examination, c *config.Config) {
+			e.Recorded = map[string]router.StreamState{"EVENTS": {Created: f.Streams[0].Created}}
+			e.Cluster, e.WALEnd = "1", 8
+			e.Positions = map[string]string{"EVENTS": "0000000000000009.00000000 1 1/" + c.Slot}
+		}, Fail, "database_behind_stream", "ends at 0/8"},
+		"a stream of another relay": {func(_ *Facts, e *Examination, _ *config.Config) {
+			e.Cluster, e.WALEnd = "1", 8
+			e.Positions = map[string]string{"EVENTS": "0000000000000001.00000000 1 2/other"}
+		}, Fail, "stream_other_writer", `"2/other"`},
 		"something was not asked": {func(_ *Facts, e *Examination, _ *config.Config) { e.Unknown = []string{"JetStream: timeout"} }, Skip, "not_asked", "timeout"},
 	} {
 		t.Run(name, func(t *testing.T) {
