@@ -2,9 +2,11 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -148,8 +150,17 @@ func relayFaults() []fault { //nolint:gocognit // a table
 					if err := w.flowing(ctx, 100); err != nil {
 						return err
 					}
+					mark := r.log.Mark()
 					r.process.Signal(syscall.SIGCONT)
 					if err := w.flowing(ctx, 100); err != nil {
+						return err
+					}
+					if err := until(ctx, 30*time.Second, "the relay that wakes up is a standby", func(context.Context) error {
+						if !strings.Contains(r.log.Since(mark), "waiting as a standby") {
+							return errors.New("it says nothing of it")
+						}
+						return nil
+					}); err != nil {
 						return err
 					}
 				}

@@ -20,6 +20,7 @@ import (
 	"github.com/walrelay/walrelay/internal/localpg"
 	"github.com/walrelay/walrelay/internal/problem"
 	"github.com/walrelay/walrelay/internal/provision"
+	"github.com/walrelay/walrelay/internal/recovery"
 	"github.com/walrelay/walrelay/internal/relay"
 	"github.com/walrelay/walrelay/internal/relay/relaytest"
 	"github.com/walrelay/walrelay/internal/testkit"
@@ -462,4 +463,82 @@ func TestHandover_OtherSlot(t *testing.T) {
 	}
 	a.Exec("DELETE FROM walrelay.delayed WHERE slot = '" + a.Config.Slot + "'") // what the test counts
 	checkDelayed(t, b)
+}
+
+// The database is lost, and a backup of it is restored: what docs/operations.md says, step by
+// step ("A database was restored").
+func TestDatabaseRestored_ByThePage(t *testing.T) {
+	t.Parallel()
+	base := relaytest.New(t, config.Config{Slot: "walrelay", Publication: "walrelay", Retry: config.Retry{Initial: time.Hour}}, "")
+	before := testkit.Postgres(t)
+	cfg := base.Config
+	cfg.Postgres.URL = testkit.Database(t, before)
+	a := base.With(cfg)
+	a.Init()
+	a.Insert(1, "", "")
+	a.Insert(2, "scheduled_at", "now() + interval '1 hour'")
+	a.Publish()
+	a.Insert(3, "", "") // in the backup, and not published
+	if err := before.Stop(t.Context(), localpg.Fast); err != nil {
+		t.Fatal(err)
+	}
+	restored, err := localpg.Start(t.Context(), localpg.Options{BinDir: before.BinDir(), Copy: before})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := restored.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := before.Restart(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	a.Exec("SELECT pg_logical_emit_message(false, 'x', repeat('x', 1000000))")
+	a.Insert(4, "", "")
+	a.Publish()
+	if got := a.Count("EVENTS"); got != 3 {
+		t.Fatalf("the stream has %d messages before the disaster", got)
+	}
+
+	cfg.Postgres.URL = strings.Replace(cfg.Postgres.URL, fmt.Sprint(before.Port()), fmt.Sprint(restored.Port()), 1)
+	b := base.With(cfg)
+	r, err := relay.New(b.Config.WithDefaults(), zerolog.Nop())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if found, ok := problem.Find(r.Run(t.Context())); !ok || found.ID != "database_behind_stream" {
+		t.Fatalf("the relay ends with %v", found)
+	}
+
+	b.Exec("SELECT pg_drop_replication_slot('walrelay')")
+	stream, err := b.JS.Stream(t.Context(), "EVENTS")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := stream.Purge(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	cfg.Slot = "walrelay_2"
+	b = base.With(cfg)
+	b.Init()
+	if n := b.Query("SELECT walrelay.adopt('walrelay', 'walrelay_2')::text"); n != "1" {
+		t.Errorf("%s events were adopted", n)
+	}
+	stop := b.Start()
+	defer stop()
+	b.Insert(5, "", "")
+	report, err := recovery.Recover(t.Context(), b.Config, recovery.Options{})
+	if err != nil || report.Rows() != 1 {
+		t.Errorf("recover: %+v, %v", report, err)
+	}
+	b.AwaitSettled()
+	// The lost database had published 3, which nobody knows any more: it comes again, unless
+	// the stream's duplicate window still knows its id.
+	if got := b.Stream("EVENTS"); len(got) == 0 || got[0] != relaytest.ID(5) || len(got) > 2 || len(got) == 2 && got[1] != relaytest.ID(3) {
+		t.Errorf("the stream has %v", got)
+	}
+	if got := b.Query("SELECT string_agg(right(id, 1) || ' ' || state, ', ') FROM walrelay.delayed"); got != "2 scheduled" {
+		t.Errorf("the delay table has %s", got)
+	}
 }
