@@ -169,6 +169,8 @@ var (
 	Doctor string
 	//go:embed queries/doctor_progress.sql
 	DoctorProgress string
+	//go:embed queries/doctor_standby.sql
+	DoctorStandby string
 	//go:embed queries/doctor_table.sql
 	DoctorTable string
 	//go:embed queries/foreign_roles.sql
@@ -185,6 +187,8 @@ var (
 	PublicationState string
 	//go:embed queries/slot.sql
 	SlotState string
+	//go:embed queries/closable.sql
+	SlotClosable string
 	//go:embed queries/closed.sql
 	SlotClosed string
 	//go:embed queries/writers.sql

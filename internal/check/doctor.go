@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/jackc/pglogrepl"
+	"github.com/jackc/pgx/v5"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/walrelay/walrelay/config"
@@ -38,6 +39,10 @@ type Examination struct {
 	// header of the last message of the others.
 	Foreign   map[string]uint64
 	Positions map[string]string
+	// Standbys are the standbys among the hosts of the connection string, if the slot has
+	// failover; Hosts is how many hosts there are.
+	Standbys []Standby
+	Hosts    int
 	// Cluster is the system identifier of the database, and WALEnd the end of its WAL; empty
 	// and zero where they are not known. Misfit says that the checkpoint is of another
 	// cluster, or of a later time of it.
@@ -65,6 +70,22 @@ type ServerState struct {
 	WriterSeconds     float64   `db:"writer_seconds"`
 	PreparedGID       string    `db:"prepared_gid"`
 	PreparedSeconds   float64   `db:"prepared_seconds"`
+}
+
+// Standby is what a standby has of the slot.
+type Standby struct {
+	Host               string `db:"-"`
+	Err                error  `db:"-"` // why it could not be asked
+	Standby            bool   `db:"standby"`
+	Present            bool   `db:"present"`
+	Synced             bool   `db:"synced"`
+	Temporary          bool   `db:"temporary"`
+	InvalidationReason string `db:"invalidation_reason"`
+}
+
+// ready reports whether the relay goes on from the slot after a failover to the standby.
+func (s *Standby) ready() bool {
+	return s.Present && s.Synced && !s.Temporary && s.InvalidationReason == ""
 }
 
 // TableState is how an outbox table does at the moment.
@@ -157,6 +178,9 @@ func examine(ctx context.Context, from Sources, cfg config.Config, facts *Facts)
 			e.Delayed, err = retry.CountStates(ctx, from.Postgres, cfg.Slot)
 			try("the delay table", err)
 		}
+		if hasFailover(facts) {
+			try("the standbys", e.readStandbys(ctx, cfg))
+		}
 		url, password, err := connect.PostgresSecrets(ctx, cfg.Postgres)
 		if err == nil {
 			_, err = replication.Identify(ctx, replication.Config{ConnString: url, Password: password, Slot: cfg.Slot, Publication: cfg.Publication})
@@ -171,6 +195,28 @@ func examine(ctx context.Context, from Sources, cfg config.Config, facts *Facts)
 		}
 	}
 	return e
+}
+
+func hasFailover(facts *Facts) bool {
+	return facts.Slot != nil && facts.Slot.Failover != nil && *facts.Slot.Failover
+}
+
+// readStandbys asks the hosts of the connection string.
+func (e *Examination) readStandbys(ctx context.Context, cfg config.Config) error {
+	return connect.EachHost(ctx, cfg.Postgres, func(host string, conn *pgx.Conn, err error) {
+		e.Hosts++
+		state := &Standby{Standby: true}
+		if err == nil {
+			if found, readErr := readOne[Standby](ctx, conn, sql.DoctorStandby, cfg.Slot); readErr != nil {
+				err = readErr
+			} else {
+				state = found
+			}
+		}
+		if state.Host, state.Err = host, err; state.Standby {
+			e.Standbys = append(e.Standbys, *state)
+		}
+	})
 }
 
 // readNATS asks for the server, and for the streams that exist.
@@ -276,7 +322,7 @@ func Examine(facts *Facts, e *Examination, cfg config.Config) Results {
 	}
 	if facts.Scope.has(ScopePostgres) && facts.Server.Major() >= OldestServer {
 		j.replication(facts, e)
-		j.settings(facts, &e.Server)
+		j.settings(facts, e)
 		j.transactions(&e.Server)
 		for i, name := range cfg.Outbox.Tables {
 			if i < len(e.Tables) && e.Tables[i] != nil {
@@ -324,7 +370,8 @@ func (j *judge) fits(e *Examination) {
 }
 
 // settings judges settings of the server.
-func (j *judge) settings(facts *Facts, s *ServerState) {
+func (j *judge) settings(facts *Facts, e *Examination) {
+	s := &e.Server
 	if s.WALSenderTimeout != nil {
 		ms := *s.WALSenderTimeout
 		j.warnFix(ms == 0 || time.Duration(ms)*time.Millisecond < shortTimeout, Result{
@@ -339,7 +386,7 @@ func (j *judge) settings(facts *Facts, s *ServerState) {
 			Why: "a slot that no relay reads for that long is lost", Fix: "set it to 0, or to more than the longest time without a relay",
 		}, "no slot is lost because it is idle")
 	}
-	if s.StandbySlots != nil && facts.Slot != nil && facts.Slot.Failover != nil && *facts.Slot.Failover {
+	if s.StandbySlots != nil && hasFailover(facts) {
 		var away []string
 		for name := range strings.SplitSeq(*s.StandbySlots, ",") {
 			if name = strings.Trim(name, ` "`); name != "" && !slices.Contains(s.ActivePhysical, name) {
@@ -351,10 +398,35 @@ func (j *judge) settings(facts *Facts, s *ServerState) {
 			Why: "Postgres sends the slot nothing that these do not have", Fix: "start them, or take them out of synchronized_standby_slots",
 		}, "no standby keeps the slot waiting")
 	}
+	if hasFailover(facts) {
+		j.standbys(e)
+	}
 	if s.Autovacuum != nil {
 		j.warnFix(!*s.Autovacuum, Result{
 			ID: "autovacuum", What: "autovacuum is off", Why: "the outbox table grows without end, as published rows are deleted", Fix: "set autovacuum = on",
 		}, "autovacuum is on")
+	}
+}
+
+// standbys judges whether the slot outlives the primary.
+func (j *judge) standbys(e *Examination) {
+	if len(e.Standbys) == 0 {
+		j.add(Skip, Result{
+			ID: "standby_slot_synced", Subject: j.cfg.Slot, What: "no standby was asked for its copy of the slot", Why: "postgres.url names none",
+			Fix: "name all hosts in postgres.url, with target_session_attrs=read-write",
+		})
+	}
+	for i := range e.Standbys {
+		s := &e.Standbys[i]
+		if s.Err != nil {
+			j.add(Skip, Result{ID: "standby_slot_synced", Subject: s.Host, What: s.Host + " could not be asked for its copy of the slot", Why: s.Err.Error()})
+			continue
+		}
+		j.warnFix(!s.ready(), Result{
+			ID: "standby_slot_synced", Subject: s.Host, What: fmt.Sprintf("standby %s has no copy of slot %q that is synchronised", s.Host, j.cfg.Slot),
+			Why: "after a failover to it the slot is lost",
+			Fix: "set sync_replication_slots and hot_standby_feedback to on, primary_slot_name, and a dbname in primary_conninfo there",
+		}, fmt.Sprintf("standby %s has a synchronised copy of slot %q", s.Host, j.cfg.Slot))
 	}
 }
 

@@ -2,6 +2,7 @@ package check
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"slices"
 	"strings"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/walrelay/walrelay/config"
 	"github.com/walrelay/walrelay/internal/checkpoint"
+	"github.com/walrelay/walrelay/internal/localpg"
 	"github.com/walrelay/walrelay/internal/testkit"
 	"github.com/walrelay/walrelay/retry"
 	"github.com/walrelay/walrelay/router"
@@ -67,8 +69,14 @@ func TestExamine_FindsWhatIsWrong(t *testing.T) {
 			f.Slot.Failover = &yes
 			*e.Server.StandbySlots = `there, "away"`
 			e.Server.ActivePhysical = []string{"there"}
+			e.Standbys = []Standby{{Host: "away", Present: true, Synced: true}}
 		}, Fail, "standby_slots", ": away"},
-		"autovacuum is off": {func(_ *Facts, e *Examination, _ *config.Config) { *e.Server.Autovacuum = false }, Warn, "autovacuum", "off"},
+		"a standby without the slot": {func(f *Facts, e *Examination, _ *config.Config) {
+			f.Slot.Failover = &yes
+			e.Standbys = []Standby{{Host: "b:5432", Present: true, Synced: true}, {Host: "c:5432", Present: true, Synced: true, Temporary: true}}
+		}, Warn, "standby_slot_synced", "standby c:5432 has no copy"},
+		"no standby is named": {func(f *Facts, _ *Examination, _ *config.Config) { f.Slot.Failover = &yes }, Skip, "standby_slot_synced", "names none"},
+		"autovacuum is off":   {func(_ *Facts, e *Examination, _ *config.Config) { *e.Server.Autovacuum = false }, Warn, "autovacuum", "off"},
 		"a long transaction": {func(_ *Facts, e *Examination, _ *config.Config) {
 			e.Server.WriterPID, e.Server.WriterSeconds = 4711, 3600
 		}, Warn, "long_transaction", "pg_terminate_backend(4711)"},
@@ -187,6 +195,81 @@ func TestRemoved_OnlyWhereItCanBeTold(t *testing.T) {
 			t.Errorf("%s: %d, want %d", name, got, test.want)
 		}
 	}
+}
+
+// Against a standby: it has a copy of the slot, and loses it.
+func TestDoctor_StandbySlot(t *testing.T) {
+	t.Parallel()
+	primary := testkit.Postgres(t)
+	if primary.Version() < 17 {
+		t.Skip("Postgres before 17 has no slots with failover")
+	}
+	server := testkit.NATS(t)
+	url := testkit.Database(t, primary)
+	testkit.Exec(t, url, `CREATE TABLE public.outbox (id uuid PRIMARY KEY DEFAULT gen_random_uuid(), event_type text, source text);
+		CREATE PUBLICATION walrelay FOR TABLE public.outbox WITH (publish = 'insert', publish_via_partition_root = true)`)
+	testkit.Exec(t, url, "SELECT pg_create_logical_replication_slot('walrelay', 'pgoutput', false, false, true)")
+	testkit.Exec(t, url, "SELECT pg_create_physical_replication_slot('standby', true)")
+	if err := primary.Stop(t.Context(), localpg.Fast); err != nil {
+		t.Fatal(err)
+	}
+	standby, err := localpg.Start(t.Context(), localpg.Options{BinDir: primary.BinDir(), Copy: primary, Standby: true, Settings: map[string]string{
+		"primary_conninfo":  fmt.Sprintf("host=127.0.0.1 port=%d user=postgres dbname=postgres", primary.Port()),
+		"primary_slot_name": "standby", "sync_replication_slots": "on", "hot_standby_feedback": "on",
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := standby.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := primary.Restart(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	host := fmt.Sprintf("127.0.0.1:%d", standby.Port())
+	cfg := config.Config{NATS: config.NATS{URL: server.URL()}, Failover: true}
+	both := fmt.Sprintf("host=127.0.0.1,127.0.0.1 port=%d,%d user=postgres dbname=%s target_session_attrs=read-write", standby.Port(), primary.Port(), testkit.Query(t, url, "SELECT current_database()"))
+	await := func(url string, want Status) {
+		t.Helper()
+		cfg.Postgres.URL = url
+		testkit.Eventually(t, time.Minute, fmt.Sprintf("the standby's slot is %s", want), func() error {
+			if want == Pass {
+				// A slot is synchronised when it has advanced past what the standby began with.
+				testkit.Exec(t, url, "SELECT pg_log_standby_snapshot()")
+				testkit.Exec(t, url, "SELECT pg_replication_slot_advance('walrelay', pg_current_wal_lsn())")
+			}
+			results, err := Doctor(t.Context(), cfg)
+			if err != nil {
+				return err
+			}
+			for _, r := range results {
+				if r.ID == "standby_slot_synced" || r.Subject == host {
+					if r.Status == want {
+						return nil
+					}
+					return fmt.Errorf("%s: %s", r.Status, r.Text())
+				}
+			}
+			if want == Pass { // results that pass have no id of their own
+				for _, r := range results {
+					if strings.Contains(r.What, "standby "+host+" has a synchronised copy") {
+						return nil
+					}
+				}
+			}
+			return errors.New("it was not asked for")
+		})
+	}
+	await(url, Skip)
+	await(both, Pass)
+	testkit.Exec(t, url, "SELECT pg_drop_replication_slot('walrelay')")
+	testkit.Exec(t, url, "SELECT pg_create_logical_replication_slot('walrelay', 'pgoutput', false, false, true)")
+	if err := standby.Stop(t.Context(), localpg.Fast); err != nil {
+		t.Fatal(err)
+	}
+	await(both, Skip)
 }
 
 // Against real servers: each thing is broken, named, and mended.

@@ -8,14 +8,12 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/walrelay/walrelay/config"
 	"github.com/walrelay/walrelay/event"
 	"github.com/walrelay/walrelay/internal/connect"
-	"github.com/walrelay/walrelay/internal/sqlstate"
 	"github.com/walrelay/walrelay/sql"
 )
 
@@ -359,13 +357,14 @@ func ReadSlot(ctx context.Context, conn *pgx.Conn, name string) (*Slot, error) {
 // readClosed asks when the slot was closed; zero if it was not, or that cannot be known: in a
 // database that has nothing of walrelay's, or where the role may not see it.
 func readClosed(ctx context.Context, conn *pgx.Conn, slot string) (time.Time, error) {
+	var known bool
+	if err := conn.QueryRow(ctx, sql.SlotClosable).Scan(&known); err != nil || !known {
+		return time.Time{}, err
+	}
 	closed, err := readOne[struct {
 		At time.Time `db:"at"`
 	}](ctx, conn, sql.SlotClosed, slot)
-	pgErr, ok := errors.AsType[*pgconn.PgError](err)
 	switch {
-	case ok && (sqlstate.OfMissing(pgErr.Code) || pgErr.Code == sqlstate.InsufficientPrivilege):
-		return time.Time{}, nil
 	case err != nil:
 		return time.Time{}, fmt.Errorf("asking whether slot %q is closed: %w", slot, err)
 	case closed == nil:

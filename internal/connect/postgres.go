@@ -12,6 +12,8 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net"
+	"strconv"
 	"strings"
 	"time"
 
@@ -113,6 +115,45 @@ func parse(ctx context.Context, cfg config.Postgres, others map[string]string) (
 	maps.Copy(parsed.RuntimeParams, settings())
 	maps.Copy(parsed.RuntimeParams, others)
 	return parsed, nil
+}
+
+// hostTimeout bounds the connection to one host.
+const hostTimeout = 3 * time.Second
+
+// EachHost connects to each host of the connection string, whatever it is, and calls do with
+// the connection, or why there is none. It blocks for 3 s for each host at most, and closes
+// the connections.
+func EachHost(ctx context.Context, cfg config.Postgres, do func(host string, conn *pgx.Conn, err error)) error {
+	parsed, err := parse(ctx, cfg, nil)
+	if err != nil {
+		return err
+	}
+	parsed.ValidateConnect = nil // target_session_attrs
+	// A host may be there twice, with TLS and without.
+	var hosts []string
+	ways := make(map[string][]*pgconn.FallbackConfig)
+	for _, way := range append([]*pgconn.FallbackConfig{{Host: parsed.Host, Port: parsed.Port, TLSConfig: parsed.TLSConfig}}, parsed.Fallbacks...) {
+		name := net.JoinHostPort(way.Host, strconv.Itoa(int(way.Port)))
+		if ways[name] == nil {
+			hosts = append(hosts, name)
+		}
+		ways[name] = append(ways[name], way)
+	}
+	for _, name := range hosts {
+		each := parsed.Copy()
+		each.Host, each.Port, each.TLSConfig, each.Fallbacks = ways[name][0].Host, ways[name][0].Port, ways[name][0].TLSConfig, ways[name][1:]
+		asking, cancel := context.WithTimeout(ctx, hostTimeout)
+		conn, err := pgx.ConnectConfig(asking, each)
+		if err != nil {
+			err = refusedByPostgres(err)
+		}
+		do(name, conn, err)
+		cancel()
+		if conn != nil {
+			ClosePostgres(conn)
+		}
+	}
+	return nil
 }
 
 // Pool returns a pool of up to n such connections. It opens none yet. The caller closes it.

@@ -72,9 +72,6 @@ func ParseFrom(text string, now time.Time) (From, error) {
 // Run shows messages until the context ends, the limit is reached, or, with NoFollow, the stream is at its
 // end. It returns an error if the stream does not exist, may not be read, or goes away.
 func Run(ctx context.Context, js jetstream.JetStream, o Options, out io.Writer) error {
-	if o.NoFollow && o.From == (From{}) {
-		return nil // nothing is there from now on
-	}
 	messages, pending, err := Open(ctx, js, o.Stream, o.Subjects, o.From)
 	if err != nil {
 		return err
