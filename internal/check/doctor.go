@@ -425,7 +425,7 @@ func (j *judge) standbys(e *Examination) {
 		j.warnFix(!s.ready(), Result{
 			ID: "standby_slot_synced", Subject: s.Host, What: fmt.Sprintf("standby %s has no copy of slot %q that is synchronised", s.Host, j.cfg.Slot),
 			Why: "after a failover to it the slot is lost",
-			Fix: "set sync_replication_slots and hot_standby_feedback to on, primary_slot_name, and a dbname in primary_conninfo there",
+			Fix: "set sync_replication_slots and hot_standby_feedback to on, primary_slot_name, and a dbname in primary_conninfo there; and drop a slot of that name there that is a copy of another kind",
 		}, fmt.Sprintf("standby %s has a synchronised copy of slot %q", s.Host, j.cfg.Slot))
 	}
 }
