@@ -98,6 +98,10 @@ func printHandover(out io.Writer, report walrelay.HandoverReport, asJSON bool, d
 		}
 		return nil
 	}
+	if report.From == report.To {
+		fmt.Fprintf(out, "taken back: writer %s goes on, and its outbox tables take events again\n", report.To)
+		return nil
+	}
 	if report.To == "" {
 		fmt.Fprintf(out, "%s: writer %s has ended\n", done, report.From)
 	} else {

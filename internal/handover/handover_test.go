@@ -2,8 +2,10 @@ package handover
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -14,9 +16,11 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/rs/zerolog"
 
 	"github.com/walrelay/walrelay/config"
+	"github.com/walrelay/walrelay/inbox"
 	"github.com/walrelay/walrelay/internal/localpg"
 	"github.com/walrelay/walrelay/internal/problem"
 	"github.com/walrelay/walrelay/internal/provision"
@@ -149,12 +153,59 @@ func move(t *testing.T, from, to *relaytest.World, stop func()) {
 	}
 }
 
+// handle runs a handler that has one effect for each event, and returns the URL of its
+// database. It has the key of the first database only.
+func handle(t *testing.T, w *relaytest.World) (url string) {
+	t.Helper()
+	url = testkit.Database(t, testkit.Shared(t))
+	conn := testkit.Connect(t, url)
+	if err := inbox.Migrate(t.Context(), conn, inbox.Roles{}); err != nil {
+		t.Fatal(err)
+	}
+	testkit.Exec(t, url, "CREATE TABLE effects (id uuid)")
+	pool, err := pgxpool.New(t.Context(), url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	nc, _ := testkit.JetStream(t, w.Config.NATS.URL)
+	var registry inbox.Registry
+	inbox.On(&registry, "effects", inbox.All(), func(ctx context.Context, tx pgx.Tx, ev inbox.Event[json.RawMessage]) error {
+		_, err := tx.Exec(ctx, "INSERT INTO effects VALUES ($1)", ev.ID)
+		return err
+	})
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() {
+		ended <- inbox.Run(ctx, inbox.Config{NATS: nc, Pool: pool, Log: slog.New(slog.DiscardHandler), Keys: func(ctx context.Context) (map[string][]byte, error) {
+			conn, err := pgx.Connect(ctx, w.Config.Postgres.URL)
+			if err != nil {
+				return nil, err
+			}
+			defer func() { _ = conn.Close(ctx) }()
+			var key []byte
+			if err := conn.QueryRow(ctx, "SELECT key FROM walrelay.secrets WHERE slot = $1", w.Config.Slot).Scan(&key); err != nil {
+				return nil, err
+			}
+			return map[string][]byte{w.Config.Slot: key}, nil
+		}}, &registry)
+	}()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Errorf("the handler ended with %v", err)
+		}
+		pool.Close()
+	})
+	return url
+}
+
 // Under load, interrupted at each step, to another cluster and back: nothing is lost, nothing
 // comes twice, and each key keeps its order.
 func TestHandover_UnderLoad(t *testing.T) {
 	t.Parallel()
 	a := relaytest.New(t, config.Config{}, "")
 	b := other(t, a)
+	effects := handle(t, a)
 	load := write(t, a, b)
 	stop := a.Start()
 	load.await(a, 200)
@@ -195,6 +246,13 @@ func TestHandover_UnderLoad(t *testing.T) {
 	if got := a.Count("EVENTS"); got != total {
 		t.Errorf("the stream has %d messages of %d events", got, total)
 	}
+	testkit.Eventually(t, time.Minute, "the handler has had every event", func() error {
+		got := testkit.Query(t, effects, "SELECT count(*) || ' ' || count(DISTINCT id) FROM effects")
+		if want := fmt.Sprintf("%d %[1]d", total); got != want {
+			return fmt.Errorf("events and different ones: %s, want %s", got, want)
+		}
+		return nil
+	})
 }
 
 // hand closes one world and opens the other.
@@ -443,6 +501,34 @@ func TestHandover_PgUpgrade(t *testing.T) {
 		t.Fatalf("opening: %+v, %v", report, err)
 	}
 	checkDelayed(t, b)
+}
+
+// A close that is broken off before the slot is closed is taken back.
+func TestHandover_BrokenOff(t *testing.T) {
+	t.Parallel()
+	a := relaytest.New(t, config.Config{}, "")
+	a.Insert(1, "", "")
+	a.Publish()
+	broken := errors.New("interrupted")
+	_, err := Close(t.Context(), a.Config, CloseOptions{step: func(string) error { return broken }})
+	if !errors.Is(err, broken) {
+		t.Fatal(err)
+	}
+	if _, err := pgxExec(t, a, "INSERT INTO public.outbox (event_type, source) VALUES ('a', '/s')"); err == nil {
+		t.Error("the outbox takes events")
+	}
+	report, err := Open(t.Context(), a.Config, OpenOptions{})
+	if err != nil || report.From != report.To {
+		t.Errorf("%+v, %v", report, err)
+	}
+	a.Insert(2, "", "")
+	a.Publish()
+	if got := a.Count("EVENTS"); got != 2 {
+		t.Errorf("the stream has %d messages", got)
+	}
+	if _, err := Open(t.Context(), a.Config, OpenOptions{}); err == nil {
+		t.Error("what is not closed was opened")
+	}
 }
 
 // Another slot of the same database goes on.

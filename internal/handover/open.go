@@ -35,6 +35,7 @@ type OpenOptions struct {
 
 // Open has the slot of the configuration go on where a closed one has ended. It makes what
 // [provision.Setup] makes, and at last has the outbox tables take events. No relay may run.
+// Of a Close that was broken off it only does the last, so that the slot goes on as before.
 // The error joins *[config.Error] and *[problem.Problem] values.
 func Open(ctx context.Context, cfg config.Config, options OpenOptions) (Report, error) {
 	cfg = cfg.WithDefaults()
@@ -53,6 +54,11 @@ func Open(ctx context.Context, cfg config.Config, options OpenOptions) (Report, 
 	}
 	defer connect.ClosePostgres(o.old)
 	done, err := o.read(ctx)
+	if found, ok := problem.Find(err); ok && found.ID == "handover_open" && o.copied {
+		if half, halfErr := o.halfClosed(ctx); halfErr != nil || half {
+			return Report{From: o.writer(), To: o.writer()}, errors.Join(halfErr, o.admitEvents(ctx))
+		}
+	}
 	if err == nil && !done {
 		err = o.refuse(ctx)
 	}
@@ -171,6 +177,19 @@ func (o *opening) read(ctx context.Context) (done bool, err error) {
 	return before != nil && !o.copied && before.At.Equal(o.handover.At) && o.handover.To == o.writer(), nil
 }
 
+// halfClosed reports whether Close has begun here and has not come to its end: the outbox
+// tables refuse events, and the slot is as it was.
+func (o *opening) halfClosed(ctx context.Context) (half bool, err error) {
+	err = o.conn.QueryRow(ctx, sql.HandoverHalf, o.cfg.Slot, o.systemID, trigger).Scan(&half)
+	if absent(err) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("looking for a close that was broken off: %w", err)
+	}
+	return half, nil
+}
+
 // absent reports whether there is no row, or not even the table or the column: the database
 // has nothing of walrelay's, or of an earlier version.
 func absent(err error) bool {
@@ -281,7 +300,8 @@ func (o *opening) value(table, column string) string {
 	case "delayed.origin", "emitted.origin":
 		return "'0000000000000001.' || lpad(upper(to_hex(r.rank)), 8, '0')"
 	case "journal.stream":
-		return "''" // no repair brings back what another writer wrote
+		// No repair brings back what another writer wrote: names of streams have no space.
+		return "CASE WHEN o.stream = '' OR o.stream LIKE 'handed over %' THEN o.stream ELSE 'handed over ' || o.stream END"
 	}
 	return "o." + sql.Ident(column)
 }
