@@ -341,6 +341,29 @@ func clusterFaults() []fault { //nolint:gocognit // a table
 			},
 		},
 		{
+			name: "rolling-restart", settings: []string{onCluster, onAtomic, onHandlersCluster},
+			what: "the servers are restarted in turn, twice, as for an upgrade: each is stopped in order, and the next one when the stream has all its replicas again",
+			then: "the same; events flow all the time",
+			do: func(ctx context.Context, w *World, _ *rand.Rand) error {
+				for range 2 {
+					for _, s := range w.nats {
+						w.hist.Add("harness", s.name+" is restarted")
+						s.stop()
+						if err := w.flowing(ctx, 50); err != nil {
+							return err
+						}
+						if err := s.start(ctx); err != nil {
+							return err
+						}
+						if err := w.replicated(ctx); err != nil {
+							return err
+						}
+					}
+				}
+				return nil
+			},
+		},
+		{
 			name: "leader-frozen", settings: []string{onCluster, onAtomic, onHandlersCluster},
 			what: "the leader is frozen until another is elected, and wakes up",
 			then: "what the old one still has is not stored",

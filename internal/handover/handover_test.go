@@ -474,7 +474,7 @@ func TestHandover_PgUpgrade(t *testing.T) {
 	if _, err := exec.LookPath(filepath.Join(after.BinDir(), "pg_upgrade")); err != nil {
 		t.Skip("these binaries of Postgres have no pg_upgrade")
 	}
-	base := relaytest.New(t, config.Config{Slot: "walrelay", Publication: "walrelay", Outbox: config.Outbox{AfterPublish: "keep"}, Retry: config.Retry{Initial: time.Hour}}, "")
+	base := relaytest.New(t, config.Config{Outbox: config.Outbox{AfterPublish: "keep"}, Retry: config.Retry{Initial: time.Hour}}, "")
 	cfg := base.Config
 	cfg.Postgres.URL = testkit.Database(t, before)
 	a := base.With(cfg)
@@ -550,7 +550,7 @@ func TestHandover_OtherSlot(t *testing.T) {
 // step ("A database was restored").
 func TestDatabaseRestored_ByThePage(t *testing.T) {
 	t.Parallel()
-	base := relaytest.New(t, config.Config{Slot: "walrelay", Publication: "walrelay", Retry: config.Retry{Initial: time.Hour}}, "")
+	base := relaytest.New(t, config.Config{Retry: config.Retry{Initial: time.Hour}}, "")
 	before := testkit.Postgres(t)
 	cfg := base.Config
 	cfg.Postgres.URL = testkit.Database(t, before)
@@ -592,7 +592,7 @@ func TestDatabaseRestored_ByThePage(t *testing.T) {
 		t.Fatalf("the relay ends with %v", found)
 	}
 
-	b.Exec("SELECT pg_drop_replication_slot('walrelay')")
+	b.Exec("SELECT pg_drop_replication_slot('" + cfg.Slot + "')")
 	stream, err := b.JS.Stream(t.Context(), "EVENTS")
 	if err != nil {
 		t.Fatal(err)
@@ -600,10 +600,11 @@ func TestDatabaseRestored_ByThePage(t *testing.T) {
 	if err := stream.Purge(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	cfg.Slot = "walrelay_2"
+	old := cfg.Slot
+	cfg.Slot += "_2"
 	b = base.With(cfg)
 	b.Init()
-	if n := b.Query("SELECT walrelay.adopt('walrelay', 'walrelay_2')::text"); n != "1" {
+	if n := b.Query("SELECT walrelay.adopt($1, $2)::text", old, cfg.Slot); n != "1" {
 		t.Errorf("%s events were adopted", n)
 	}
 	stop := b.Start()
