@@ -32,12 +32,25 @@ import (
 
 func TestMain(m *testing.M) { os.Exit(testkit.Main(m)) }
 
-// other is a database of another cluster whose relay writes into the same streams.
-func other(t *testing.T, w *relaytest.World) *relaytest.World {
-	t.Helper()
-	cfg := w.Config
-	cfg.Postgres.URL = testkit.Database(t, testkit.Postgres(t))
-	return w.With(cfg)
+// TestHandover_ToAnotherCluster has the tests that share one.
+func TestHandover_ToAnotherCluster(t *testing.T) {
+	t.Parallel()
+	cluster := testkit.Postgres(t)
+	// other is a database of it whose relay writes into the same streams.
+	other := func(t *testing.T, w *relaytest.World) *relaytest.World {
+		t.Helper()
+		cfg := w.Config
+		cfg.Postgres.URL = testkit.Database(t, cluster)
+		return w.With(cfg)
+	}
+	for name, test := range map[string]func(*testing.T, func(*testing.T, *relaytest.World) *relaytest.World){
+		"under load": underLoad, "delayed events": delayedEvents, "refuses": refuses, "dump and restore": dumpAndRestore,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			test(t, other)
+		})
+	}
 }
 
 // writers commit events, of four keys, to the first database that takes them.
@@ -201,8 +214,8 @@ func handle(t *testing.T, w *relaytest.World) (url string) {
 
 // Under load, interrupted at each step, to another cluster and back: nothing is lost, nothing
 // comes twice, and each key keeps its order.
-func TestHandover_UnderLoad(t *testing.T) {
-	t.Parallel()
+func underLoad(t *testing.T, other func(*testing.T, *relaytest.World) *relaytest.World) {
+	t.Helper()
 	a := relaytest.New(t, config.Config{}, "")
 	b := other(t, a)
 	effects := handle(t, a)
@@ -330,8 +343,8 @@ func checkDelayed(t *testing.T, w *relaytest.World) {
 	})
 }
 
-func TestHandover_DelayedEvents(t *testing.T) {
-	t.Parallel()
+func delayedEvents(t *testing.T, other func(*testing.T, *relaytest.World) *relaytest.World) {
+	t.Helper()
 	a := relaytest.New(t, config.Config{Retry: config.Retry{Initial: time.Hour}}, "")
 	delay(t, a)
 	b := other(t, a)
@@ -352,10 +365,11 @@ func TestHandover_TakenBack(t *testing.T) {
 	checkDelayed(t, a)
 }
 
-func TestHandover_Refuses(t *testing.T) {
-	t.Parallel()
+func refuses(t *testing.T, other func(*testing.T, *relaytest.World) *relaytest.World) {
+	t.Helper()
 	a := relaytest.New(t, config.Config{}, "")
 	b, c := other(t, a), other(t, a)
+	c.Config.Slot += "_c" // slots belong to the cluster
 	want := func(err error, id string) {
 		t.Helper()
 		if found, ok := problem.Find(err); !ok || found.ID != id {
@@ -431,8 +445,8 @@ func pgxExec(t *testing.T, w *relaytest.World, statement string) (string, error)
 }
 
 // The database is dumped after the close and restored in another cluster.
-func TestHandover_DumpAndRestore(t *testing.T) {
-	t.Parallel()
+func dumpAndRestore(t *testing.T, other func(*testing.T, *relaytest.World) *relaytest.World) {
+	t.Helper()
 	bin := testkit.Shared(t).BinDir()
 	if _, err := exec.LookPath(filepath.Join(bin, "pg_dump")); err != nil {
 		t.Skip("these binaries of Postgres have no pg_dump")
