@@ -421,6 +421,15 @@ func refuses(t *testing.T, other func(*testing.T, *relaytest.World) *relaytest.W
 	}
 	want(r.Run(t.Context()), "handed_over")
 
+	// Until it is open, the new outbox takes nothing: there is perhaps no slot yet.
+	broken := errors.New("interrupted")
+	_, err = Open(t.Context(), b.Config, OpenOptions{From: &a.Config, step: func(string) error { return broken }})
+	if !errors.Is(err, broken) {
+		t.Fatal(err)
+	}
+	if _, err := pgxExec(t, b, "INSERT INTO public.outbox (event_type, source) VALUES ('a', '/s')"); err == nil || !strings.Contains(err.Error(), "is closed") {
+		t.Errorf("an event before the slot is open: %v", err)
+	}
 	for range 2 { // again, it says the same
 		if report, err := Open(t.Context(), b.Config, OpenOptions{From: &a.Config}); err != nil || report.Streams["EVENTS"] != 2 {
 			t.Fatalf("opening: %+v, %v", report, err)

@@ -65,8 +65,19 @@ func Open(ctx context.Context, cfg config.Config, options OpenOptions) (Report, 
 	if err != nil {
 		return Report{}, err
 	}
-	// The slot comes first: it is to read what is emitted below.
-	if _, err := provision.Reopen(ctx, cfg); err != nil {
+	var refuse []string
+	if !done {
+		tables, err := outboxTables(cfg)
+		if err != nil {
+			return Report{}, err
+		}
+		for _, t := range tables {
+			refuse = append(refuse, t.refuse)
+		}
+	}
+	// The slot comes before what is emitted below, which it is to read; and before the first
+	// event of an application, which the outbox tables refuse until then.
+	if _, err := provision.Reopen(ctx, cfg, refuse); err != nil {
 		return Report{}, err
 	}
 	if err := step(o.step, "set up"); err != nil {

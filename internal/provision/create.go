@@ -59,6 +59,11 @@ func (m *maker) database(ctx context.Context, facts *check.Facts) error {
 		if err := m.createTables(ctx, tx, facts.Tables); err != nil {
 			return err
 		}
+		for _, statement := range m.statements {
+			if _, err := tx.Exec(ctx, statement); err != nil {
+				return fmt.Errorf("preparing the outbox tables: %w", err)
+			}
+		}
 		if err := m.createPublication(ctx, tx, facts); err != nil {
 			return err
 		}

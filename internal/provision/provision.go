@@ -59,12 +59,18 @@ func (r *Report) add(kind, name string, action Action, detail string) {
 // nil, or joins *[config.Error] and *[problem.Problem] values; anything else in it,
 // such as a server that cannot be reached, may go away by itself. The report tells
 // also what was done before an error.
-func Setup(ctx context.Context, cfg config.Config) (Report, error) { return setup(ctx, cfg, false) }
+func Setup(ctx context.Context, cfg config.Config) (Report, error) {
+	return setup(ctx, cfg, false, nil)
+}
 
-// Reopen is [Setup] for a slot that was closed, and whose streams it is to take over.
-func Reopen(ctx context.Context, cfg config.Config) (Report, error) { return setup(ctx, cfg, true) }
+// Reopen is [Setup] for a slot that was closed, and whose streams it is to take over. The
+// statements run in the transaction that makes the outbox tables: before the slot is there,
+// nobody may write an event.
+func Reopen(ctx context.Context, cfg config.Config, statements []string) (Report, error) {
+	return setup(ctx, cfg, true, statements)
+}
 
-func setup(ctx context.Context, cfg config.Config, reopen bool) (Report, error) {
+func setup(ctx context.Context, cfg config.Config, reopen bool, statements []string) (Report, error) {
 	var report Report
 	cfg = cfg.WithDefaults()
 	if err := cfg.Validate(); err != nil {
@@ -75,7 +81,7 @@ func setup(ctx context.Context, cfg config.Config, reopen bool) (Report, error) 
 		return report, err
 	}
 	defer sources.Close()
-	m := &maker{cfg: cfg, conn: sources.Postgres, js: sources.NATS, report: &report}
+	m := &maker{cfg: cfg, statements: statements, conn: sources.Postgres, js: sources.NATS, report: &report}
 	if m.version, err = sql.SchemaVersion(); err != nil {
 		return report, err
 	}
@@ -113,7 +119,9 @@ func setup(ctx context.Context, cfg config.Config, reopen bool) (Report, error) 
 type maker struct {
 	cfg     config.Config
 	version int // of the newest migration
-	conn    *pgx.Conn
-	js      *connect.JetStream
-	report  *Report
+	// statements are for the outbox tables, when they are made.
+	statements []string
+	conn       *pgx.Conn
+	js         *connect.JetStream
+	report     *Report
 }
