@@ -117,7 +117,8 @@ func (r *row) value(a event.Column) []byte {
 // size is how many bytes the buffer takes at most.
 func (r *row) size() int {
 	n := 0
-	for a, t := range r.rel.templates {
+	for a := range event.NumColumns {
+		t := r.rel.templates[a]
 		if r.rel.fault != nil {
 			return 0
 		}
@@ -130,10 +131,10 @@ func (r *row) size() int {
 			}
 			continue
 		}
-		value := r.value(event.Column(a))
-		switch event.Column(a) {
+		value := r.value(a)
+		switch a {
 		case event.ColumnData, event.ColumnDataBytes:
-			if r.isBytea(event.Column(a)) {
+			if r.isBytea(a) {
 				n += len(value) / 2 // two hex digits are a byte
 				continue
 			}

@@ -26,6 +26,8 @@ var (
 	HandoverBegin string
 	//go:embed queries/handover/key.sql
 	HandoverKey string
+	//go:embed queries/handover/taken.sql
+	HandoverTaken string
 	//go:embed queries/handover/half.sql
 	HandoverHalf string
 	//go:embed queries/handover/columns.sql

@@ -378,6 +378,19 @@ func parseAt(text string) (time.Time, error) {
 	return time.Time{}, &usageError{fmt.Sprintf("--at: %q is neither a time, such as 2030-01-02T15:04:05Z, nor a duration, such as 10m", text)}
 }
 
+// errNoTerminal is what a command says that would ask before it does something.
+func errNoTerminal() error {
+	return &usageError{"there is no terminal to ask on; look with --dry-run, and then give --yes"}
+}
+
+// writeJSON writes a value in a line; what says in an error what it is.
+func writeJSON(out io.Writer, value any, what string) error {
+	if err := json.NewEncoder(out).Encode(value); err != nil {
+		return fmt.Errorf("writing %s: %w", what, err)
+	}
+	return nil
+}
+
 // confirm asks on the terminal; no answer is a no.
 func confirm(cmd *cobra.Command, question string) bool {
 	fmt.Fprintf(cmd.ErrOrStderr(), "%s [y/N] ", question)

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"maps"
@@ -93,10 +92,7 @@ old one itself.`,
 
 func printHandover(out io.Writer, report walrelay.HandoverReport, asJSON bool, done string) error {
 	if asJSON {
-		if err := json.NewEncoder(out).Encode(report); err != nil {
-			return fmt.Errorf("writing what was done: %w", err)
-		}
-		return nil
+		return writeJSON(out, report, "what was done")
 	}
 	if report.From == report.To {
 		fmt.Fprintf(out, "taken back: writer %s goes on, and its outbox tables take events again\n", report.To)

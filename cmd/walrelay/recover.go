@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -41,7 +40,7 @@ again: each row is emitted once.`,
 			}
 		}
 		if !options.DryRun && !yes && !isTerminal(cmd.InOrStdin()) {
-			return &usageError{"there is no terminal to ask on; look with --dry-run, and then give --yes"}
+			return errNoTerminal()
 		}
 		if !asJSON {
 			options.Waiting = func(running bool) { fmt.Fprintln(cmd.ErrOrStderr(), waitingText(running)) }
@@ -61,10 +60,7 @@ again: each row is emitted once.`,
 			return err
 		}
 		if asJSON {
-			if err := json.NewEncoder(cmd.OutOrStdout()).Encode(report); err != nil {
-				return fmt.Errorf("writing what was found: %w", err)
-			}
-			return nil
+			return writeJSON(cmd.OutOrStdout(), report, "what was found")
 		}
 		printRecovery(cmd, report, !options.DryRun)
 		return nil

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
@@ -54,7 +53,7 @@ meanwhile; run it again with the same --name to go on after an interruption.`,
 			}
 			if !o.DryRun && !yes {
 				if !isTerminal(cmd.InOrStdin()) {
-					return &usageError{"there is no terminal to ask on; look with --dry-run, and then give --yes"}
+					return errNoTerminal()
 				}
 				o.Confirm = func(report walrelay.ReplayReport) error {
 					printReplay(cmd, report)
@@ -69,10 +68,7 @@ meanwhile; run it again with the same --name to go on after an interruption.`,
 				return err
 			}
 			if asJSON {
-				if err := json.NewEncoder(cmd.OutOrStdout()).Encode(report); err != nil {
-					return fmt.Errorf("writing what was replayed: %w", err)
-				}
-				return nil
+				return writeJSON(cmd.OutOrStdout(), report, "what was replayed")
 			}
 			if o.DryRun || report.Events == 0 {
 				printReplay(cmd, report)

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -78,10 +77,7 @@ It ends with 1 if one of the servers could not be asked.`,
 // writeStatus writes one document; a watched one clears the screen of a terminal first.
 func writeStatus(out io.Writer, document *walrelay.StatusDocument, asJSON, watched bool) error {
 	if asJSON {
-		if err := json.NewEncoder(out).Encode(document); err != nil {
-			return fmt.Errorf("writing the status: %w", err)
-		}
-		return nil
+		return writeJSON(out, document, "the status")
 	}
 	var b strings.Builder
 	if watched && isTerminal(out) {

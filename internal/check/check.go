@@ -71,6 +71,11 @@ func (r *Result) Problem() *problem.Problem {
 	return &problem.Problem{ID: r.ID, What: r.What, Why: r.Why, Fix: r.Fix}
 }
 
+// resultOf is the result that a problem is.
+func resultOf(p *problem.Problem, subject string) Result {
+	return Result{ID: p.ID, Subject: subject, What: p.What, Why: p.Why, Fix: p.Fix}
+}
+
 // Text returns the result in one line.
 func (r *Result) Text() string { return r.Problem().Error() }
 

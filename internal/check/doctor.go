@@ -40,9 +40,8 @@ type Examination struct {
 	Foreign   map[string]uint64
 	Positions map[string]string
 	// Standbys are the standbys among the hosts of the connection string, if the slot has
-	// failover; Hosts is how many hosts there are.
+	// failover.
 	Standbys []Standby
-	Hosts    int
 	// Cluster is the system identifier of the database, and WALEnd the end of its WAL; empty
 	// and zero where they are not known. Misfit says that the checkpoint is of another
 	// cluster, or of a later time of it.
@@ -204,7 +203,6 @@ func hasFailover(facts *Facts) bool {
 // readStandbys asks the hosts of the connection string.
 func (e *Examination) readStandbys(ctx context.Context, cfg config.Config) error {
 	return connect.EachHost(ctx, cfg.Postgres, func(host string, conn *pgx.Conn, err error) {
-		e.Hosts++
 		state := &Standby{Standby: true}
 		if err == nil {
 			if found, readErr := readOne[Standby](ctx, conn, sql.DoctorStandby, cfg.Slot); readErr != nil {
@@ -364,7 +362,7 @@ func (j *judge) replication(facts *Facts, e *Examination) {
 func (j *judge) fits(e *Examination) {
 	r := Result{ID: "system_changed", Subject: j.cfg.Slot}
 	if p, ok := problem.Find(e.Misfit); ok {
-		r.ID, r.What, r.Why, r.Fix = p.ID, p.What, p.Why, p.Fix
+		r = resultOf(p, j.cfg.Slot)
 	}
 	j.check(e.Misfit != nil, r, "the checkpoint is of this database")
 }

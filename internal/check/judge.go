@@ -3,10 +3,10 @@ package check
 import (
 	"fmt"
 	"strings"
-	"time"
 
 	"github.com/walrelay/walrelay/config"
 	"github.com/walrelay/walrelay/event"
+	"github.com/walrelay/walrelay/internal/checkpoint"
 	"github.com/walrelay/walrelay/sql"
 )
 
@@ -330,10 +330,7 @@ func (j *judge) slots(facts *Facts) {
 		return
 	}
 	if !facts.Closed.IsZero() {
-		j.fail(Result{
-			ID: "handed_over", Subject: j.cfg.Slot, What: fmt.Sprintf("replication slot %q is closed since %s", j.cfg.Slot, facts.Closed.UTC().Format(time.RFC3339)),
-			Why: "its streams were handed over", Fix: `run the relay where they were handed over to; or take them back with "walrelay handover open"`,
-		})
+		j.fail(resultOf(checkpoint.Closed(j.cfg.Slot, facts.Closed), j.cfg.Slot))
 		return
 	}
 	j.slot(slot)

@@ -195,15 +195,20 @@ func WALEnd(ctx context.Context, conn *pgx.Conn) (pglogrepl.LSN, error) {
 	return lsn, nil
 }
 
+// Closed is the problem of a slot that was closed at a time.
+func Closed(slot string, at time.Time) *problem.Problem {
+	return &problem.Problem{
+		ID: "handed_over", What: fmt.Sprintf("replication slot %q is closed since %s", slot, at.UTC().Format(time.RFC3339)),
+		Why: "its streams were handed over", Fix: `run the relay where they were handed over to; or take them back with "walrelay handover open"`,
+	}
+}
+
 // Fits says whether the state belongs to the cluster that the slot now lives on,
 // whose WAL ends at end: nil, or a *[problem.Problem].
 func (s *State) Fits(slot string, system System, end pglogrepl.LSN) error {
 	switch {
 	case s.HandedOver != nil:
-		return &problem.Problem{
-			ID: "handed_over", What: fmt.Sprintf("slot %q is closed since %s", slot, s.HandedOver.At.UTC().Format(time.RFC3339)),
-			Why: "its streams were handed over", Fix: "run the relay where they were handed over to; or take them back with \"walrelay handover open\"",
-		}
+		return Closed(slot, s.HandedOver.At)
 	case s.SystemID != system.ID:
 		return &problem.Problem{
 			ID: "system_changed",

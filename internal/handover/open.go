@@ -164,7 +164,7 @@ func (o *opening) read(ctx context.Context) (done bool, err error) {
 		return false, fmt.Errorf("asking which cluster this is: %w", err)
 	}
 	var before *checkpoint.Handover
-	err = o.conn.QueryRow(ctx, "SELECT taken_over FROM walrelay.progress WHERE slot = $1 AND system_identifier = $2", o.cfg.Slot, o.systemID).Scan(&before)
+	err = o.conn.QueryRow(ctx, sql.HandoverTaken, o.cfg.Slot, o.systemID).Scan(&before)
 	if err != nil && !absent(err) {
 		return false, fmt.Errorf("reading walrelay.progress: %w", err)
 	}

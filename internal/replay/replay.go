@@ -149,9 +149,6 @@ func (r *replay) checkTarget() error {
 	if r.options.To != "" {
 		return nil
 	}
-	usesTable := func(template string) bool {
-		return strings.Contains(template, "{table}") || strings.Contains(template, "{schema}")
-	}
 	found := usesTable(r.cfg.Publish.Subject)
 	for _, route := range r.cfg.Routes {
 		found = found || route.Table != "" || usesTable(route.Subject)
@@ -163,6 +160,11 @@ func (r *replay) checkTarget() error {
 		ID: "replay_table", What: "publish.subject or a route depends on the table of an event", Why: "a replayed event has none, so it would go elsewhere than its original",
 		Fix: "replay into another stream: --to STREAM --subject TEMPLATE",
 	}
+}
+
+// usesTable reports whether a template of subjects depends on the table of an event.
+func usesTable(template string) bool {
+	return strings.Contains(template, "{table}") || strings.Contains(template, "{schema}")
 }
 
 func owned(what string) error {

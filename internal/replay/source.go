@@ -44,9 +44,9 @@ type messages struct {
 
 func (r *replay) messages(ctx context.Context) (*messages, error) {
 	o := &r.options
-	stream, err := r.js.Stream(ctx, o.Stream)
+	stream, err := tail.Stream(ctx, r.js, o.Stream)
 	if err != nil {
-		return nil, fmt.Errorf("asking for stream %q: %w", o.Stream, err)
+		return nil, err
 	}
 	info := stream.CachedInfo()
 	if info.Config.Retention == jetstream.WorkQueuePolicy {
@@ -59,7 +59,7 @@ func (r *replay) messages(ctx context.Context) (*messages, error) {
 	if from == (tail.From{}) {
 		from.Start = true
 	}
-	opened, pending, err := tail.Open(ctx, r.js, o.Stream, nil, from)
+	opened, pending, err := tail.Open(ctx, stream, nil, from)
 	if err != nil {
 		return nil, err
 	}

@@ -40,7 +40,7 @@ func openStream(ctx context.Context, js jetstream.JetStream, o *Options) (*other
 	if err != nil {
 		return nil, fmt.Errorf("the subject %q: %w", o.Subject, err)
 	}
-	if strings.Contains(o.Subject, "{table}") || strings.Contains(o.Subject, "{schema}") {
+	if usesTable(o.Subject) {
 		return nil, fmt.Errorf("the subject %q: replayed events have no table", o.Subject)
 	}
 	stream, err := js.Stream(ctx, o.To)

@@ -72,7 +72,11 @@ func ParseFrom(text string, now time.Time) (From, error) {
 // Run shows messages until the context ends, the limit is reached, or, with NoFollow, the stream is at its
 // end. It returns an error if the stream does not exist, may not be read, or goes away.
 func Run(ctx context.Context, js jetstream.JetStream, o Options, out io.Writer) error {
-	messages, pending, err := Open(ctx, js, o.Stream, o.Subjects, o.From)
+	stream, err := Stream(ctx, js, o.Stream)
+	if err != nil {
+		return err
+	}
+	messages, pending, err := Open(ctx, stream, o.Subjects, o.From)
 	if err != nil {
 		return err
 	}
@@ -85,16 +89,22 @@ func Run(ctx context.Context, js jetstream.JetStream, o Options, out io.Writer) 
 	return show(ctx, messages, o, out)
 }
 
-// Open reads a stream from there on, on the subjects, or on all if there are none; pending is how many messages are there
-// already. The caller stops the messages.
-func Open(ctx context.Context, js jetstream.JetStream, name string, subjects []string, from From) (messages jetstream.MessagesContext, pending uint64, err error) {
+// Stream asks for the stream of that name.
+func Stream(ctx context.Context, js jetstream.JetStream, name string) (jetstream.Stream, error) {
 	stream, err := js.Stream(ctx, name)
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
-		return nil, 0, fmt.Errorf("stream %q does not exist: name another one by --stream, or make it by \"walrelay init\"", name)
+		return nil, fmt.Errorf("stream %q does not exist: name another one by --stream, or make it by \"walrelay init\"", name)
 	}
 	if err != nil {
-		return nil, 0, fmt.Errorf("asking for stream %q: %w", name, err)
+		return nil, fmt.Errorf("asking for stream %q: %w", name, err)
 	}
+	return stream, nil
+}
+
+// Open reads a stream from there on, on the subjects, or on all if there are none; pending is how many messages are there
+// already. The caller stops the messages.
+func Open(ctx context.Context, stream jetstream.Stream, subjects []string, from From) (messages jetstream.MessagesContext, pending uint64, err error) {
+	name := stream.CachedInfo().Config.Name
 	cfg := jetstream.OrderedConsumerConfig{FilterSubjects: subjects, DeliverPolicy: jetstream.DeliverNewPolicy}
 	switch {
 	case from.Start:
