@@ -80,7 +80,7 @@ func BenchmarkHandlers(b *testing.B) {
 }
 
 // fill puts signed events of 300 bytes into the stream.
-func (w *world) fill(b *testing.B, n int) {
+func (w *world) fill(b testing.TB, n int) {
 	b.Helper()
 	signer := event.NewSigner("EVENTS", key)
 	body := []byte(`{"text": "` + strings.Repeat("x", 288) + `"}`)

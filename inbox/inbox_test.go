@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 	_ "github.com/jackc/pgx/v5/stdlib" // the driver pgx
 	_ "github.com/lib/pq"              // the driver postgres
 	"github.com/nats-io/nats.go"
@@ -79,6 +80,75 @@ func TestOn_EachEventTakesEffectOnceAndInOrder(t *testing.T) {
 			w.start(&r)
 			eventually(t, "another effect", func() bool { return w.count("SELECT count(*) FROM effects WHERE id = 'e9999'") == 1 })
 			w.inOrder(201)
+		})
+	}
+}
+
+// queries counts the statements of a pool.
+type queries struct{ n atomic.Int64 }
+
+func (q *queries) TraceQueryStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceQueryStartData) context.Context {
+	q.n.Add(1)
+	return ctx
+}
+
+func (q *queries) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
+
+func (q *queries) TraceBatchStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceBatchStartData) context.Context {
+	q.n.Add(1)
+	return ctx
+}
+
+func (q *queries) TraceBatchQuery(context.Context, *pgx.Conn, pgx.TraceBatchQueryData) {}
+
+func (q *queries) TraceBatchEnd(context.Context, *pgx.Conn, pgx.TraceBatchEndData) {}
+
+// A consumer that is made anew begins at the start of the stream.
+func TestOn_PassesOverHandledEventsManyAtATime(t *testing.T) {
+	t.Parallel()
+	const events = 2000
+	for name, opts := range map[string][]inbox.Option{"one by one": nil, "batches": {inbox.Batch(20)}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			w.fill(t, events)
+			cfg, err := pgxpool.ParseConfig(w.url)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var asked queries
+			cfg.ConnConfig.Tracer = &asked
+			pool, err := pgxpool.NewWithConfig(t.Context(), cfg)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(pool.Close)
+			var r inbox.Registry
+			inbox.On(&r, "billing", inbox.All(), func(ctx context.Context, tx pgx.Tx, ev inbox.Event[[]byte]) error {
+				return effect(ctx, tx, ev.CloudEvent)
+			}, opts...)
+			p := w.start(&r, func(cfg *inbox.Config) { cfg.Pool = pool })
+			eventually(t, "all effects", func() bool { return w.count("SELECT count(*) FROM effects") >= events })
+			p.stop()
+			if err := w.js.DeleteConsumer(t.Context(), "EVENTS", "billing"); err != nil {
+				t.Fatal(err)
+			}
+			w.lsn = events
+			w.publish(sent{id: "last", kind: "order.placed", key: "k1", data: order{1}})
+			asked.n.Store(0)
+			p = w.start(&r, func(cfg *inbox.Config) { cfg.Pool = pool })
+			eventually(t, "another effect", func() bool { return w.count("SELECT count(*) FROM effects WHERE id = 'last'") == 1 })
+			eventually(t, "the repeated events are counted", func() bool {
+				s, ok := p.status.Load("billing")
+				return ok && s.(inbox.Status).Repeated == events
+			})
+			p.stop()
+			if n := asked.n.Load(); n > events/5 {
+				t.Errorf("%d events took %d statements", events, n)
+			}
+			if n := w.count("SELECT count(*) FROM effects"); n != events+1 {
+				t.Errorf("there are %d effects, want %d", n, events+1)
+			}
 		})
 	}
 }

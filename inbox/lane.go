@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -33,6 +35,7 @@ type lane struct {
 	more    wait.Signal
 
 	passed map[int]uint64 // by bucket: the last stream sequence that is done; run only
+	behind bool           // the next events were probably handled before; run only
 }
 
 func newLane(g *generation) *lane {
@@ -82,12 +85,14 @@ func (l *lane) take(ctx context.Context, n int) []*item {
 	}
 }
 
-// done forgets the events that were worked on.
-func (l *lane) done() {
+// done forgets the events that were worked on, except those that are left.
+func (l *lane) done(left []*item) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	clear(l.queue[:l.working])
-	l.queue = l.queue[l.working:]
+	first := l.working - len(left)
+	copy(l.queue[first:], left)
+	clear(l.queue[:first])
+	l.queue = l.queue[first:]
 	l.working = 0
 }
 
@@ -118,19 +123,101 @@ func (l *lane) slow(longer time.Duration) string {
 // run works until the lane is stopped or the context ends.
 func (l *lane) run(ctx context.Context) {
 	for {
-		items := l.take(ctx, l.c.h.batch)
+		n := l.c.h.batch
+		if l.behind {
+			n = max(n, passBatch)
+		}
+		items := l.take(ctx, n)
 		if len(items) == 0 {
 			return
 		}
-		if !l.together(ctx, items) {
+		left := items
+		switch {
+		case l.behind:
+			left = l.passOver(ctx, items)
+		case l.together(ctx, items):
+			left = nil
+		default:
+			if l.behind {
+				left = l.passOver(ctx, items)
+			}
+			if len(left) < len(items) {
+				break
+			}
 			for _, it := range items {
 				if !l.single(ctx, it) {
 					return
 				}
 			}
+			left = nil
 		}
-		l.done()
+		l.done(left)
 	}
+}
+
+// passBatch is how many events are passed over with one statement.
+const passBatch = 200
+
+// passOver passes over the events that were handled before, as the marks say, and returns the others. Of
+// a bucket it passes over no event behind one that is left.
+func (l *lane) passOver(ctx context.Context, items []*item) (left []*item) {
+	var at stamp
+	var asked []*item
+	var buckets, positions []string
+	done := make(map[*item]bool, len(items))
+	for _, it := range items {
+		r, mine, err := l.prepare(ctx, it)
+		switch {
+		case err != nil:
+		case !mine:
+			done[it] = true
+		case r.writer == "" || at.writer != "" && !r.sameTimeline(at):
+		default:
+			at = r.stamp
+			asked = append(asked, it)
+			buckets, positions = append(buckets, strconv.Itoa(it.bucket)), append(positions, r.position)
+		}
+	}
+	if len(asked) > 0 {
+		known, err := l.known(ctx, items[0].stream, at, buckets, positions)
+		if err != nil {
+			l.behind = false // the next attempt tells what is wrong
+			return items
+		}
+		for _, n := range known {
+			done[asked[n-1]] = true
+		}
+		l.c.repeated.Add(uint64(len(known)))
+	}
+	open := make(map[int]bool)
+	for _, it := range items {
+		if done[it] && !open[it.bucket] {
+			l.pass(it)
+			continue
+		}
+		open[it.bucket] = true
+		left = append(left, it)
+	}
+	l.behind = len(left) == 0
+	return left
+}
+
+// known returns which of some positions of buckets were handled: their numbers, from 1.
+func (l *lane) known(ctx context.Context, stream string, at stamp, buckets, positions []string) (numbers []int, err error) {
+	r, err := l.c.db.query(ctx, sql.InboxKnown, l.c.h.name, stream, at.writer, at.timeline, at.began,
+		"{"+strings.Join(buckets, ",")+"}", "{"+strings.Join(positions, ",")+"}")
+	if err != nil {
+		return nil, err
+	}
+	defer r.close()
+	for r.Next() {
+		var n int
+		if err := r.Scan(&n); err != nil {
+			return nil, err
+		}
+		numbers = append(numbers, n)
+	}
+	return numbers, r.Err()
 }
 
 // ready is an event that can be given to the handler.
@@ -215,7 +302,7 @@ func (l *lane) together(ctx context.Context, items []*item) bool {
 		if !mine {
 			continue
 		}
-		if r.writer == "" || at.writer != "" && (r.writer != at.writer || r.timeline != at.timeline) || !marks.add(it.bucket, r.position) || l.g.isBlocked(r.key) {
+		if r.writer == "" || at.writer != "" && !r.sameTimeline(at) || !marks.add(it.bucket, r.position) || l.g.isBlocked(r.key) {
 			return false
 		}
 		at = r.stamp
@@ -229,6 +316,7 @@ func (l *lane) together(ctx context.Context, items []*item) bool {
 		}
 		if state != 0 {
 			tx.rollback(ctx)
+			l.behind = state == stateDone
 			return false
 		}
 		if err := l.c.h.call(ctx, call{tx: tx.handle(), events: evs, attempt: 1}); err != nil {
@@ -391,6 +479,7 @@ func (l *lane) attempt(ctx context.Context, it *item, attempt int) (done, tried 
 	switch state {
 	case stateDone:
 		tx.rollback(ctx)
+		l.behind = r.writer != ""
 		l.c.repeated.Add(1)
 		l.pass(it)
 		return true, false, nil

@@ -87,6 +87,9 @@ type stamp struct {
 	position string
 }
 
+// sameTimeline reports whether two positions can be compared: they are of one writer and timeline.
+func (s stamp) sameTimeline(as stamp) bool { return s.writer == as.writer && s.timeline == as.timeline }
+
 // parseStamp reads the header; false if it is nobody's.
 func parseStamp(text string) (s stamp, slot string, ok bool) {
 	fields := strings.Split(text, " ")

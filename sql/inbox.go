@@ -104,6 +104,11 @@ RETURNING epoch`
 	InboxMarks = `INSERT INTO walrelay.marks (handler, stream, writer, bucket, position)
 SELECT $1, $2, $3, n, '' FROM generate_series($4::integer, $4::integer + $5::integer - 1) AS n
 ON CONFLICT DO NOTHING`
+	// InboxKnown: handler, stream, writer, timeline, where it began, buckets, positions. It returns the numbers of
+	// the positions, from 1, that a mark says were handled; what moves a mark is in inbox_begin.
+	InboxKnown = `SELECT u.n FROM unnest($6::smallint[], $7::text[]) WITH ORDINALITY AS u (bucket, position, n)
+JOIN walrelay.marks AS m ON m.handler = $1 AND m.stream = $2 AND m.writer = $3 AND m.bucket = u.bucket
+WHERE NOT (m.timeline = $4 AND m.position < u.position OR m.timeline < $4 AND (m.position < u.position OR u.position >= $5))`
 	// InboxFence: handler, partition, epoch, patience in milliseconds. It returns 1 if the epoch is
 	// the present one, and keeps the next one from beginning until the transaction ends.
 	InboxFence = `SELECT CASE WHEN EXISTS (SELECT FROM walrelay.handlers WHERE handler = $1 AND partition = $2 AND epoch = $3 FOR SHARE)
