@@ -47,6 +47,11 @@ type Postgres struct {
 	// neither.
 	PasswordFile    string   `koanf:"password_file"`
 	PasswordCommand []string `koanf:"password_command"`
+	// Standby is the host and port of a standby that has the slot (Postgres 16 and newer): the
+	// WAL is read there, and kept there, with the user, the database and the password of the
+	// URL, which is the primary's. A host with a port after a colon, or a directory of
+	// sockets; empty for a slot on the primary.
+	Standby string `koanf:"standby"`
 	// RolePrefix begins the names of the roles that init makes. Roles belong to the
 	// cluster: relays of several of its databases need one each. [NoRoles]: none are
 	// made.

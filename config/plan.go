@@ -99,7 +99,7 @@ func (c Config) OwnForm(table string) bool {
 
 // Outboxes returns the outbox tables, and the column of the id of each.
 func (c Config) Outboxes() (sql.Covered, error) {
-	covered := sql.Covered{Slot: c.Slot, Publication: c.Publication}
+	covered := sql.Covered{Slot: c.Slot, Publication: c.Publication, Standby: c.Postgres.Standby != ""}
 	plan, err := c.Compile()
 	if err != nil {
 		return covered, err

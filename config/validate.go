@@ -143,6 +143,9 @@ func (c Config) Validate() error {
 		v.problem("log.format", "%q is not one of auto, json, console", c.Log.Format)
 	}
 	v.positive("shutdown_timeout", int64(c.ShutdownTimeout))
+	if c.Failover && c.Postgres.Standby != "" {
+		v.problem("failover", "a slot on a standby (postgres.standby) has no failover: it stays when the standby is promoted")
+	}
 	return errors.Join(v.problems...)
 }
 
@@ -167,6 +170,9 @@ func (v *validator) postgres(c Postgres) {
 	}
 	if len(c.PasswordCommand) > 0 && c.PasswordCommand[0] == "" {
 		v.problem("postgres.password_command", "must begin with a program")
+	}
+	if strings.ContainsAny(c.Standby, ",@ '\\?") || strings.Contains(c.Standby, "//") {
+		v.problem("postgres.standby", "must be one host, with or without a port: replica.example.com:5432")
 	}
 	switch {
 	case c.URL != "" && c.URLFile != "":
@@ -198,6 +204,41 @@ func ParsePostgres(text string) (*pgx.ConnConfig, error) {
 	}
 	return nil, errors.New("cannot be read as a URL (postgres://user@host:5432/database) or keyword string (host=… dbname=…); " +
 		"in a URL, characters of the password such as / : @ % # must be percent-encoded")
+}
+
+// AtHost returns a connection string for another host, with all else as it was: user,
+// database, TLS. The host has a port, or that of the connection string, and may be a standby.
+func AtHost(text, host string) (string, error) {
+	parsed, err := ParsePostgres(text)
+	if err != nil {
+		return "", err
+	}
+	port := strconv.Itoa(int(parsed.Port))
+	if name, number, err := net.SplitHostPort(host); err == nil {
+		host, port = name, number
+	}
+	host = strings.Trim(host, "[]")
+	if !strings.HasPrefix(text, "postgres://") && !strings.HasPrefix(text, "postgresql://") {
+		// The last value of a keyword counts.
+		return fmt.Sprintf("%s host='%s' port='%s' target_session_attrs=any", text, host, port), nil
+	}
+	at, err := url.Parse(text)
+	if err != nil {
+		return "", errors.New("cannot be read as a URL")
+	}
+	query := at.Query()
+	for _, name := range []string{"hostaddr", "host", "port"} {
+		query.Del(name)
+	}
+	query.Set("target_session_attrs", "any")
+	at.Host = net.JoinHostPort(host, port)
+	if strings.HasPrefix(host, "/") {
+		at.Host = ""
+		query.Set("host", host)
+		query.Set("port", port)
+	}
+	at.RawQuery = query.Encode()
+	return at.String(), nil
 }
 
 func (v *validator) nats(c NATS) {

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -47,6 +48,9 @@ func TestValidate_NamesTheKey(t *testing.T) {
 	}{
 		{"no Postgres", func(c *Config) { c.Postgres.URL = "" }, "postgres.url: must be set"},
 		{"bad sslmode", func(c *Config) { c.Postgres.URL += "?sslmode=nonsense" }, "postgres.url: cannot be used: "},
+		{"two standbys", func(c *Config) { c.Postgres.Standby = "a,b" }, "postgres.standby: must be one host"},
+		{"standby URL", func(c *Config) { c.Postgres.Standby = "postgres://replica" }, "postgres.standby: must be one host"},
+		{"standby and failover", func(c *Config) { c.Postgres.Standby, c.Failover = "replica", true }, "failover: a slot on a standby"},
 		{"no NATS", func(c *Config) { c.NATS.URL = "" }, "nats.url: must be set"},
 		{"wrong scheme", func(c *Config) { c.NATS.URL = "http://x" }, `nats.url: the scheme "http" is not one of nats, tls, ws, wss`},
 		{"no host", func(c *Config) { c.NATS.URL = "nats://a,nats://" }, "nats.url: has a URL without a host"},
@@ -170,5 +174,27 @@ func TestNATS_AddressShowsNoSecret(t *testing.T) {
 	got := NATS{URL: "nats://user:hunter2@one:4333, tls://token@two"}.Address()
 	if want := "one:4333,two:4222"; got != want {
 		t.Errorf("want %s, got %s", want, got)
+	}
+}
+
+func TestAtHost(t *testing.T) {
+	for _, tt := range []struct{ url, host, want string }{
+		{"postgres://relay:s%40@a:5433/app?sslmode=disable", "b", "b 5433"},
+		{"postgres://relay:s%40@a:5433,c:5434/app?sslmode=disable&target_session_attrs=read-write", "b:5435", "b 5435"},
+		{"postgres://relay:s%40@/app?host=/run&port=5433&sslmode=disable", "[::1]:5435", "::1 5435"},
+		{"postgres://relay:s%40@a/app?sslmode=disable", "/run:5435", "/run 5435"},
+		{"host=a,c port=5433,5434 user=relay password='s@' dbname=app sslmode=disable target_session_attrs=primary", "b", "b 5433"},
+	} {
+		text, err := AtHost(tt.url, tt.host)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := ParsePostgres(text)
+		if err != nil {
+			t.Fatalf("%s: %v", text, err)
+		}
+		if at := fmt.Sprint(got.Host, " ", got.Port); at != tt.want || got.User != "relay" || got.Password != "s@" || got.Database != "app" || len(got.Fallbacks) > 0 || got.ValidateConnect != nil {
+			t.Errorf("%s at %s is %s: %s, %d fallbacks", tt.url, tt.host, text, at, len(got.Fallbacks))
+		}
 	}
 }

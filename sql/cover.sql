@@ -1,3 +1,7 @@
+{{- if .Standby}}-- The slot is on a standby.
+INSERT INTO walrelay.standby_slots (slot) VALUES ({{literal .Slot}}) ON CONFLICT DO NOTHING;
+
+{{end -}}
 -- What the slot reads from now on, for walrelay.event_status, and the columns of these
 -- tables.
 INSERT INTO walrelay.outboxes (slot, relation, id_column, covered_since, columns)
@@ -11,9 +15,6 @@ FROM (VALUES
     ({{literal $table.Ident}}::regclass, {{literal (index $.IDs $i)}}::name)
 {{- end}}
 ) AS c (relation, id_column)
-WHERE EXISTS (
-    SELECT FROM pg_catalog.pg_replication_slots AS s
-    WHERE s.slot_name = {{literal .Slot}} AND s.database = current_database()
-)
+WHERE walrelay.slot_exists({{literal .Slot}})
 ON CONFLICT (slot, relation) DO UPDATE
 SET id_column = excluded.id_column, columns = excluded.columns;

@@ -113,8 +113,10 @@ func Slim(table Table) (string, error) { return render("slim.sql", table) }
 // each.
 type Covered struct {
 	Slot, Publication string
-	Tables            []Table
-	IDs               []string
+	// Standby says that the slot is on a standby.
+	Standby bool
+	Tables  []Table
+	IDs     []string
 }
 
 // Uncover returns the statement that forgets which tables a slot reads, where it

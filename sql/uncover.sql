@@ -1,10 +1,11 @@
+{{- if not .Standby}}-- The slot is not on a standby any more.
+DELETE FROM walrelay.standby_slots WHERE slot = {{literal .Slot}};
+
+{{end -}}
 -- Tables that the slot does not read at this moment, and may have missed rows of; and
 -- those of slots that do not exist any more.
 DELETE FROM walrelay.outboxes AS o
-WHERE NOT EXISTS (
-    SELECT FROM pg_catalog.pg_replication_slots AS s
-    WHERE s.slot_name = o.slot AND s.database = current_database()
-  )
+WHERE NOT walrelay.slot_exists(o.slot)
   OR o.slot = {{literal .Slot}}
   AND NOT EXISTS (
     SELECT

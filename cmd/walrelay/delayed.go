@@ -16,6 +16,7 @@ import (
 
 	"github.com/walrelay/walrelay"
 	"github.com/walrelay/walrelay/event"
+	"github.com/walrelay/walrelay/internal/check"
 	"github.com/walrelay/walrelay/retry"
 )
 
@@ -349,6 +350,9 @@ this slot's. The relay of this slot must not run meanwhile.`,
 			return &usageError{"--from: name the slot whose events are to be taken over"}
 		}
 		return withDelayed(ctx, cfg, func(conn *pgx.Conn) error {
+			if err := check.RefuseRelay(ctx, conn, cfg); err != nil {
+				return err
+			}
 			n, err := retry.Adopt(ctx, conn, from, cfg.Slot)
 			if err != nil {
 				return err

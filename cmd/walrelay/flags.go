@@ -16,6 +16,7 @@ func usages() [][2]string {
 		{"postgres.url_file", "file with the URL, read each time that a connection is made"},
 		{"postgres.password_file", "file with the password, read each time that a connection is made"},
 		{"postgres.password_command", "program and arguments, separated by commas, that prints the password"},
+		{"postgres.standby", "host:port of a standby that has the slot (Postgres 16 and newer)"},
 		{"postgres.role_prefix", `begins the names of the roles that init makes (default "walrelay")`},
 		{"nats.url", "NATS URL, or several separated by commas (required)"},
 		{"nats.user", "NATS user"},

@@ -353,34 +353,14 @@ func startPair(ctx context.Context, options localpg.Options) (primary, standby *
 	if primary, err = localpg.Start(ctx, options); err != nil {
 		return nil, nil, err
 	}
-	conn, err := pgx.Connect(ctx, primary.URL("postgres"))
-	if err != nil {
-		return primary, nil, fmt.Errorf("connecting to the primary: %w", err)
-	}
-	_, err = conn.Exec(ctx, "SELECT pg_create_physical_replication_slot('standby', true)")
-	_ = conn.Close(ctx)
-	if err != nil {
-		return primary, nil, fmt.Errorf("making the slot of the standby: %w", err)
-	}
-	if err := primary.Stop(ctx, localpg.Fast); err != nil {
-		return primary, nil, err
-	}
-	options.Copy, options.Standby = primary, true
-	follow := maps.Clone(options.Settings)
-	maps.Copy(follow, map[string]string{
-		"primary_conninfo":  fmt.Sprintf("host=127.0.0.1 port=%d user=postgres dbname=postgres application_name=standby", primary.Port()),
-		"primary_slot_name": "standby", "sync_replication_slots": "on",
-	})
-	options.Settings = follow
-	if standby, err = localpg.Start(ctx, options); err != nil {
-		return primary, nil, err
-	}
-	if err := primary.Restart(ctx); err != nil {
+	options.Settings = maps.Clone(options.Settings)
+	options.Settings["sync_replication_slots"] = "on"
+	if standby, err = localpg.StartStandby(ctx, primary, options); err != nil {
 		return primary, standby, err
 	}
 	// Commits wait for the standby, so that a failover loses none, and the slots
 	// never get ahead of it.
-	conn, err = pgx.Connect(ctx, primary.URL("postgres"))
+	conn, err := pgx.Connect(ctx, primary.URL("postgres"))
 	if err != nil {
 		return primary, standby, fmt.Errorf("connecting to the primary: %w", err)
 	}

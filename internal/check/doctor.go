@@ -180,7 +180,7 @@ func examine(ctx context.Context, from Sources, cfg config.Config, facts *Facts)
 		if hasFailover(facts) {
 			try("the standbys", e.readStandbys(ctx, cfg))
 		}
-		url, password, err := connect.PostgresSecrets(ctx, cfg.Postgres)
+		url, password, err := connect.SlotSecrets(ctx, cfg.Postgres)
 		if err == nil {
 			_, err = replication.Identify(ctx, replication.Config{ConnString: url, Password: password, Slot: cfg.Slot, Publication: cfg.Publication})
 		}

@@ -209,28 +209,7 @@ func TestDoctor_StandbySlot(t *testing.T) {
 	testkit.Exec(t, url, `CREATE TABLE public.outbox (id uuid PRIMARY KEY DEFAULT gen_random_uuid(), event_type text, source text);
 		CREATE PUBLICATION walrelay FOR TABLE public.outbox WITH (publish = 'insert', publish_via_partition_root = true)`)
 	testkit.Exec(t, url, "SELECT pg_create_logical_replication_slot('walrelay', 'pgoutput', false, false, true)")
-	testkit.Exec(t, url, "SELECT pg_create_physical_replication_slot('standby', true)")
-	if err := primary.Stop(t.Context(), localpg.Fast); err != nil {
-		t.Fatal(err)
-	}
-	standby, err := localpg.Start(t.Context(), localpg.Options{BinDir: primary.BinDir(), Copy: primary, Standby: true, Settings: map[string]string{
-		"primary_conninfo":  fmt.Sprintf("host=127.0.0.1 port=%d user=postgres dbname=postgres", primary.Port()),
-		"primary_slot_name": "standby", "sync_replication_slots": "on", "hot_standby_feedback": "on",
-	}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if t.Failed() {
-			t.Logf("the standby said:\n%s", standby.LogTail(30))
-		}
-		if err := standby.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	if err := primary.Restart(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	standby := testkit.Standby(t, primary, map[string]string{"sync_replication_slots": "on"})
 	host := fmt.Sprintf("127.0.0.1:%d", standby.Port())
 	cfg := config.Config{NATS: config.NATS{URL: server.URL()}, Failover: true}
 	both := fmt.Sprintf("host=127.0.0.1,127.0.0.1 port=%d,%d user=postgres dbname=%s target_session_attrs=read-write", standby.Port(), primary.Port(), testkit.Query(t, url, "SELECT current_database()"))

@@ -14,6 +14,8 @@ import (
 	"github.com/walrelay/walrelay/config"
 	"github.com/walrelay/walrelay/event"
 	"github.com/walrelay/walrelay/internal/connect"
+	"github.com/walrelay/walrelay/internal/problem"
+	"github.com/walrelay/walrelay/internal/wait"
 	"github.com/walrelay/walrelay/sql"
 )
 
@@ -30,6 +32,11 @@ type Facts struct {
 	Tables      []Table      // as in the configuration
 	Publication *Publication // nil if there is none
 	Slot        *Slot        // nil if there is none
+	// SlotServer is the standby that has the slot, or is to have it; nil for a slot on the
+	// server itself.
+	SlotServer *Server
+	// Foreign says that it is no standby of the server: its system identifier is another one.
+	Foreign bool
 	// Closed is the time at which the slot was closed, and its streams handed over.
 	Closed time.Time
 	// OpenFiles are files with secrets that other users of this machine may read.
@@ -55,6 +62,7 @@ type Server struct {
 	Role             string `db:"role"`
 	Database         string `db:"database"`
 	MayReplicate     bool   `db:"may_replicate"`
+	Feedback         bool   `db:"feedback"` // hot_standby_feedback
 
 	// ApplicationName is that of the connection.
 	ApplicationName string `db:"-"`
@@ -219,10 +227,7 @@ func Read(ctx context.Context, from Sources, cfg config.Config, scope Scope) (Fa
 		postgresErr = facts.readPostgres(ctx, from.Postgres, cfg)
 	}
 	if scope.has(ScopeSlot) && postgresErr == nil && (!scope.has(ScopePostgres) || facts.Server.Major() >= OldestServer) {
-		facts.Slot, slotErr = ReadSlot(ctx, from.Postgres, cfg.Slot)
-		if slotErr == nil {
-			facts.Closed, slotErr = readClosed(ctx, from.Postgres, cfg.Slot)
-		}
+		slotErr = facts.readSlot(ctx, from.Postgres, cfg)
 	}
 	if scope.has(ScopeNATS) {
 		facts.Streams, natsErr = readStreams(ctx, from.NATS, cfg.Streams)
@@ -295,7 +300,7 @@ func (f *Facts) readPostgres(ctx context.Context, conn *pgx.Conn, cfg config.Con
 		}
 		f.Tables = append(f.Tables, *read)
 	}
-	if f.Schema.Writable && f.Schema.Version >= adoptVersion {
+	if f.Schema.Writable && f.Schema.Version >= standbyVersion {
 		rows, err := conn.Query(ctx, sql.Orphans, cfg.Slot)
 		if err == nil {
 			f.Orphans, err = pgx.CollectRows(rows, pgx.RowTo[string])
@@ -315,10 +320,10 @@ func (f *Facts) readPostgres(ctx context.Context, conn *pgx.Conn, cfg config.Con
 }
 
 // Versions of the schema: columnsVersion is the one from which on init notes the columns
-// of tables, and adoptVersion that from which on events can be taken over.
+// of tables, and standbyVersion that from which on a slot may be on a standby.
 const (
 	columnsVersion = 9
-	adoptVersion   = 11
+	standbyVersion = 14
 )
 
 func (f *Facts) readRenamed(ctx context.Context, conn *pgx.Conn, slot string, tables []sql.Table) error {
@@ -345,7 +350,94 @@ func (f *Facts) readRenamed(ctx context.Context, conn *pgx.Conn, slot string, ta
 	return nil
 }
 
-// ReadSlot asks for a replication slot; nil if there is none of the name.
+// readSlot asks for the slot, and for the standby that has it.
+func (f *Facts) readSlot(ctx context.Context, conn *pgx.Conn, cfg config.Config) error {
+	err := AtSlot(ctx, conn, cfg.Postgres, func(at *pgx.Conn) (err error) {
+		if f.Scope.has(ScopePostgres) && at != conn {
+			if f.SlotServer, err = readOne[Server](ctx, at, sql.Server); err != nil {
+				return fmt.Errorf("reading the standby's settings: %w", err)
+			}
+			if f.Foreign, err = foreign(ctx, conn, at); err != nil {
+				return err
+			}
+		}
+		f.Slot, err = ReadSlot(ctx, at, cfg.Slot)
+		return err
+	})
+	if err == nil {
+		f.Closed, err = readClosed(ctx, conn, cfg.Slot)
+	}
+	return err
+}
+
+// foreign reports whether two servers are of different database clusters.
+func foreign(ctx context.Context, a, b *pgx.Conn) (bool, error) {
+	var ids [2]int64
+	for i, conn := range []*pgx.Conn{a, b} {
+		if err := conn.QueryRow(ctx, "SELECT system_identifier FROM pg_catalog.pg_control_system()").Scan(&ids[i]); err != nil {
+			return false, fmt.Errorf("reading the system identifier: %w", err)
+		}
+	}
+	return ids[0] != ids[1], nil
+}
+
+// AtSlot calls do with a connection to the server that has the slot: the one that is given, or
+// one to the standby, for as long as do runs.
+func AtSlot(ctx context.Context, conn *pgx.Conn, cfg config.Postgres, do func(*pgx.Conn) error) error {
+	if cfg.Standby == "" {
+		return do(conn)
+	}
+	standby, err := connect.Slot(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	defer connect.ClosePostgres(standby)
+	return do(standby)
+}
+
+// FindSlot asks for the slot of a configuration, on the server that has it; nil if there is none.
+func FindSlot(ctx context.Context, conn *pgx.Conn, cfg config.Config) (slot *Slot, err error) {
+	err = AtSlot(ctx, conn, cfg.Postgres, func(at *pgx.Conn) error {
+		slot, err = ReadSlot(ctx, at, cfg.Slot)
+		return err
+	})
+	return slot, err
+}
+
+// RefuseRelay returns a *[problem.Problem] if a relay reads the slot.
+func RefuseRelay(ctx context.Context, conn *pgx.Conn, cfg config.Config) error {
+	slot, err := FindSlot(ctx, conn, cfg)
+	if err == nil && slot != nil && slot.ActivePID != nil {
+		err = &problem.Problem{ID: "relay_running", What: fmt.Sprintf("a relay is running: it reads slot %q", cfg.Slot), Fix: "stop it, its standbys too, and run this again"}
+	}
+	return err
+}
+
+// replayPoll is the time between two looks at what a standby has replayed.
+const replayPoll = 50 * time.Millisecond
+
+// AwaitReplay waits until a standby has replayed what the primary had written before the call.
+func AwaitReplay(ctx context.Context, primary, standby *pgx.Conn) error {
+	var end string
+	if err := primary.QueryRow(ctx, "SELECT pg_catalog.pg_current_wal_flush_lsn()::text").Scan(&end); err != nil {
+		return fmt.Errorf("reading the end of the WAL: %w", err)
+	}
+	for {
+		var replayed bool
+		err := standby.QueryRow(ctx, "SELECT NOT pg_catalog.pg_is_in_recovery() OR coalesce(pg_catalog.pg_last_wal_replay_lsn() >= $1::text::pg_lsn, false)", end).Scan(&replayed)
+		if err != nil {
+			return fmt.Errorf("reading what the standby has replayed: %w", err)
+		}
+		if replayed {
+			return nil
+		}
+		if err := wait.For(ctx, replayPoll); err != nil {
+			return fmt.Errorf("waiting until the standby has replayed up to %s: %w", end, err)
+		}
+	}
+}
+
+// ReadSlot asks a server for a replication slot; nil if there is none of the name.
 func ReadSlot(ctx context.Context, conn *pgx.Conn, name string) (*Slot, error) {
 	slot, err := readOne[Slot](ctx, conn, sql.SlotState, name)
 	if err != nil {

@@ -10,6 +10,9 @@ import (
 	"github.com/walrelay/walrelay/sql"
 )
 
+// oldestStandby is the oldest major version of Postgres that decodes on a standby.
+const oldestStandby = 16
+
 // Judge says what the facts mean for the configuration, which is valid and has
 // its defaults. schemaVersion is that of the newest migration of this program.
 func Judge(facts *Facts, cfg config.Config, schemaVersion int) Results {
@@ -28,6 +31,9 @@ func Judge(facts *Facts, cfg config.Config, schemaVersion int) Results {
 		}
 		j.publication(facts.Publication)
 		j.orphans(facts)
+	}
+	if facts.SlotServer != nil {
+		j.standby(facts)
 	}
 	if facts.Scope.has(ScopeSlot) {
 		j.slots(facts)
@@ -89,23 +95,9 @@ func (j *judge) server(s *Server, slot *Slot) {
 		ID: "server_standby", What: "the Postgres server is a standby", Why: "walrelay writes its checkpoint",
 		Fix: "set postgres.url to the primary",
 	}, "the server is a primary")
-	j.check(s.WALLevel != "logical", Result{
-		ID: "wal_level", What: fmt.Sprintf("wal_level is %q", s.WALLevel), Why: `logical replication needs "logical"`,
-		Fix: "set wal_level = logical (on Amazon RDS: rds.logical_replication = 1) and restart Postgres",
-	}, "wal_level is logical")
-	j.check(!s.MayReplicate, Result{
-		ID: "role_replication", Subject: s.Role, What: fmt.Sprintf("role %q may not stream", s.Role), Why: "it lacks REPLICATION",
-		Fix: fmt.Sprintf("as a superuser: ALTER ROLE %s REPLICATION (on Amazon RDS: GRANT rds_replication TO %[1]s)", sql.Ident(s.Role)),
-	}, fmt.Sprintf("role %q may stream", s.Role))
-	// A slot that exists is among those that are counted, and so is its walsender.
-	j.check(slot == nil && s.Slots >= s.MaxSlots, Result{
-		ID: "replication_slots", What: fmt.Sprintf("no replication slot is free (max_replication_slots = %d)", s.MaxSlots),
-		Fix: "raise max_replication_slots and restart Postgres, or drop a slot that nobody uses",
-	}, fmt.Sprintf("%d of %d replication slots are in use", s.Slots, s.MaxSlots))
-	j.check(slot == nil && s.Walsenders >= s.MaxWalsenders, Result{
-		ID: "wal_senders", What: fmt.Sprintf("no walsender is free (max_wal_senders = %d)", s.MaxWalsenders),
-		Fix: "raise max_wal_senders and restart Postgres",
-	}, fmt.Sprintf("%d of %d walsenders are in use", s.Walsenders, s.MaxWalsenders))
+	if j.cfg.Postgres.Standby == "" {
+		j.decoding("", s, slot)
+	}
 	name, synchronous := synchronousMatch(s.SynchronousNames, s.ApplicationName)
 	j.check(synchronous, Result{
 		ID: "synchronous_standby_names", What: fmt.Sprintf("synchronous_standby_names = '%s' matches walrelay (%s)", s.SynchronousNames, name),
@@ -118,8 +110,56 @@ func (j *judge) server(s *Server, slot *Slot) {
 			Why: "slots can fail over from Postgres 17 on", Fix: "remove failover from the configuration or upgrade the server",
 		}, "the server's slots can fail over")
 	}
+}
+
+// standby judges the standby that has the slot, or is to have it.
+func (j *judge) standby(facts *Facts) {
+	name, s := j.cfg.Postgres.Standby, facts.SlotServer
+	if facts.Foreign {
+		j.fail(Result{
+			ID: "standby_other", Subject: name, What: name + " (postgres.standby) belongs to another database cluster than postgres.url",
+			Why: "their system identifiers differ", Fix: "set postgres.standby to a standby of that primary",
+		})
+		return
+	}
+	if s.Major() < oldestStandby {
+		j.fail(Result{
+			ID: "standby_version", Subject: name, What: "Postgres on the standby is version " + s.VersionText,
+			Why: fmt.Sprintf("slots can be on a standby from %d on", oldestStandby), Fix: "remove postgres.standby from the configuration or upgrade the servers",
+		})
+		return
+	}
+	j.decoding(name, s, facts.Slot)
+	if !s.Standby {
+		j.warn("standby_promoted", name, "%s (postgres.standby) is no standby: if it was promoted, set postgres.url to it too", name)
+		return
+	}
+	if !s.Feedback {
+		j.warn("standby_feedback", name, "hot_standby_feedback is off on the standby: when the primary removes rows that the slot still needs, the slot is lost")
+	}
+}
+
+// decoding judges a server that decodes, or is to; the subject says which.
+func (j *judge) decoding(subject string, s *Server, slot *Slot) {
+	j.check(s.WALLevel != "logical", Result{
+		ID: "wal_level", Subject: subject, What: fmt.Sprintf("wal_level is %q", s.WALLevel), Why: `logical replication needs "logical"`,
+		Fix: "set wal_level = logical (on Amazon RDS: rds.logical_replication = 1) and restart Postgres",
+	}, "wal_level is logical")
+	j.check(!s.MayReplicate, Result{
+		ID: "role_replication", Subject: s.Role, What: fmt.Sprintf("role %q may not stream", s.Role), Why: "it lacks REPLICATION",
+		Fix: fmt.Sprintf("as a superuser: ALTER ROLE %s REPLICATION (on Amazon RDS: GRANT rds_replication TO %[1]s)", sql.Ident(s.Role)),
+	}, fmt.Sprintf("role %q may stream", s.Role))
+	// A slot that exists is among those that are counted, and so is its walsender.
+	j.check(slot == nil && s.Slots >= s.MaxSlots, Result{
+		ID: "replication_slots", Subject: subject, What: fmt.Sprintf("no replication slot is free (max_replication_slots = %d)", s.MaxSlots),
+		Fix: "raise max_replication_slots and restart Postgres, or drop a slot that nobody uses",
+	}, fmt.Sprintf("%d of %d replication slots are in use", s.Slots, s.MaxSlots))
+	j.check(slot == nil && s.Walsenders >= s.MaxWalsenders, Result{
+		ID: "wal_senders", Subject: subject, What: fmt.Sprintf("no walsender is free (max_wal_senders = %d)", s.MaxWalsenders),
+		Fix: "raise max_wal_senders and restart Postgres",
+	}, fmt.Sprintf("%d of %d walsenders are in use", s.Walsenders, s.MaxWalsenders))
 	if s.KeepSize < 0 {
-		j.warn("slot_wal_limit", "", "max_slot_wal_keep_size is not set: while walrelay is away, its slot keeps WAL until the disk is full")
+		j.warn("slot_wal_limit", subject, "max_slot_wal_keep_size is not set: while walrelay is away, its slot keeps WAL until the disk is full")
 	}
 }
 

@@ -36,6 +36,23 @@ func good() (Facts, config.Config) {
 	}, cfg
 }
 
+// onStandby has the slot on a standby.
+func onStandby(f *Facts, c *config.Config) {
+	c.Postgres.Standby = "replica:5432"
+	standby := f.Server
+	standby.Standby, standby.Feedback = true, true
+	f.SlotServer = &standby
+}
+
+func TestJudge_SlotOnAStandby(t *testing.T) {
+	facts, cfg := good()
+	onStandby(&facts, &cfg)
+	facts.Server.MaxSlots = 0 // there is none
+	if results := Judge(&facts, cfg, schemaVersion); results.Worst() != Pass {
+		t.Errorf("%v", results.With(results.Worst()))
+	}
+}
+
 func TestJudge_PassesWhatIsAsItShouldBe(t *testing.T) {
 	facts, cfg := good()
 	results := Judge(&facts, cfg, schemaVersion)
@@ -70,8 +87,16 @@ func TestJudge_FindsWhatIsWrong(t *testing.T) {
 		"failover": {func(f *Facts, c *config.Config) {
 			f.Server.Version, f.Server.VersionText, c.Failover = 160004, "16.4", true
 		}, "failover_version", Fail, "failover is set, but Postgres is version 16.4", false},
-		"without failover": {func(_ *Facts, c *config.Config) { c.Failover = true }, "slot_failover", Warn, "without failover", false},
-		"no WAL limit":     {func(f *Facts, _ *config.Config) { f.Server.KeepSize = -1 }, "slot_wal_limit", Warn, "max_slot_wal_keep_size is not set", false},
+		"another cluster": {func(f *Facts, c *config.Config) { onStandby(f, c); f.Foreign = true }, "standby_other", Fail, "belongs to another database cluster", false},
+		"old standby": {func(f *Facts, c *config.Config) {
+			onStandby(f, c)
+			f.SlotServer.Version, f.SlotServer.VersionText = 150004, "15.4"
+		}, "standby_version", Fail, "slots can be on a standby from 16 on", false},
+		"promoted standby":    {func(f *Facts, c *config.Config) { onStandby(f, c); f.SlotServer.Standby = false }, "standby_promoted", Warn, "replica:5432 (postgres.standby) is no standby", false},
+		"no feedback":         {func(f *Facts, c *config.Config) { onStandby(f, c); f.SlotServer.Feedback = false }, "standby_feedback", Warn, "hot_standby_feedback is off", false},
+		"standby without WAL": {func(f *Facts, c *config.Config) { onStandby(f, c); f.SlotServer.WALLevel = "replica" }, "wal_level", Fail, `wal_level is "replica"`, false},
+		"without failover":    {func(_ *Facts, c *config.Config) { c.Failover = true }, "slot_failover", Warn, "without failover", false},
+		"no WAL limit":        {func(f *Facts, _ *config.Config) { f.Server.KeepSize = -1 }, "slot_wal_limit", Warn, "max_slot_wal_keep_size is not set", false},
 
 		"NATS password in plain": {func(_ *Facts, c *config.Config) {
 			c.NATS.URL, c.NATS.User, c.NATS.Password = "nats://127.0.0.1,nats://nats.example.org:4222", "u", "p"

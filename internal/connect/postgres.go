@@ -85,6 +85,10 @@ func PostgresWith(ctx context.Context, cfg config.Postgres, others map[string]st
 	if err != nil {
 		return nil, err
 	}
+	return open(ctx, parsed)
+}
+
+func open(ctx context.Context, parsed *pgx.ConnConfig) (*pgx.Conn, error) {
 	conn, err := pgx.ConnectConfig(ctx, parsed)
 	if err != nil {
 		return nil, refusedByPostgres(err)
@@ -96,12 +100,36 @@ func PostgresWith(ctx context.Context, cfg config.Postgres, others map[string]st
 	return conn, nil
 }
 
+// Slot opens such a connection to the server that has the slot: the standby, if it is there.
+func Slot(ctx context.Context, cfg config.Postgres) (*pgx.Conn, error) {
+	if cfg.Standby == "" {
+		return Postgres(ctx, cfg)
+	}
+	url, password, err := SlotSecrets(ctx, cfg)
+	if err != nil {
+		return nil, err
+	}
+	parsed, err := withSettings(url, password, nil)
+	if err != nil {
+		return nil, err
+	}
+	conn, err := open(ctx, parsed)
+	if err != nil {
+		return nil, fmt.Errorf("the standby of postgres.standby: %w", err)
+	}
+	return conn, nil
+}
+
 // parse reads the connection string, and adds the settings of sessions.
 func parse(ctx context.Context, cfg config.Postgres, others map[string]string) (*pgx.ConnConfig, error) {
 	url, password, err := PostgresSecrets(ctx, cfg)
 	if err != nil {
 		return nil, err
 	}
+	return withSettings(url, password, others)
+}
+
+func withSettings(url, password string, others map[string]string) (*pgx.ConnConfig, error) {
 	parsed, err := config.ParsePostgres(url)
 	if err != nil {
 		return nil, &config.Error{Key: "postgres.url", Problem: err.Error()}

@@ -36,6 +36,18 @@ func PostgresSecrets(ctx context.Context, cfg config.Postgres) (url, password st
 	return url, password, err
 }
 
+// SlotSecrets does so for the server that has the slot: the standby, if it is there.
+func SlotSecrets(ctx context.Context, cfg config.Postgres) (url, password string, err error) {
+	url, password, err = PostgresSecrets(ctx, cfg)
+	if err != nil || cfg.Standby == "" {
+		return url, password, err
+	}
+	if url, err = config.AtHost(url, cfg.Standby); err != nil {
+		err = &config.Error{Key: "postgres.url", Problem: err.Error()}
+	}
+	return url, password, err
+}
+
 // PostgresURL reads the URL of the database.
 func PostgresURL(cfg config.Postgres) (string, error) {
 	if cfg.URLFile == "" {

@@ -155,7 +155,7 @@ func (c *closing) close(ctx context.Context) error {
 		return err
 	}
 	// Nothing that comes later is an event of an outbox table.
-	if err := settled.Await(ctx, c.conn, c.cfg.Slot, c.options.Settling); err != nil {
+	if err := settled.Await(ctx, c.conn, c.cfg, c.options.Settling); err != nil {
 		return err
 	}
 	if err := step(c.options.step, "settled"); err != nil {
@@ -241,7 +241,7 @@ func (c *closing) note(ctx context.Context) (done bool, err error) {
 		if err := tx.QueryRow(ctx, sql.HandoverLock, c.cfg.Slot).Scan(&systemID, &passed); err != nil {
 			return fmt.Errorf("locking walrelay.progress: %w", err)
 		}
-		slot, err := check.ReadSlot(ctx, c.conn, c.cfg.Slot)
+		slot, err := check.FindSlot(ctx, c.conn, c.cfg)
 		if err != nil {
 			return err
 		}
@@ -325,7 +325,20 @@ func (c *closing) unread(ctx context.Context, tx pgx.Tx, passed string) (map[emi
 	if err != nil {
 		return nil, err
 	}
-	rows, err := tx.Query(ctx, sql.HandoverPeek, c.cfg.Slot, c.cfg.Publication)
+	var rows pgx.Rows
+	if c.cfg.Postgres.Standby == "" {
+		rows, err = tx.Query(ctx, sql.HandoverPeek, c.cfg.Slot, c.cfg.Publication)
+	} else {
+		var standby *pgx.Conn
+		if standby, err = connect.Slot(ctx, c.cfg.Postgres); err != nil {
+			return nil, err
+		}
+		defer connect.ClosePostgres(standby)
+		if err := check.AwaitReplay(ctx, c.conn, standby); err != nil {
+			return nil, err
+		}
+		rows, err = standby.Query(ctx, sql.HandoverPeek, c.cfg.Slot, c.cfg.Publication)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("reading what slot %q has still to read: %w", c.cfg.Slot, err)
 	}
@@ -422,23 +435,25 @@ func written(header, position, writer string) bool {
 
 // drop drops the slot, which nobody needs any more: it would keep WAL for ever.
 func (c *closing) drop(ctx context.Context) error {
-	for deadline := time.Now().Add(dropPatience); ; {
-		slot, err := check.ReadSlot(ctx, c.conn, c.cfg.Slot)
-		if err != nil || slot == nil {
-			return err
-		}
-		if slot.ActivePID == nil {
-			if _, err = c.conn.Exec(ctx, "SELECT pg_catalog.pg_drop_replication_slot($1)", c.cfg.Slot); err == nil {
-				return nil
+	return check.AtSlot(ctx, c.conn, c.cfg.Postgres, func(at *pgx.Conn) error {
+		for deadline := time.Now().Add(dropPatience); ; {
+			slot, err := check.ReadSlot(ctx, at, c.cfg.Slot)
+			if err != nil || slot == nil {
+				return err
 			}
-		} else {
-			err = errors.New("a relay has it")
+			if slot.ActivePID == nil {
+				if _, err = at.Exec(ctx, "SELECT pg_catalog.pg_drop_replication_slot($1)", c.cfg.Slot); err == nil {
+					return nil
+				}
+			} else {
+				err = errors.New("a relay has it")
+			}
+			if time.Now().After(deadline) {
+				return fmt.Errorf("dropping slot %q, which is closed: %w", c.cfg.Slot, err)
+			}
+			if err := wait.For(ctx, poll); err != nil {
+				return fmt.Errorf("dropping slot %q: %w", c.cfg.Slot, err)
+			}
 		}
-		if time.Now().After(deadline) {
-			return fmt.Errorf("dropping slot %q, which is closed: %w", c.cfg.Slot, err)
-		}
-		if err := wait.For(ctx, poll); err != nil {
-			return fmt.Errorf("dropping slot %q: %w", c.cfg.Slot, err)
-		}
-	}
+	})
 }

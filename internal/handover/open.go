@@ -122,11 +122,7 @@ func (o *opening) refuse(ctx context.Context) error {
 	if err := verify(ctx, o.js, o.cfg, o.handover, o.key); err != nil {
 		return err
 	}
-	slot, err := check.ReadSlot(ctx, o.conn, o.cfg.Slot)
-	if err == nil && slot != nil && slot.ActivePID != nil {
-		err = &problem.Problem{ID: "relay_running", What: fmt.Sprintf("a relay reads slot %q", o.cfg.Slot), Fix: "stop it, its standbys too, and run this again"}
-	}
-	return err
+	return check.RefuseRelay(ctx, o.conn, o.cfg)
 }
 
 // takeOver writes down what the slot has to know.

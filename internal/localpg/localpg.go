@@ -359,6 +359,37 @@ func (c *Cluster) Kill() error {
 	return nil
 }
 
+// StartStandby starts a server that follows a primary, which it stops for a moment to copy its
+// data; the standby has the physical slot "standby" there, and its name. The options are those
+// of the standby.
+func StartStandby(ctx context.Context, primary *Cluster, opts Options) (*Cluster, error) {
+	conn, err := pgx.Connect(ctx, primary.URL("postgres"))
+	if err != nil {
+		return nil, fmt.Errorf("connecting to the primary: %w", err)
+	}
+	_, err = conn.Exec(ctx, "SELECT pg_create_physical_replication_slot('standby', true)")
+	if err := errors.Join(err, conn.Close(ctx)); err != nil {
+		return nil, fmt.Errorf("making the slot of the standby: %w", err)
+	}
+	if err := primary.Stop(ctx, Fast); err != nil {
+		return nil, err
+	}
+	settings := maps.Clone(opts.Settings)
+	if settings == nil {
+		settings = make(map[string]string)
+	}
+	maps.Copy(settings, map[string]string{
+		"primary_conninfo":  fmt.Sprintf("host=127.0.0.1 port=%d user=postgres dbname=postgres application_name=standby", primary.Port()),
+		"primary_slot_name": "standby", "hot_standby_feedback": "on",
+	})
+	opts.Copy, opts.Standby, opts.Settings = primary, true, settings
+	standby, err := Start(ctx, opts)
+	if err != nil {
+		return nil, err
+	}
+	return standby, primary.Restart(ctx)
+}
+
 // makeStandby has the cluster follow another server when it starts.
 func (c *Cluster) makeStandby() error {
 	path := filepath.Join(c.data(), "standby.signal")

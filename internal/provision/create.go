@@ -52,7 +52,10 @@ func (m *maker) database(ctx context.Context, facts *check.Facts) error {
 	}
 	err = pgx.BeginFunc(ctx, m.conn, func(tx pgx.Tx) error {
 		if mayCover {
-			if err := execMade(ctx, tx, covered, sql.Uncover); err != nil {
+			// A slot of a standby that is not there any more has no say.
+			before := covered
+			before.Standby = covered.Standby && facts.Slot != nil
+			if err := execMade(ctx, tx, before, sql.Uncover); err != nil {
 				return err
 			}
 		}
@@ -263,18 +266,64 @@ func (m *maker) createSlot(ctx context.Context, slot *check.Slot, patience time.
 	if err != nil {
 		return err
 	}
+	return check.AtSlot(ctx, m.conn, m.cfg.Postgres, func(at *pgx.Conn) error {
+		if at != m.conn {
+			// The slot needs the publication.
+			if err := check.AwaitReplay(ctx, m.conn, at); err != nil {
+				return err
+			}
+		}
+		return m.createSlotAt(ctx, at, statement, patience)
+	})
+}
+
+// snapshotPoll is the time between two attempts to tell the standby which transactions run.
+const snapshotPoll = 200 * time.Millisecond
+
+// logSnapshots lets the primary write into the WAL which transactions are running, until the
+// function that it returns is called: a slot on a standby begins there. A role that may not do
+// so waits until the server does, every 15 s where something is written.
+func (m *maker) logSnapshots(ctx context.Context) (stop func()) {
+	enough, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		ticker := time.NewTicker(snapshotPoll)
+		defer ticker.Stop()
+		for {
+			if _, err := m.conn.Exec(ctx, "SELECT pg_catalog.pg_log_standby_snapshot()"); err != nil {
+				return
+			}
+			select {
+			case <-ticker.C:
+			case <-enough:
+				return
+			}
+		}
+	}()
+	return func() {
+		close(enough)
+		<-done
+	}
+}
+
+func (m *maker) createSlotAt(ctx context.Context, conn *pgx.Conn, statement string, patience time.Duration) error {
 	// The server's own timeout, because it takes the unfinished slot away.
-	if _, err := m.conn.Exec(ctx, fmt.Sprintf("SET statement_timeout = %d", patience.Milliseconds())); err != nil {
+	if _, err := conn.Exec(ctx, fmt.Sprintf("SET statement_timeout = %d", patience.Milliseconds())); err != nil {
 		return fmt.Errorf("setting statement_timeout: %w", err)
 	}
-	_, err = m.conn.Exec(ctx, statement)
+	stop := func() {}
+	if conn != m.conn {
+		stop = m.logSnapshots(ctx)
+	}
+	_, err := conn.Exec(ctx, statement)
+	stop()
 	if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok && pgErr.Code == sqlstate.QueryCanceled && ctx.Err() == nil {
 		return m.blockedSlot(ctx, patience, err)
 	}
 	if err != nil {
 		return fmt.Errorf("creating replication slot %q: %w", m.cfg.Slot, err)
 	}
-	if _, err := m.conn.Exec(ctx, "RESET statement_timeout"); err != nil {
+	if _, err := conn.Exec(ctx, "RESET statement_timeout"); err != nil {
 		return fmt.Errorf("resetting statement_timeout: %w", err)
 	}
 	m.report.add("slot", m.cfg.Slot, Created, "events committed from now on are streamed")

@@ -48,7 +48,10 @@ BEGIN;`, nil)
 	if err != nil {
 		return "", err
 	}
-	s.add(sql.Uncover(covered))
+	// Nobody knows here whether the standby has the slot: what it read before is unknown.
+	before := covered
+	before.Standby = false
+	s.add(sql.Uncover(before))
 	s.add(publicationSQL(cfg.Publication, append(slices.Clone(cfg.Outbox.Tables), sql.OwnSchema+".emitted")))
 	s.add(rolesSQL(cfg))
 	if cfg.Postgres.Given() {
@@ -67,7 +70,14 @@ BEGIN;`, nil)
 		s.add(sql.Grants(prefix, parsed.User))
 	}
 	s.add("COMMIT;", nil)
+	if covered.Standby {
+		s.add("-- The following statement is for the standby, once it has replayed what is above. Meanwhile run\n"+
+			"-- SELECT pg_log_standby_snapshot(); on the primary, or wait until the server does what that does.", nil)
+	}
 	s.add(sql.Slot(cfg.Slot, cfg.Publication, cfg.Failover))
+	if covered.Standby {
+		s.add("-- The rest is for the primary, when the slot is there.", nil)
+	}
 	s.add(sql.Cover(covered))
 	return strings.Join(s.parts, "\n\n") + "\n", s.err
 }

@@ -116,7 +116,7 @@ func Recover(ctx context.Context, cfg config.Config, options Options) (Report, e
 		return report, err
 	}
 	if !options.DryRun {
-		if err := settled.Await(ctx, conn, cfg.Slot, options.Waiting); err != nil {
+		if err := settled.Await(ctx, conn, cfg, options.Waiting); err != nil {
 			return report, err
 		}
 	}

@@ -111,7 +111,7 @@ func (r *Relay) session(ctx context.Context, nc *nats.Conn) (err error) {
 		return err
 	}
 	legacy := before != nil && before.FlushLSN < before.MessagesUntil
-	url, password, err := connect.PostgresSecrets(ctx, r.cfg.Postgres)
+	url, password, err := connect.SlotSecrets(ctx, r.cfg.Postgres)
 	if err != nil {
 		return err
 	}

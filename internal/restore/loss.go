@@ -55,7 +55,7 @@ func missingIn(ctx context.Context, cfg config.Config, loss router.Loss) (string
 	if err != nil || recorded == nil {
 		return "", err
 	}
-	passed, err := passedLSN(ctx, conn, cfg.Slot, recorded)
+	passed, err := passedLSN(ctx, conn, cfg, recorded)
 	if err != nil {
 		return "", err
 	}
@@ -77,14 +77,14 @@ func missingIn(ctx context.Context, cfg config.Config, loss router.Loss) (string
 }
 
 // passedLSN is where the slot goes on.
-func passedLSN(ctx context.Context, conn *pgx.Conn, slot string, recorded *checkpoint.State) (replication.LSN, error) {
-	state, err := check.ReadSlot(ctx, conn, slot)
+func passedLSN(ctx context.Context, conn *pgx.Conn, cfg config.Config, recorded *checkpoint.State) (replication.LSN, error) {
+	state, err := check.FindSlot(ctx, conn, cfg)
 	if err != nil || state == nil {
 		return recorded.FlushLSN, err
 	}
 	confirmed, err := pglogrepl.ParseLSN(state.ConfirmedFlush)
 	if err != nil {
-		return 0, fmt.Errorf("reading what slot %q has confirmed: %w", slot, err)
+		return 0, fmt.Errorf("reading what slot %q has confirmed: %w", cfg.Slot, err)
 	}
 	return max(confirmed, recorded.FlushLSN), nil
 }

@@ -241,7 +241,7 @@ func (r *repair) close() {
 // further, if anything.)
 func (r *repair) takeSlot(ctx context.Context) (replication.System, error) {
 	pid := ""
-	url, password, err := connect.PostgresSecrets(ctx, r.cfg.Postgres)
+	url, password, err := connect.SlotSecrets(ctx, r.cfg.Postgres)
 	if err != nil {
 		return replication.System{}, err
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/jackc/pglogrepl"
 	"github.com/jackc/pgx/v5"
 
+	"github.com/walrelay/walrelay/config"
 	"github.com/walrelay/walrelay/internal/check"
 	"github.com/walrelay/walrelay/internal/checkpoint"
 	"github.com/walrelay/walrelay/internal/wait"
@@ -24,7 +25,14 @@ const poll = 200 * time.Millisecond
 // Await waits until everything that was committed before the call is settled and saved.
 // It calls waiting, if that is not nil, once if it has to wait; running says that a relay
 // has the slot.
-func Await(ctx context.Context, conn *pgx.Conn, slot string, waiting func(running bool)) error {
+func Await(ctx context.Context, conn *pgx.Conn, cfg config.Config, waiting func(running bool)) error {
+	return check.AtSlot(ctx, conn, cfg.Postgres, func(at *pgx.Conn) error {
+		return await(ctx, conn, at, cfg.Slot, waiting)
+	})
+}
+
+// await asks one connection for the slot, and the other for what is saved.
+func await(ctx context.Context, conn, at *pgx.Conn, slot string, waiting func(running bool)) error {
 	var text string
 	if err := conn.QueryRow(ctx, "SELECT pg_catalog.pg_current_wal_insert_lsn()::text").Scan(&text); err != nil {
 		return fmt.Errorf("reading the end of the WAL: %w", err)
@@ -34,7 +42,7 @@ func Await(ctx context.Context, conn *pgx.Conn, slot string, waiting func(runnin
 		return fmt.Errorf("reading the end of the WAL: %w", err)
 	}
 	for said := false; ; said = true {
-		found, err := check.ReadSlot(ctx, conn, slot)
+		found, err := check.ReadSlot(ctx, at, slot)
 		if err != nil {
 			return err
 		}

@@ -326,7 +326,11 @@ func (r *reader) holders(ctx context.Context) error {
 	if r.document.Slot == nil || !r.document.Slot.Present {
 		return nil
 	}
-	rows, err := r.sources.Postgres.Query(ctx, sql.StatusHolder, r.read.Server.ApplicationName, r.cfg.Slot)
+	return check.AtSlot(ctx, r.sources.Postgres, r.cfg.Postgres, func(at *pgx.Conn) error { return r.holdersAt(ctx, at) })
+}
+
+func (r *reader) holdersAt(ctx context.Context, at *pgx.Conn) error {
+	rows, err := at.Query(ctx, sql.StatusHolder, r.read.Server.ApplicationName, r.cfg.Slot)
 	if err != nil {
 		return err
 	}

@@ -85,6 +85,29 @@ func Postgres(t testing.TB, settings ...map[string]string) *localpg.Cluster {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return closing(t, c)
+}
+
+// Standby starts a server that follows a primary, which is restarted for that, and that ends
+// with the test.
+func Standby(t testing.TB, primary *localpg.Cluster, settings ...map[string]string) *localpg.Cluster {
+	t.Helper()
+	options := localpg.Options{BinDir: primary.BinDir()}
+	for _, s := range settings {
+		options.Settings = s
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	c, err := localpg.StartStandby(ctx, primary, options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return closing(t, c)
+}
+
+// closing has a cluster end with the test.
+func closing(t testing.TB, c *localpg.Cluster) *localpg.Cluster {
+	t.Helper()
 	t.Cleanup(func() {
 		if t.Failed() {
 			t.Logf("Postgres said:\n%s", c.LogTail(30))

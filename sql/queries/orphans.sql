@@ -13,4 +13,5 @@ WHERE slots.slot <> $1
   AND NOT EXISTS (
     SELECT FROM pg_catalog.pg_replication_slots AS s
     WHERE s.slot_name = slots.slot AND s.database = current_database()
-  );
+  )
+  AND NOT EXISTS (SELECT FROM walrelay.standby_slots AS s WHERE s.slot = slots.slot);

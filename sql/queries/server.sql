@@ -9,6 +9,7 @@ SELECT
     current_setting('max_wal_senders')::integer AS max_walsenders,
     (SELECT count(*)::integer FROM pg_catalog.pg_stat_replication) AS walsenders,
     current_setting('synchronous_standby_names') AS synchronous_standby_names,
+    current_setting('hot_standby_feedback') = 'on' AS feedback,
     -- In megabytes; -1 is no limit.
     (
         SELECT coalesce(max(setting::bigint), -1)

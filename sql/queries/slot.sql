@@ -14,11 +14,12 @@ SELECT
     coalesce(slot.confirmed_flush_lsn IS NOT NULL, false) AS ready,
     slot.active_pid AS active_pid,
     coalesce(slot.confirmed_flush_lsn, '0/0')::text AS confirmed_flush,
-    -- In bytes. A standby has no current WAL position.
-    CASE WHEN NOT pg_catalog.pg_is_in_recovery()
-        THEN pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_lsn(), slot.confirmed_flush_lsn)::bigint END AS lag_bytes,
-    CASE WHEN NOT pg_catalog.pg_is_in_recovery()
-        THEN pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_lsn(), slot.restart_lsn)::bigint END AS retained_bytes,
+    -- In bytes: up to the end of the WAL, on a standby of what it has replayed.
+    pg_catalog.pg_wal_lsn_diff(wal.position, slot.confirmed_flush_lsn)::bigint AS lag_bytes,
+    pg_catalog.pg_wal_lsn_diff(wal.position, slot.restart_lsn)::bigint AS retained_bytes,
     slot.safe_wal_size AS safe_bytes
 FROM pg_catalog.pg_replication_slots AS slot
+CROSS JOIN LATERAL (
+    SELECT CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_last_wal_replay_lsn() ELSE pg_catalog.pg_current_wal_lsn() END AS position
+) AS wal
 WHERE slot.slot_name = $1;
