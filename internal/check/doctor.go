@@ -314,7 +314,7 @@ const (
 
 // Examine says what an examination means. It is pure.
 func Examine(facts *Facts, e *Examination, cfg config.Config) Results {
-	j := judge{cfg: cfg}
+	j := judge{cfg: cfg, role: facts.Server.Role}
 	for _, why := range e.Unknown {
 		j.add(Skip, Result{ID: "not_asked", What: "not everything could be asked", Why: why})
 	}
@@ -375,13 +375,13 @@ func (j *judge) settings(facts *Facts, e *Examination) {
 		j.warnFix(ms == 0 || time.Duration(ms)*time.Millisecond < shortTimeout, Result{
 			ID: "wal_sender_timeout", What: fmt.Sprintf("wal_sender_timeout is %d ms", ms),
 			Why: "0 never ends the connection of a relay whose machine is gone, so no standby takes over; a very short one ends it when a machine is busy",
-			Fix: "set it to 60s (the default), for this role at least: ALTER ROLE … SET wal_sender_timeout = '60s'",
+			Fix: fmt.Sprintf("set it to 60s (the default), for this role at least: ALTER ROLE %s SET wal_sender_timeout = '60s'", sql.Ident(facts.Server.Role)),
 		}, fmt.Sprintf("wal_sender_timeout is %d ms", ms))
 	}
 	if s.IdleSlotTimeout != nil {
 		j.warnFix(*s.IdleSlotTimeout, Result{
 			ID: "idle_replication_slot_timeout", What: "idle_replication_slot_timeout is set",
-			Why: "a slot that no relay reads for that long is lost", Fix: "set it to 0, or to more than the longest time without a relay",
+			Why: "a slot that no relay reads for that long is lost", Fix: "set it to more than the longest time without a relay, or: ALTER SYSTEM RESET idle_replication_slot_timeout; SELECT pg_reload_conf()",
 		}, "no slot is lost because it is idle")
 	}
 	if s.StandbySlots != nil && hasFailover(facts) {
@@ -401,7 +401,7 @@ func (j *judge) settings(facts *Facts, e *Examination) {
 	}
 	if s.Autovacuum != nil {
 		j.warnFix(!*s.Autovacuum, Result{
-			ID: "autovacuum", What: "autovacuum is off", Why: "the outbox table grows without end, as published rows are deleted", Fix: "set autovacuum = on",
+			ID: "autovacuum", What: "autovacuum is off", Why: "the outbox table grows without end, as published rows are deleted", Fix: "ALTER SYSTEM SET autovacuum = on; SELECT pg_reload_conf()",
 		}, "autovacuum is on")
 	}
 }
@@ -443,7 +443,7 @@ func (j *judge) transactions(s *ServerState) {
 	j.warnFix(long, r, "no writing transaction is older than "+duration(longTransaction))
 	j.warnFix(time.Duration(s.PreparedSeconds*float64(time.Second)) > longTransaction, Result{
 		ID: "prepared_transaction", Subject: s.PreparedGID, What: fmt.Sprintf("a prepared transaction has waited for %s", duration((time.Duration(s.PreparedSeconds) * time.Second).Round(time.Second))),
-		Why: "all WAL since it began is kept for every logical slot of the cluster", Fix: fmt.Sprintf("end it: COMMIT PREPARED or ROLLBACK PREPARED %s", sql.Literal(s.PreparedGID)),
+		Why: "all WAL since it began is kept for every logical slot of the cluster", Fix: fmt.Sprintf("end it: COMMIT PREPARED %s, or: ROLLBACK PREPARED %[1]s", sql.Literal(s.PreparedGID)),
 	}, "no prepared transaction is older than "+duration(longTransaction))
 }
 
@@ -462,16 +462,16 @@ func (j *judge) tableState(name string, t *TableState) {
 	}
 	j.warnFix(len(lacks) > 0, Result{
 		ID: "outbox_rights", Subject: name, What: fmt.Sprintf("the role may not %s rows of %s", strings.Join(lacks, ", "), what),
-		Why: "published rows are not cleaned away, and what NATS loses cannot be brought back", Fix: fmt.Sprintf("GRANT %s ON %s TO the role of the relay", strings.Join(lacks, ", "), name),
+		Why: "published rows are not cleaned away, and what NATS loses cannot be brought back", Fix: fmt.Sprintf("GRANT %s ON %s TO %s", strings.Join(lacks, ", "), ident(name), sql.Ident(j.role)),
 	}, "the role may read and clean "+what)
 	j.warnFix(t.Dead > manyDead && t.Dead > t.Live, Result{
 		ID: "outbox_dead_rows", Subject: name, What: fmt.Sprintf("%s has %d dead rows and %d live ones, in %d MB", what, t.Dead, t.Live, t.Bytes>>20),
-		Why: "inserts and the clean-up get slower", Fix: "VACUUM it; look for transactions and slots that hold vacuum back, and set autovacuum_vacuum_scale_factor of the table to 0.01",
+		Why: "inserts and the clean-up get slower", Fix: fmt.Sprintf("look for transactions and slots that hold vacuum back; ALTER TABLE %s SET (autovacuum_vacuum_scale_factor = 0.01); VACUUM %[1]s", ident(name)),
 	}, fmt.Sprintf("%s has %d dead rows", what, t.Dead))
 	if t.AutovacuumOff {
 		j.add(Warn, Result{
 			ID: "outbox_autovacuum", Subject: name, What: "autovacuum is off for " + what, Why: "it grows without end, as published rows are deleted",
-			Fix: fmt.Sprintf("ALTER TABLE %s RESET (autovacuum_enabled)", name),
+			Fix: fmt.Sprintf("ALTER TABLE %s RESET (autovacuum_enabled)", ident(name)),
 		})
 	}
 }
@@ -591,7 +591,7 @@ func (j *judge) streamState(s *config.Stream, info *jetstream.StreamInfo, n *NAT
 		}
 		j.warnFix(int64(c.MaxMsgSize) < largest, Result{
 			ID: "stream_message_size", Subject: s.Name, What: fmt.Sprintf("%s takes messages of %d bytes, and events may have %d", what, c.MaxMsgSize, largest),
-			Why: "larger events fail after their retries", Fix: "raise max_msg_size of the stream, or set publish.max_event_size",
+			Why: "larger events fail after their retries", Fix: fmt.Sprintf("nats stream edit %s --max-msg-size %d, or set publish.max_event_size", s.Name, largest),
 		}, what+" takes events of any size that is configured")
 	}
 	full := c.MaxMsgs > 0 && float64(info.State.Msgs) > streamFull*float64(c.MaxMsgs) || c.MaxBytes > 0 && float64(info.State.Bytes) > streamFull*float64(c.MaxBytes)
@@ -604,7 +604,7 @@ func (j *judge) streamState(s *config.Stream, info *jetstream.StreamInfo, n *NAT
 	if s.Shared {
 		j.warnFix(c.Duplicates < 2*j.cfg.Publish.AckTimeout, Result{
 			ID: "stream_duplicates", Subject: s.Name, What: fmt.Sprintf("%s is shared, and has a duplicate window of %s", what, c.Duplicates),
-			Why: "it is the only guard against duplicates there, after a restart or a lost acknowledgement", Fix: "raise duplicate_window of the stream to two minutes or more",
+			Why: "it is the only guard against duplicates there, after a restart or a lost acknowledgement", Fix: fmt.Sprintf("nats stream edit %s --dupe-window 2m", s.Name),
 		}, fmt.Sprintf("%s has a duplicate window of %s", what, c.Duplicates))
 	}
 	if info.Cluster != nil {

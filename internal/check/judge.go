@@ -50,6 +50,7 @@ func Judge(facts *Facts, cfg config.Config, schemaVersion int) Results {
 // judge collects results.
 type judge struct {
 	cfg     config.Config
+	role    string // of the connection; Examine only
 	results Results
 }
 
@@ -211,7 +212,7 @@ func (j *judge) table(name string, t *Table, p *Publication) {
 	case !t.Permanent:
 		j.fail(Result{
 			ID: "outbox_unlogged", Subject: name, What: what + " is unlogged or temporary", Why: "its rows are not in the WAL",
-			Fix: "ALTER TABLE … SET LOGGED",
+			Fix: fmt.Sprintf("ALTER TABLE %s SET LOGGED", ident(name)),
 		})
 		return
 	}
@@ -229,11 +230,15 @@ func (j *judge) table(name string, t *Table, p *Publication) {
 		if j.cfg.OwnForm(name) {
 			j.missing("outbox_published_at", name, what+" has no column published_at, so published rows are not marked")
 		} else {
-			j.warn("outbox_published_at", name, "%s has no column published_at timestamptz, so published rows are not marked; add it", what)
+			j.warn("outbox_published_at", name, "%s has no column published_at, so published rows are not marked: ALTER TABLE %s ADD COLUMN published_at timestamptz", what, ident(name))
 		}
 	}
 	if j.cfg.Outbox.AfterPublish != "keep" && !t.HasID {
-		j.warn("outbox_id_index", name, "no index of %s begins with the column of the id, so each clean-up reads the whole table; create one", what)
+		id := event.ColumnID.Name()
+		if mapping, err := j.cfg.Mapping(name); err == nil {
+			id = mapping.Column(event.ColumnID)
+		}
+		j.warn("outbox_id_index", name, "no index of %s begins with the column of the id, so each clean-up reads the whole table: CREATE INDEX ON %s (%s)", what, ident(name), sql.Ident(id))
 	}
 	j.columns(name, t)
 	if p == nil || p.AllTables {
@@ -243,7 +248,7 @@ func (j *judge) table(name string, t *Table, p *Publication) {
 		j.missing("outbox_unpublished", name, fmt.Sprintf("publication %q does not have outbox table %s", j.cfg.Publication, name))
 		return
 	}
-	alter := fmt.Sprintf("name all its tables anew, without any: ALTER PUBLICATION %s SET TABLE …", sql.Ident(j.cfg.Publication))
+	alter := fmt.Sprintf("BEGIN; ALTER PUBLICATION %s DROP TABLE %s; ALTER PUBLICATION %[1]s ADD TABLE %[2]s; COMMIT", sql.Ident(j.cfg.Publication), ident(name))
 	j.check(t.Filtered, Result{
 		ID: "outbox_row_filter", Subject: name, What: fmt.Sprintf("publication %q has a row filter on %s", j.cfg.Publication, name),
 		Why: "rows it leaves out would never be published", Fix: alter,
@@ -291,13 +296,31 @@ func (j *judge) columns(name string, t *Table) {
 			j.fail(Result{
 				ID: "outbox_scheduled_at", Subject: name, What: fmt.Sprintf("%s has type %s", what, column.Type),
 				Why: "nobody knows in which time zone it is, so events would be published hours too early or too late",
-				Fix: "ALTER TABLE … ALTER COLUMN … TYPE timestamptz",
+				Fix: fmt.Sprintf("ALTER TABLE %s ALTER COLUMN %s TYPE timestamptz (what is there is read in the time zone of the session: SET timezone)", ident(name), sql.Ident(mapped.Name)),
 			})
 		}
 	}
 	if lacks := t.Lacks(); len(lacks) > 0 && j.cfg.OwnForm(name) {
 		j.warn("outbox_columns", name, "outbox table %s has no column %s; \"walrelay init\" adds what is missing", name, strings.Join(lacks, ", "))
 	}
+}
+
+// ident is the name of a table of the configuration, as SQL.
+func ident(name string) string {
+	table, err := config.ParseTable(name)
+	if err != nil {
+		return name // the configuration is not valid, and that is said elsewhere
+	}
+	return table.Ident()
+}
+
+// ownIdents are the names of walrelay's own tables, as SQL.
+func (p *Publication) ownIdents() []string {
+	var names []string
+	for _, name := range p.OwnTables {
+		names = append(names, sql.Table{Schema: sql.OwnSchema, Name: name}.Ident())
+	}
+	return names
 }
 
 func (j *judge) publication(p *Publication) {
@@ -316,7 +339,7 @@ func (j *judge) publication(p *Publication) {
 		j.check(len(p.OwnTables) > 0, Result{
 			ID: "publication_own_tables", Subject: name,
 			What: fmt.Sprintf("%s has tables of the schema %s (%s)", what, sql.OwnSchema, strings.Join(p.OwnTables, ", ")),
-			Why:  "walrelay would stream its own writes", Fix: "take them out of it",
+			Why:  "walrelay would stream its own writes", Fix: "ALTER PUBLICATION " + sql.Ident(name) + " DROP TABLE " + strings.Join(p.ownIdents(), ", "),
 		}, what+" has no table of walrelay's bookkeeping")
 	}
 	if !p.AllTables && !p.Emitted {
@@ -390,7 +413,7 @@ func (j *judge) slot(s *Slot) {
 		})
 		return
 	}
-	other := `correct slot in the configuration, or drop it with pg_drop_replication_slot and run "walrelay init"`
+	other := fmt.Sprintf("correct slot in the configuration, or drop it and run \"walrelay init\": SELECT pg_drop_replication_slot(%s)", sql.Literal(name))
 	if s.Type != "logical" {
 		j.fail(Result{ID: "slot_type", Subject: name, What: what + " is a physical one", Why: "walrelay needs a logical one", Fix: other})
 		return
