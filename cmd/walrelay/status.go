@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/walrelay/walrelay"
+	"github.com/walrelay/walrelay/internal/status"
 	"github.com/walrelay/walrelay/internal/wait"
 )
 
@@ -20,6 +21,7 @@ const ratesAfter = time.Second
 func newStatusCommand() *cobra.Command {
 	var asJSON bool
 	var watch time.Duration
+	var relay string
 	cmd := &cobra.Command{
 		Use:   "status",
 		Short: "Show how the relay, the slot, the streams and the delayed events stand",
@@ -30,17 +32,22 @@ find. It asks both servers, whether or not a relay runs, and changes nothing.
 It ends with 1 if one of the servers could not be asked.`,
 		Example: `  walrelay status
   walrelay status --watch
-  walrelay status --json | jq .slot.lag_bytes`,
+  walrelay status --json | jq .slot.lag_bytes
+  walrelay status --relay http://10.0.0.7:8080`,
 		Args: cobra.NoArgs,
 	}
 	flags := cmd.Flags()
 	flags.BoolVar(&asJSON, "json", false, "one JSON object a line, see docs/status.md")
 	flags.DurationVar(&watch, "watch", 0, "show it again after each interval (2s without a value), until SIGINT")
 	flags.Lookup("watch").NoOptDefVal = "2s"
+	flags.StringVar(&relay, "relay", "", "show what the relay at this HTTP address says (http.addr), in place of asking the servers")
 	source := addConfigFlags(cmd)
 	cmd.RunE = source.command(func(ctx context.Context, cfg walrelay.Config) error {
 		if watch < 0 || watch > 0 && watch < ratesAfter {
 			return &usageError{fmt.Sprintf("--watch %v: want %v or more", watch, ratesAfter)}
+		}
+		if relay != "" {
+			return relayStatus(ctx, cmd.OutOrStdout(), relay, asJSON, watch)
 		}
 		reader, err := walrelay.NewStatusReader(cfg)
 		if err != nil {
@@ -72,6 +79,34 @@ It ends with 1 if one of the servers could not be asked.`,
 		}
 	})
 	return cmd
+}
+
+// relayStatus shows what a relay says; watching ends with the context.
+func relayStatus(ctx context.Context, out io.Writer, relay string, asJSON bool, watch time.Duration) error {
+	for {
+		document, raw, err := status.Fetch(ctx, relay)
+		switch {
+		case err != nil:
+		case asJSON:
+			if _, err = out.Write(raw); err != nil {
+				err = fmt.Errorf("writing the status: %w", err)
+			}
+		default:
+			err = writeStatus(out, &document, false, watch > 0)
+		}
+		if err == nil && watch == 0 {
+			return unasked(&document)
+		}
+		if err == nil {
+			err = wait.For(ctx, watch)
+		}
+		if watch > 0 && ctx.Err() != nil {
+			return nil //nolint:nilerr // that is how watching ends
+		}
+		if err != nil {
+			return err
+		}
+	}
 }
 
 // writeStatus writes one document; a watched one clears the screen of a terminal first.

@@ -27,6 +27,8 @@ func TestReplayAndHandover_Commands(t *testing.T) {
 	relay := e.run()
 	e.insert(3)
 	e.awaitMessages("EVENTS", 3)
+	says(0, "EVENTS: 3 messages", "status", "--relay", relay.httpAddr())
+	says(1, "is not an HTTP address", "status", "--relay", "nats://127.0.0.1")
 	says(2, "--dry-run", "replay")
 	says(2, "--from", "replay", "--from", "yesterday", "--yes")
 	says(2, "--until", "replay", "--until", "start", "--yes")
