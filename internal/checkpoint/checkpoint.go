@@ -214,7 +214,7 @@ func (s *State) Fits(slot string, system System, end pglogrepl.LSN) error {
 			ID: "system_changed",
 			What: fmt.Sprintf("slot %q was last read in the database cluster with system identifier %s, and this one is %s",
 				slot, s.SystemID, system.ID),
-			Fix: "connect to the cluster that it was, or see docs/operations.md, \"A database was restored\"",
+			Fix: "connect to the cluster that it was; after pg_upgrade run \"walrelay handover open\"; or see docs/operations.md, \"A database was restored\"",
 		}
 	case s.FlushLSN > end:
 		return &problem.Problem{

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -35,7 +36,7 @@ func TestMain(m *testing.M) { os.Exit(testkit.Main(m)) }
 // TestHandover_ToAnotherCluster has the tests that share one.
 func TestHandover_ToAnotherCluster(t *testing.T) {
 	t.Parallel()
-	cluster := testkit.Postgres(t)
+	cluster := testkit.Newer(t)
 	// other is a database of it whose relay writes into the same streams.
 	other := func(t *testing.T, w *relaytest.World) *relaytest.World {
 		t.Helper()
@@ -493,37 +494,88 @@ func dumpAndRestore(t *testing.T, other func(*testing.T, *relaytest.World) *rela
 // The cluster is upgraded with pg_upgrade.
 func TestHandover_PgUpgrade(t *testing.T) {
 	t.Parallel()
-	before, after := testkit.Postgres(t), testkit.Postgres(t)
-	if _, err := exec.LookPath(filepath.Join(after.BinDir(), "pg_upgrade")); err != nil {
-		t.Skip("these binaries of Postgres have no pg_upgrade")
-	}
-	base := relaytest.New(t, config.Config{Outbox: config.Outbox{AfterPublish: "keep"}, Retry: config.Retry{Initial: time.Hour}}, "")
-	cfg := base.Config
-	cfg.Postgres.URL = testkit.Database(t, before)
-	a := base.With(cfg)
-	a.Init()
-	delay(t, a)
-	stop := a.Start()
-	if _, err := Close(t.Context(), a.Config, CloseOptions{Stopping: sync.OnceFunc(stop)}); err != nil {
-		t.Fatal(err)
-	}
-	for _, c := range []*localpg.Cluster{before, after} {
-		if err := c.Stop(t.Context(), localpg.Fast); err != nil {
+	upgrade := func(t *testing.T, stop func(*relaytest.World)) *relaytest.World {
+		t.Helper()
+		before, after := testkit.Postgres(t), testkit.Postgres(t)
+		if _, err := exec.LookPath(filepath.Join(after.BinDir(), "pg_upgrade")); err != nil {
+			t.Skip("these binaries of Postgres have no pg_upgrade")
+		}
+		base := relaytest.New(t, config.Config{Outbox: config.Outbox{AfterPublish: "keep"}, Retry: config.Retry{Initial: time.Hour}}, "")
+		cfg := base.Config
+		cfg.Postgres.URL = testkit.Database(t, before)
+		no := false
+		cfg.Publish.MessageID = &no // so that the stream would have what is published twice
+		a := base.With(cfg)
+		a.Init()
+		delay(t, a)
+		stop(a)
+		for _, c := range []*localpg.Cluster{before, after} {
+			if err := c.Stop(t.Context(), localpg.Fast); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := after.Upgrade(t.Context(), before); err != nil {
 			t.Fatal(err)
 		}
+		if err := after.Restart(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		cfg.Postgres.URL = strings.Replace(cfg.Postgres.URL, fmt.Sprint(before.Port()), fmt.Sprint(after.Port()), 1)
+		return base.With(cfg)
 	}
-	if err := after.Upgrade(t.Context(), before); err != nil {
-		t.Fatal(err)
-	}
-	if err := after.Restart(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	cfg.Postgres.URL = strings.Replace(cfg.Postgres.URL, fmt.Sprint(before.Port()), fmt.Sprint(after.Port()), 1)
-	b := base.With(cfg)
-	if report, err := Open(t.Context(), b.Config, OpenOptions{}); err != nil || report.Delayed != 4 {
-		t.Fatalf("opening: %+v, %v", report, err)
-	}
-	checkDelayed(t, b)
+	t.Run("closed", func(t *testing.T) {
+		t.Parallel()
+		b := upgrade(t, func(a *relaytest.World) {
+			if _, err := Close(t.Context(), a.Config, CloseOptions{Stopping: sync.OnceFunc(a.Start())}); err != nil {
+				t.Fatal(err)
+			}
+		})
+		if report, err := Open(t.Context(), b.Config, OpenOptions{}); err != nil || report.Delayed != 4 {
+			t.Fatalf("opening: %+v, %v", report, err)
+		}
+		checkDelayed(t, b)
+	})
+	// From Postgres 17 on pg_upgrade keeps a slot that has read everything: it makes one of that name
+	// in the new cluster, as this test does.
+	t.Run("kept", func(t *testing.T) {
+		t.Parallel()
+		var slot string
+		b := upgrade(t, func(a *relaytest.World) {
+			slot = a.Config.Slot
+			a.Exec("SELECT pg_drop_replication_slot('" + slot + "')")
+		})
+		if _, err := Open(t.Context(), b.Config, OpenOptions{}); err == nil || !strings.Contains(err.Error(), "is not closed there") {
+			t.Errorf("a slot that is neither closed nor here is opened: %v", err)
+		}
+		b.Exec("SELECT pg_create_logical_replication_slot('" + slot + "', 'pgoutput')")
+		// An application that does not wait.
+		b.Exec("SELECT walrelay.emit_event('early', '/s', slot => '" + slot + "', id => '" + relaytest.ID(8) + "')")
+		r, err := relay.New(b.Config.WithDefaults(), zerolog.Nop())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := r.Run(t.Context()); err == nil || !strings.Contains(err.Error(), `after pg_upgrade run "walrelay handover open"`) {
+			t.Errorf("the relay says %v", err)
+		}
+		broken := errors.New("interrupted")
+		for _, at := range []string{"set up", "claimed", "taken over"} {
+			if _, err := Open(t.Context(), b.Config, OpenOptions{step: func(name string) error {
+				if name == at {
+					return broken
+				}
+				return nil
+			}}); !errors.Is(err, broken) {
+				t.Fatalf("%s: %v", at, err)
+			}
+		}
+		if report, err := Open(t.Context(), b.Config, OpenOptions{}); err != nil || report.Delayed != 4 {
+			t.Fatalf("opening: %+v, %v", report, err)
+		}
+		b.Publish()
+		if got := b.Stream("EVENTS"); !slices.Equal(got, []string{relaytest.ID(5), relaytest.ID(8)}) {
+			t.Fatalf("the stream has %v", got)
+		}
+	})
 }
 
 // A close that is broken off before the slot is closed is taken back.

@@ -7,7 +7,9 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"time"
 
+	"github.com/jackc/pglogrepl"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"golang.org/x/sync/errgroup"
@@ -57,6 +59,11 @@ func Open(ctx context.Context, cfg config.Config, options OpenOptions) (Report, 
 	if found, ok := problem.Find(err); ok && found.ID == "handover_open" && o.copied {
 		if half, halfErr := o.halfClosed(ctx); halfErr != nil || half {
 			return Report{From: o.writer(), To: o.writer()}, errors.Join(halfErr, o.admitEvents(ctx))
+		}
+		if kept, keptErr := o.closeKept(ctx); keptErr != nil {
+			return Report{}, keptErr
+		} else if kept {
+			done, err = o.read(ctx)
 		}
 	}
 	if err == nil && !done {
@@ -195,6 +202,57 @@ func (o *opening) halfClosed(ctx context.Context) (half bool, err error) {
 		return false, fmt.Errorf("looking for a close that was broken off: %w", err)
 	}
 	return half, nil
+}
+
+// closeKept closes the slot of another cluster whose database this one has, and that is here as
+// it was: pg_upgrade keeps it, from Postgres 17 on, if it had read everything. What it has still
+// to read was written here. It reports whether there is one.
+func (o *opening) closeKept(ctx context.Context) (kept bool, err error) {
+	state, err := checkpoint.Load(ctx, o.conn, o.cfg.Slot)
+	switch {
+	case absent(err):
+		return false, nil
+	case err != nil:
+		return false, err
+	case state == nil || state.SystemID == o.systemID || state.HandedOver != nil:
+		return false, nil
+	}
+	slot, err := check.FindSlot(ctx, o.conn, o.cfg)
+	if err != nil || slot == nil {
+		return false, err
+	}
+	confirmed, err := pglogrepl.ParseLSN(slot.ConfirmedFlush)
+	if err != nil {
+		return false, fmt.Errorf("reading what slot %q has confirmed: %w", o.cfg.Slot, err)
+	}
+	if confirmed < state.FlushLSN {
+		return false, nil
+	}
+	if err := check.RefuseRelay(ctx, o.conn, o.cfg); err != nil {
+		return false, err
+	}
+	h := &checkpoint.Handover{At: time.Now().UTC(), SystemID: state.SystemID, Slot: o.cfg.Slot, Streams: state.Streams}
+	if err := verify(ctx, o.js, o.cfg, h, state.Key); err != nil {
+		return false, err
+	}
+	err = pgx.BeginFunc(ctx, o.conn, func(tx pgx.Tx) error {
+		var systemID, passed string
+		if err := tx.QueryRow(ctx, sql.HandoverLock, o.cfg.Slot).Scan(&systemID, &passed); err != nil {
+			return fmt.Errorf("locking walrelay.progress: %w", err)
+		}
+		if systemID != state.SystemID || passed != state.FlushLSN.String() {
+			return errors.New("walrelay.progress has changed meanwhile: run this again")
+		}
+		// What was emitted before is settled, and what was emitted here the slot reads.
+		if _, err := tx.Exec(ctx, sql.HandoverForget, o.cfg.Slot, []string{}, []string{}, []string{}, []int32{}); err != nil {
+			return fmt.Errorf("deleting settled events of walrelay.emitted: %w", err)
+		}
+		if _, err := tx.Exec(ctx, sql.HandoverClose, o.cfg.Slot, h); err != nil {
+			return fmt.Errorf("writing walrelay.progress: %w", err)
+		}
+		return nil
+	})
+	return err == nil, err
 }
 
 // absent reports whether there is no row, or not even the table or the column: the database

@@ -88,6 +88,21 @@ func Postgres(t testing.TB, settings ...map[string]string) *localpg.Cluster {
 	return closing(t, c)
 }
 
+// Newer starts a cluster of the Postgres that WALRELAY_TEST_PG_NEWER_BIN names, for a move from one
+// version to another; without it, of the same as the others.
+func Newer(t testing.TB) *localpg.Cluster {
+	t.Helper()
+	dir := os.Getenv("WALRELAY_TEST_PG_NEWER_BIN")
+	if dir == "" {
+		dir = binDir()
+	}
+	c, err := start(localpg.Options{BinDir: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return closing(t, c)
+}
+
 // Standby starts a server that follows a primary, which is restarted for that, and that ends
 // with the test.
 func Standby(t testing.TB, primary *localpg.Cluster, settings ...map[string]string) *localpg.Cluster {
