@@ -135,6 +135,12 @@ func Doctor(ctx context.Context, cfg config.Config) (Results, error) {
 		results = append(results, Result{ID: id, Subject: subject, Status: Fail, What: subject + " cannot be asked", Why: err.Error(), Fix: "start it, or correct the configuration"})
 	}
 	reached("postgres_reachable", "Postgres", ScopeDatabase, postgresErr)
+	if cfg.Postgres.Standby != "" && postgresErr == nil {
+		err := AtSlot(ctx, sources.Postgres, cfg.Postgres, func(*pgx.Conn) error { return nil })
+		if reached("standby_reachable", "the standby of postgres.standby", 0, err); err != nil {
+			scope &^= ScopeSlot
+		}
+	}
 	reached("nats_reachable", "NATS", ScopeNATS, natsErr)
 	if scope == 0 {
 		return results, nil
@@ -181,7 +187,7 @@ func examine(ctx context.Context, from Sources, cfg config.Config, facts *Facts)
 			try("the standbys", e.readStandbys(ctx, cfg))
 		}
 		url, password, err := connect.SlotSecrets(ctx, cfg.Postgres)
-		if err == nil {
+		if err == nil && facts.Scope.has(ScopeSlot) {
 			_, err = replication.Identify(ctx, replication.Config{ConnString: url, Password: password, Slot: cfg.Slot, Publication: cfg.Publication})
 		}
 		e.Replication = err
@@ -319,7 +325,9 @@ func Examine(facts *Facts, e *Examination, cfg config.Config) Results {
 		j.add(Skip, Result{ID: "not_asked", What: "not everything could be asked", Why: why})
 	}
 	if facts.Scope.has(ScopePostgres) && facts.Server.Major() >= OldestServer {
-		j.replication(facts, e)
+		if facts.Scope.has(ScopeSlot) {
+			j.replication(facts, e)
+		}
 		j.settings(facts, e)
 		j.transactions(&e.Server)
 		for i, name := range cfg.Outbox.Tables {

@@ -365,6 +365,11 @@ func TestDoctor(t *testing.T) {
 		t.Error("a stream that takes only small messages is not named")
 	}
 
+	lost := cfg
+	lost.Postgres.Standby = "127.0.0.1:1"
+	if results := doctor(lost); !found(results, "standby_reachable") || found(results, "slot_missing") || !found(results, "schema_missing") || strings.Count(fmt.Sprint(results), "refused") != 1 {
+		t.Errorf("without the standby: %+v", results.With(Fail))
+	}
 	away := cfg
 	away.NATS.URL = "nats://127.0.0.1:1"
 	if results := doctor(away); !found(results, "nats_reachable") || !found(results, "slot_missing") {

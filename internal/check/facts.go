@@ -232,8 +232,11 @@ func Read(ctx context.Context, from Sources, cfg config.Config, scope Scope) (Fa
 	if scope.has(ScopeNATS) {
 		facts.Streams, natsErr = readStreams(ctx, from.NATS, cfg.Streams)
 	}
-	if postgresErr != nil || slotErr != nil {
+	if postgresErr != nil {
 		facts.Scope &^= ScopeDatabase
+	}
+	if slotErr != nil {
+		facts.Scope &^= ScopeSlot
 	}
 	if natsErr != nil {
 		facts.Scope &^= ScopeNATS

@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"maps"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -257,5 +258,24 @@ func refusedByPostgres(err error) error {
 			Fix:  "correct postgres.url, or give the role LOGIN and pg_hba.conf a line for it and this database",
 		}
 	}
-	return fmt.Errorf("connecting to Postgres: %w", err)
+	return fmt.Errorf("connecting to Postgres: %w", &unreachableError{err})
+}
+
+// unreachableError tells each of the attempts that the client made once, on one line: it tries a
+// host with TLS and without.
+type unreachableError struct{ err error }
+
+func (e *unreachableError) Unwrap() error { return e.err }
+
+func (e *unreachableError) Error() string {
+	var said []string
+	for line := range strings.Lines(e.err.Error()) {
+		if line = strings.TrimSpace(line); line != "" && !slices.Contains(said, line) {
+			said = append(said, line)
+		}
+	}
+	if len(said) < 2 {
+		return strings.Join(said, "")
+	}
+	return said[0] + " " + strings.Join(said[1:], "; ")
 }

@@ -168,6 +168,11 @@ func (o *opening) read(ctx context.Context) (done bool, err error) {
 	}
 	var before *checkpoint.Handover
 	err = o.conn.QueryRow(ctx, sql.HandoverTaken, o.cfg.Slot, o.systemID).Scan(&before)
+	if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok && pgErr.Code == sqlstate.InsufficientPrivilege {
+		return false, &problem.Problem{
+			ID: "handover_rights", What: fmt.Sprintf("role %q may not take over", o.conn.Config().User), Fix: "run this as the role that ran init", Err: err,
+		}
+	}
 	if err != nil && !absent(err) {
 		return false, fmt.Errorf("reading walrelay.progress: %w", err)
 	}

@@ -13,10 +13,12 @@ import (
 	"fmt"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/walrelay/walrelay/config"
 	"github.com/walrelay/walrelay/internal/connect"
 	"github.com/walrelay/walrelay/internal/problem"
+	"github.com/walrelay/walrelay/internal/sqlstate"
 	"github.com/walrelay/walrelay/sql"
 )
 
@@ -57,6 +59,9 @@ func Connect(ctx context.Context, cfg config.Config, p Purpose) (*pgx.Conn, erro
 	}
 	var allowed bool
 	err = conn.QueryRow(ctx, p.access).Scan(&allowed)
+	if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok && pgErr.Code == sqlstate.InsufficientPrivilege {
+		err = nil // not even the schema
+	}
 	switch {
 	case errors.Is(err, pgx.ErrNoRows):
 		p.missing.What = "this database has no table " + p.table
