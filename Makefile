@@ -19,8 +19,8 @@ FUZZTIME ?= 10s
 help: ## list the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
 
-build: ## build bin/walrelay
-	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/walrelay ./cmd/walrelay
+build: ## build bin/walrelay (TAGS=servers: with a nats-server, for demo and private benchmarks)
+	CGO_ENABLED=0 $(GO) build $(if $(TAGS),-tags $(TAGS)) -trimpath -ldflags '$(LDFLAGS)' -o bin/walrelay ./cmd/walrelay
 
 test: ## vet, lint, tests with the race detector, end-to-end tests against the installed Postgres
 	scripts/ensure-postgres.sh
@@ -52,6 +52,7 @@ test-majors: ## the same against Postgres 14 and 18, and a handover from 17 to 1
 
 vet: ## go vet
 	$(GO) vet ./...
+	$(GO) vet -tags servers ./cmd/walrelay
 
 lint: ## golangci-lint
 	$(GOLANGCI) run ./...
@@ -79,7 +80,7 @@ bench: ## throughput and latency on this machine, beside a bare reader of the sl
 
 demo: ## see it work: throw-away Postgres and nats-server, relay, producer, consumer
 	@test -n "$(POSTGRES_URL)" || scripts/ensure-postgres.sh
-	@$(MAKE) --no-print-directory build
+	@$(MAKE) --no-print-directory build TAGS=servers
 	@bin/walrelay demo $(if $(POSTGRES_URL),--postgres-url '$(POSTGRES_URL)')
 
 clean: ## remove what was built

@@ -34,7 +34,8 @@ over. With --handlers, it measures
 handlers (package inbox) instead: their rates, how soon another process takes
 over, and what parked events cost others.
 
-It measures the configured servers, or throw-away ones when none is configured.
+It measures the configured servers, or throw-away ones when none is configured (in a
+walrelay that was built with -tags servers).
 On configured servers it uses a table, slots, a publication and streams of its
 own (walrelay_bench, WALRELAY_BENCH) and removes them at the end; of the
 configuration it takes the connections and the publishing window. The servers
@@ -73,7 +74,7 @@ write-ahead log and in a stream. Method and meaning: docs/performance.md.`,
 		default:
 			return &usageError{fmt.Sprintf("--only: %q is none of drain, live and takeover", only)}
 		}
-		opts.Config, opts.Version, opts.Progress = cfg, versionText(), cmd.ErrOrStderr()
+		opts.Config, opts.Version, opts.Progress, opts.ServerCommand = cfg, versionText(), cmd.ErrOrStderr(), serverCommand
 		if err := benchUsage(opts.Validate()); err != nil {
 			return err
 		}
@@ -150,21 +151,4 @@ func newBenchHandlerCommand() *cobra.Command {
 			return bench.RunHandler(ctx, args[0], args[1], events, cmd.OutOrStdout())
 		},
 	}
-}
-
-// newBenchServerCommand is what bench starts for its nats-server to have a
-// process of its own.
-func newBenchServerCommand() *cobra.Command {
-	var dir string
-	cmd := &cobra.Command{
-		Use:    bench.ServerCommand,
-		Short:  "Run a nats-server for bench until standard input ends",
-		Args:   cobra.NoArgs,
-		Hidden: true,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			return bench.ServeNATS(dir, cmd.InOrStdin(), cmd.OutOrStdout())
-		},
-	}
-	cmd.Flags().StringVar(&dir, "store-dir", "", "folder for the streams; default a new one")
-	return cmd
 }

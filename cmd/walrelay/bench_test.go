@@ -2,6 +2,7 @@ package main
 
 import (
 	"os"
+	"os/exec"
 	"strings"
 	"testing"
 )
@@ -20,7 +21,7 @@ func TestBenchRefusesBadFlags(t *testing.T) {
 		{"payload", []string{"--payload", "1"}, "--payload: 1 is not between 40 and "},
 		{"one URL", []string{"--nats-url", "nats://x"}, "postgres.url: must be set as well; with neither URL, or with --private, bench uses throw-away servers"},
 		{"a wrong URL", []string{"--nats-url", "http://x", "--postgres-url", "postgres://x"}, "--nats-url: the scheme"},
-		{"plot", []string{"--plot", "nowhere/x.svg"}, "--plot: open nowhere/x.svg: "},
+		{"plot", []string{"--plot", "nowhere/x.svg", "--postgres-url", "postgres://x", "--nats-url", "nats://x"}, "--plot: open nowhere/x.svg: "},
 		{"a key that it does not use", []string{"--slot", "x"}, "unknown flag: --slot"},
 		{"an argument", []string{"x"}, `unknown command "x" for "walrelay bench"`},
 	} {
@@ -30,6 +31,27 @@ func TestBenchRefusesBadFlags(t *testing.T) {
 				t.Errorf("want exit code 2 and %q, got %d and %q", tt.want, code, stderr)
 			}
 		})
+	}
+}
+
+// What runs beside a production database has no nats-server in it.
+func TestServers_AreInTheirOwnBuild(t *testing.T) {
+	if serverCommand != "" {
+		t.Skip("this is the build with servers")
+	}
+	out, err := exec.CommandContext(t.Context(), "go", "list", "-deps", ".").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name := range strings.Lines(string(out)) {
+		if strings.Contains(name, "nats-server") {
+			t.Errorf("the program has %s", name)
+		}
+	}
+	for _, args := range [][]string{{"demo", "--pause", "1s"}, {"bench"}} {
+		if code, _, stderr := invoke(t, args...); code == exitDone || !strings.Contains(stderr, "built without a nats-server") || !strings.Contains(stderr, "TAGS=servers") {
+			t.Errorf("walrelay %s ends with %d and says %q", args, code, stderr)
+		}
 	}
 }
 

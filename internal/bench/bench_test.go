@@ -13,8 +13,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/nats-io/nats.go"
-
 	"github.com/walrelay/walrelay/config"
 	"github.com/walrelay/walrelay/internal/child"
 )
@@ -110,7 +108,7 @@ func TestOptions_Validate(t *testing.T) {
 		{"window", func(o *Options) { urls(o); o.Config.Publish.MaxInFlight = -1 }, "publish.max_in_flight: "},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			opts := Options{Drain: true, Live: true, Parameters: DefaultParameters()}
+			opts := Options{ServerCommand: "server", Drain: true, Live: true, Parameters: DefaultParameters()}
 			tt.change(&opts)
 			err := opts.Validate()
 			if tt.want == "" && err != nil || tt.want != "" && (err == nil || !strings.HasPrefix(err.Error(), tt.want)) {
@@ -152,7 +150,7 @@ func TestSubject_TimeAndNumber(t *testing.T) {
 }
 
 func TestRelayConfig_IgnoresTheEnvironment(t *testing.T) {
-	opts := Options{Parameters: DefaultParameters()}
+	opts := Options{ServerCommand: "server", Parameters: DefaultParameters()}
 	opts.Config.Publish.MaxInFlight = 100
 	env := relayEnvironment([]string{"HOME=/x", "WALRELAY_SLOT=orders", "WALRELAY_CONFIG=/x.yaml"}, relayConfig(opts, "postgres://p", config.NATS{URL: "nats://n"}))
 	for _, want := range []string{"HOME=/x", "WALRELAY_SLOT=walrelay_bench", "WALRELAY_OUTBOX_TABLES=walrelay_bench.outbox", "WALRELAY_PUBLISH_MAX_IN_FLIGHT=100", "WALRELAY_HTTP_ADDR=off"} {
@@ -230,27 +228,6 @@ func TestAProcessIsMeasuredAndStopped(t *testing.T) {
 	}
 	if err := p.Stop(p.Terminate, time.Second); err == nil || !strings.Contains(err.Error(), "trouble") {
 		t.Errorf("a process that has ended should say its last words, got %v", err)
-	}
-}
-
-func TestServeNATS_EndsWithItsInput(t *testing.T) {
-	inRead, inWrite := io.Pipe()
-	outRead, outWrite := io.Pipe()
-	done := make(chan error, 1)
-	go func() { done <- ServeNATS(t.TempDir(), inRead, outWrite) }()
-	url := make([]byte, 100)
-	n, err := outRead.Read(url)
-	if err != nil {
-		t.Fatal(err)
-	}
-	nc, err := nats.Connect(strings.TrimSpace(string(url[:n])))
-	if err != nil {
-		t.Fatal(err)
-	}
-	nc.Close()
-	_ = inWrite.Close()
-	if err := <-done; err != nil {
-		t.Error(err)
 	}
 }
 

@@ -15,6 +15,9 @@ type Options struct {
 	// relay's window is (Publish.MaxInFlight, MaxInFlightBytes, AckTimeout);
 	// nothing else of it is used. Without any URL, throw-away servers are.
 	Config walrelay.Config
+	// ServerCommand is the subcommand of this program that is a nats-server (localnats.Serve); without it
+	// there are no throw-away servers.
+	ServerCommand string
 	// Private asks for throw-away servers although Config has URLs.
 	Private bool
 	// Drain, Live and Takeover are the parts to measure.
@@ -101,6 +104,11 @@ func (o Options) Validate() error {
 	}
 	if !o.Drain && !o.Live && !o.Takeover && !o.Handlers {
 		faults = append(faults, &OptionError{Name: "only", Problem: "nothing is left to measure"})
+	}
+	if o.private() && o.ServerCommand == "" {
+		return errors.Join(append(faults, &OptionError{
+			Name: "private", Problem: "this walrelay was built without a nats-server: build it with make build TAGS=servers, or name servers (--postgres-url, --nats-url)",
+		})...)
 	}
 	if o.private() {
 		if p.Replicas > 1 {

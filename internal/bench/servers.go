@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -17,35 +16,13 @@ import (
 
 	"github.com/walrelay/walrelay/config"
 	"github.com/walrelay/walrelay/internal/child"
-	"github.com/walrelay/walrelay/internal/localnats"
 	"github.com/walrelay/walrelay/internal/localpg"
 )
-
-// ServerCommand is the subcommand of this executable that calls [ServeNATS].
-const ServerCommand = "bench-nats-server"
 
 const (
 	serverStart = 30 * time.Second // how long the nats-server may take to start
 	serverStop  = 10 * time.Second // and to end
 )
-
-// ServeNATS is a nats-server with its streams in a folder. It writes its URL to
-// out, a line, and ends when in does: when the program that holds the other end
-// closes it, or dies.
-func ServeNATS(dir string, in io.Reader, out io.Writer) (err error) {
-	server, err := localnats.Start(localnats.Options{StoreDir: dir})
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, server.Close()) }()
-	if _, err := fmt.Fprintln(out, server.URL()); err != nil {
-		return fmt.Errorf("telling the URL: %w", err)
-	}
-	if _, err := io.Copy(io.Discard, in); err != nil {
-		return fmt.Errorf("waiting for the end of standard input: %w", err)
-	}
-	return nil
-}
 
 // startServers starts the throw-away servers, each a process of its own.
 func (b *bench) startServers(ctx context.Context) (err error) {
@@ -71,7 +48,7 @@ func (b *bench) startNATS(ctx context.Context) (url string, err error) {
 	if err != nil {
 		return "", fmt.Errorf("looking for this program: %w", err)
 	}
-	cmd := exec.Command(self, ServerCommand, "--store-dir", filepath.Join(b.dir, "nats"))
+	cmd := exec.Command(self, b.opts.ServerCommand, "--store-dir", filepath.Join(b.dir, "nats"))
 	stdin, err := cmd.StdinPipe()
 	if err != nil {
 		return "", fmt.Errorf("starting nats-server: %w", err)

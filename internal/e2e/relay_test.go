@@ -32,7 +32,7 @@ func testMain(m *testing.M) int {
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
 	binary = filepath.Join(dir, "walrelay")
-	args := []string{"build", "-o", binary}
+	args := []string{"build", "-tags", "servers", "-o", binary}
 	if raceEnabled {
 		args = append(args, "-race")
 	}
@@ -52,7 +52,7 @@ func plainBinary(t testing.TB) string {
 		return binary
 	}
 	path := filepath.Join(t.TempDir(), "walrelay")
-	if out, err := exec.Command("go", "build", "-o", path, "github.com/walrelay/walrelay/cmd/walrelay").CombinedOutput(); err != nil {
+	if out, err := exec.Command("go", "build", "-tags", "servers", "-o", path, "github.com/walrelay/walrelay/cmd/walrelay").CombinedOutput(); err != nil {
 		t.Fatalf("building walrelay: %v\n%s", err, out)
 	}
 	return path

@@ -1,3 +1,5 @@
+//go:build servers
+
 package main
 
 import (
@@ -9,7 +11,11 @@ import (
 	"github.com/walrelay/walrelay"
 	"github.com/walrelay/walrelay/config"
 	"github.com/walrelay/walrelay/internal/demo"
+	"github.com/walrelay/walrelay/internal/localnats"
 )
+
+// serverCommand is the subcommand that is a nats-server.
+const serverCommand = "bench-nats-server"
 
 func newDemoCommand() *cobra.Command {
 	var opts demo.Options
@@ -32,5 +38,22 @@ makes there stays.`,
 		opts.Out, opts.Log = cmd.OutOrStdout(), log
 		return demo.Run(cmd.Context(), opts)
 	}
+	return cmd
+}
+
+// newBenchServerCommand is what bench starts for its nats-server to have a
+// process of its own.
+func newBenchServerCommand() *cobra.Command {
+	var dir string
+	cmd := &cobra.Command{
+		Use:    serverCommand,
+		Short:  "Run a nats-server for bench until standard input ends",
+		Args:   cobra.NoArgs,
+		Hidden: true,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return localnats.Serve(dir, cmd.InOrStdin(), cmd.OutOrStdout())
+		},
+	}
+	cmd.Flags().StringVar(&dir, "store-dir", "", "folder for the streams; default a new one")
 	return cmd
 }
