@@ -11,7 +11,7 @@ POSTGRES_URL ?=
 PARALLEL := -parallel 8
 PACKAGES := -p 4 -parallel 6
 
-.PHONY: help build test test-all test-unit test-e2e test-examples test-majors test-chaos lint vet fuzz chaos bench demo clean
+.PHONY: help build test test-all test-unit test-e2e test-examples test-majors test-chaos test-deploy lint vet fuzz chaos bench demo clean
 
 # How long each fuzz target runs.
 FUZZTIME ?= 10s
@@ -26,9 +26,9 @@ test: ## vet, lint, tests with the race detector, end-to-end tests against the i
 	scripts/ensure-postgres.sh
 	$(MAKE) vet lint test-unit test-e2e
 
-test-all: ## what CI runs besides: Postgres 14 and 18, a short chaos run with its controls, fuzz tests
+test-all: ## what CI runs besides: alerts, Postgres 14 and 18, a short chaos run with its controls, fuzz tests
 	scripts/ensure-postgres.sh
-	$(MAKE) test-majors test-chaos test-examples fuzz
+	$(MAKE) test-deploy test-majors test-chaos test-examples fuzz
 
 test-unit: ## tests of the packages, with the race detector
 	$(GO) test -race -timeout 5m $(PACKAGES) $$($(GO) list ./... | grep -v /internal/e2e)
@@ -40,6 +40,10 @@ test-examples: ## install what the programs in examples/ need, and run them agai
 	scripts/ensure-postgres.sh
 	scripts/ensure-examples.sh
 	WALRELAY_EXAMPLES=all $(GO) test -count 1 -timeout 10m ./examples
+
+test-deploy: ## the alert rules
+	scripts/ensure-promtool.sh
+	cd deploy/prometheus && promtool check rules walrelay.rules.yaml && promtool test rules walrelay.rules.test.yaml
 
 test-majors: ## the same against Postgres 14 and 18, and a handover from 17 to 18
 	for major in 14 18; do \

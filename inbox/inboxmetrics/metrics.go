@@ -80,7 +80,7 @@ func flag(is bool) float64 {
 	return 0
 }
 
-// all lists the metrics; docs/inbox.md describes them.
+// all lists the metrics; docs/metrics.md describes them.
 func all() []metric {
 	return []metric{
 		gauge("active", "1 if this process handles the events, 0 if it stands by.", func(s *inbox.Status) float64 { return flag(s.Active) }),

@@ -161,7 +161,7 @@ routes: [{type: "user.*", stream: OTHER, subject: "other.{type}"}]
 						t.Errorf("the events failed because %q, want %q", got, test.reason)
 					}
 				}
-				if apart, err := r.metric(fmt.Sprintf("walrelay_transactions_apart_total{reason=%q}", test.split)); err != nil || apart != 1 {
+				if apart, err := r.metric(fmt.Sprintf("walrelay_transactions_split_total{reason=%q}", test.split)); err != nil || apart != 1 {
 					t.Errorf("%v transactions were counted as not whole (%v), want 1", apart, err)
 				}
 			})

@@ -83,7 +83,7 @@ func (s *settler) Paused(stream string, reason error) {
 }
 
 // Split implements [router.Observer].
-func (s *settler) Split(string) { s.metrics.Apart.WithLabelValues(router.SplitRefused).Inc() }
+func (s *settler) Split(string) { s.metrics.Split.WithLabelValues(router.SplitRefused).Inc() }
 
 // failed says that an event could not be published.
 func (s *settler) failed(entry *retry.Entry, reason error) {
@@ -114,7 +114,7 @@ func (s *settler) failed(entry *retry.Entry, reason error) {
 // batchSplit says that a transaction is published event by event, why in the
 // router's word and in a sentence.
 func (s *settler) batchSplit(at event.Position, split string, reason error) {
-	s.metrics.Apart.WithLabelValues(split).Inc()
+	s.metrics.Split.WithLabelValues(split).Inc()
 	s.log.Warn().Stringer("position", at).Str("reason", oneLine(reason)).
 		Msg("transaction cannot be one batch; publishing its events one by one")
 }
@@ -122,7 +122,7 @@ func (s *settler) batchSplit(at event.Position, split string, reason error) {
 // batchFailed says that a transaction cannot be published as one batch, and its
 // events, of which there are some as yet, fail.
 func (s *settler) batchFailed(at event.Position, split string, reason error, events int) {
-	s.metrics.Apart.WithLabelValues(split).Inc()
+	s.metrics.Split.WithLabelValues(split).Inc()
 	s.metrics.Failures.WithLabelValues(telemetry.FailureRefused).Add(float64(events))
 	s.log.Error().Stringer("position", at).Str("reason", oneLine(reason)).
 		Msg(`transaction cannot be one batch, and its events failed; see "walrelay delayed list", and redrive or discard them`)

@@ -23,7 +23,7 @@ type Metrics struct {
 	Events         *prometheus.CounterVec
 	Outcomes       [router.Outcomes]prometheus.Counter // of events, for the hot path
 	Failures       *prometheus.CounterVec
-	Apart          *prometheus.CounterVec
+	Split          *prometheus.CounterVec
 	DelayedEvents  *prometheus.GaugeVec
 	BlockedKeys    prometheus.Gauge
 	OldestDue      prometheus.Gauge
@@ -89,8 +89,8 @@ func New(inFlight func() float64, lagSeconds func() float64, ready func() float6
 			Name: "walrelay_failures_total",
 			Help: "Attempts to publish an event that failed for a reason of its own, by class: malformed (it cannot become an event) or refused (by NATS, or by what a subject may be).",
 		}, []string{"class"}),
-		Apart: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "walrelay_transactions_apart_total",
+		Split: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "walrelay_transactions_split_total",
 			Help: "Transactions that could not be published as one batch (publish.atomic), by reason: events (too many), bytes (too large), streams (they go to several) or refused (by the stream, or for one of the events).",
 		}, []string{"reason"}),
 		DelayedEvents: prometheus.NewGaugeVec(prometheus.GaugeOpts{
@@ -141,7 +141,7 @@ func New(inFlight func() float64, lagSeconds func() float64, ready func() float6
 		m.Failures.WithLabelValues(class)
 	}
 	for _, reason := range []string{router.SplitEvents, router.SplitBytes, router.SplitStreams, router.SplitRefused} {
-		m.Apart.WithLabelValues(reason)
+		m.Split.WithLabelValues(reason)
 	}
 	for _, peer := range []string{"postgres", "nats"} {
 		m.Reconnects.WithLabelValues(peer)
@@ -151,7 +151,7 @@ func New(inFlight func() float64, lagSeconds func() float64, ready func() float6
 	}
 	m.Registry.MustRegister(
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
-		m.Events, m.Failures, m.TableBlocked, m.Apart, m.DelayedEvents, m.BlockedKeys, m.OldestDue, m.Lateness, m.CleanedRows, m.CleanUps, m.RefusedRows, m.PublishLatency, m.CommitLatency, m.LagBytes, m.RetainedBytes, m.SafeBytes, m.FlushLSN, m.Reconnects, m.Paused,
+		m.Events, m.Failures, m.TableBlocked, m.Split, m.DelayedEvents, m.BlockedKeys, m.OldestDue, m.Lateness, m.CleanedRows, m.CleanUps, m.RefusedRows, m.PublishLatency, m.CommitLatency, m.LagBytes, m.RetainedBytes, m.SafeBytes, m.FlushLSN, m.Reconnects, m.Paused,
 		gauge("walrelay_in_flight", "Events that are sent and are not settled.", inFlight),
 		gauge("walrelay_lag_seconds", "Age of the last published event while others wait; 0 when none does.", lagSeconds),
 		gauge("walrelay_ready", "1 while the relay streams, is connected to NATS and holds no stream.", ready),

@@ -1,0 +1,16 @@
+#!/usr/bin/env bash
+# Makes sure that there is promtool, of Debian's package prometheus.
+set -euo pipefail
+if command -v promtool >/dev/null; then
+  exit 0
+fi
+if ! command -v apt-get >/dev/null; then
+  echo "promtool is missing: install Prometheus (https://prometheus.io/download/)" >&2
+  exit 1
+fi
+sudo=""
+if [ "$(id -u)" != 0 ]; then
+  sudo="sudo"
+fi
+$sudo apt-get update -qq
+$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends prometheus >/dev/null
