@@ -102,6 +102,10 @@ func (r *Relay) Run(ctx context.Context) error {
 // does not block.
 func (r *Relay) Ready() []string { return r.inner.Ready() }
 
+// Hung says what hangs in the relay, so that only another process goes on; nothing while it
+// streams, waits for a server, or as a standby. It does not block; ask it every few seconds. /healthz says it.
+func (r *Relay) Hung() string { return r.inner.Hung() }
+
 // Status returns what the relay is doing. It does not block.
 func (r *Relay) Status() Status { return r.inner.Status() }
 
@@ -109,6 +113,7 @@ func (r *Relay) Status() Status { return r.inner.Status() }
 // is opened: the program serves it where it wants to.
 func (r *Relay) Handler() http.Handler {
 	return web.Handler(web.Source{
+		Hung:    r.inner.Hung,
 		Reasons: r.inner.Ready,
 		Status:  r.document,
 		Metrics: r.inner.Metrics().Registry,

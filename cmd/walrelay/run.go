@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"runtime/pprof"
+	"sync"
 
 	"github.com/rs/zerolog"
 	"github.com/spf13/cobra"
@@ -58,6 +59,11 @@ say otherwise (docs/performance.md).`,
 			return err
 		}
 		defer func() { err = errors.Join(err, stop()) }()
+		notifying, stopNotifying := context.WithCancel(ctx)
+		var notifier sync.WaitGroup
+		notifier.Go(func() { notifySystemd(notifying, log, relay) })
+		defer notifier.Wait()
+		defer stopNotifying()
 		return serveAndRun(ctx, cfg, log, relay)
 	})
 	return cmd

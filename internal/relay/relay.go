@@ -32,6 +32,7 @@ type Relay struct {
 	plan    *config.Plan
 	metrics *telemetry.Metrics
 	health  health
+	pulse   pulse
 
 	// streamed says that a session has streamed before; Run only.
 	streamed bool

@@ -274,6 +274,7 @@ func (s *session) run(ctx, work context.Context, cancel context.CancelCauseFunc,
 		r.metrics.Reconnects.WithLabelValues("postgres").Inc()
 	}
 	r.streamed = true
+	r.pulse.begin(time.Now())
 	r.current.Store(s)
 	defer r.current.Store(nil)
 	r.health.setPhase("")
@@ -502,6 +503,7 @@ func (s *session) report(ctx context.Context, finish <-chan struct{}) error {
 		case <-s.reportNow:
 		case <-ticker.C:
 		}
+		s.relay.pulse.tick(time.Now())
 		if err := s.samplePublished(ctx); err != nil {
 			return err
 		}

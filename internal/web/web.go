@@ -36,6 +36,9 @@ const (
 
 // Source is what is served. Its functions are safe for concurrent use.
 type Source struct {
+	// Hung says what hangs, so that the process is to be restarted; nothing if nothing does, nil
+	// if that is not known. It must not block.
+	Hung func() string
 	// Reasons say why the relay is not ready; none when it is. It must not block.
 	Reasons func() []string
 	// Status is written as JSON. It may block while it asks others, for less than 10 s.
@@ -46,7 +49,16 @@ type Source struct {
 // Handler serves a source. Safe for concurrent use.
 func Handler(source Source) http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { write(w, "ok") })
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
+		if source.Hung != nil {
+			if hung := source.Hung(); hung != "" {
+				w.WriteHeader(http.StatusServiceUnavailable)
+				write(w, hung)
+				return
+			}
+		}
+		write(w, "ok")
+	})
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
 		reasons := source.Reasons()
 		if len(reasons) == 0 {

@@ -26,6 +26,8 @@ func source(reasons ...string) Source {
 
 func TestHandler(t *testing.T) {
 	t.Parallel()
+	hung := source()
+	hung.Hung = func() string { return "nothing moves" }
 	for name, test := range map[string]struct {
 		source Source
 		method string
@@ -34,6 +36,7 @@ func TestHandler(t *testing.T) {
 		body   string
 	}{
 		"alive":          {source("away"), http.MethodGet, "/healthz", http.StatusOK, "ok\n"},
+		"hung":           {hung, http.MethodGet, "/healthz", http.StatusServiceUnavailable, "nothing moves\n"},
 		"ready":          {source(), http.MethodGet, "/readyz", http.StatusOK, "ok\n"},
 		"not ready":      {source("a", "b"), http.MethodGet, "/readyz", http.StatusServiceUnavailable, "a\nb\n"},
 		"status":         {source(), http.MethodGet, "/status", http.StatusOK, "{\n  \"in_flight\": 7\n}\n"},
