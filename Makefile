@@ -41,9 +41,10 @@ test-examples: ## install what the programs in examples/ need, and run them agai
 	scripts/ensure-examples.sh
 	WALRELAY_EXAMPLES=all $(GO) test -count 1 -timeout 10m ./examples
 
-test-deploy: ## the alert rules
+test-deploy: ## the alert rules, and what the Helm chart renders
 	scripts/ensure-promtool.sh
 	cd deploy/prometheus && promtool check rules walrelay.rules.yaml && promtool test rules walrelay.rules.test.yaml
+	cd deploy/test && $(GO) vet . && $(GO) test -count 1 .
 
 test-majors: ## the same against Postgres 14 and 18, and a handover from 17 to 18
 	for major in 14 18; do \

@@ -137,6 +137,9 @@ func TestStandby_TakesOverWithinFiveSeconds(t *testing.T) {
 	first := e.run()
 	standby := e.start()
 	standby.awaitLog("waiting as a standby")
+	if status, body := standby.get("/readyz?standby=ok"); status != 200 || !strings.Contains(body, "standby") {
+		t.Errorf("the standby's /readyz?standby=ok says %d %q", status, body)
+	}
 	if status, body := standby.get("/readyz"); status != 503 || !strings.Contains(body, "standby") {
 		t.Errorf("the standby's /readyz says %d %q, want 503 and that it is a standby", status, body)
 	}

@@ -34,6 +34,9 @@ const (
 	shutdownGrace = time.Second
 )
 
+// StandbyReason begins the reason of a relay that waits as a standby.
+const StandbyReason = "standby: "
+
 // Source is what is served. Its functions are safe for concurrent use.
 type Source struct {
 	// Hung says what hangs, so that the process is to be restarted; nothing if nothing does, nil
@@ -59,10 +62,15 @@ func Handler(source Source) http.Handler {
 		}
 		write(w, "ok")
 	})
-	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, req *http.Request) {
 		reasons := source.Reasons()
 		if len(reasons) == 0 {
 			write(w, "ok")
+			return
+		}
+		// A standby does what it is there for.
+		if req.URL.Query().Get("standby") == "ok" && len(reasons) == 1 && strings.HasPrefix(reasons[0], StandbyReason) {
+			write(w, reasons[0])
 			return
 		}
 		w.WriteHeader(http.StatusServiceUnavailable)
