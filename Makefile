@@ -14,7 +14,7 @@ PACKAGES := -p 4 -parallel 6
 .PHONY: help build test test-all test-unit test-e2e test-examples test-majors test-chaos test-deploy lint vet fuzz chaos bench demo clean
 
 # How long each fuzz target runs.
-FUZZTIME ?= 10s
+FUZZTIME ?= 5s
 
 help: ## list the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14

@@ -7,6 +7,7 @@ import (
 	"sync"
 
 	"github.com/rs/zerolog"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/walrelay/walrelay/config"
 	"github.com/walrelay/walrelay/internal/check"
@@ -55,6 +56,9 @@ type (
 type Options struct {
 	// Log gets the relay's log lines; the zero value logs nothing.
 	Log zerolog.Logger
+	// TracerProvider makes a span for each event that is published, a child of the event's
+	// traceparent; nil makes none.
+	TracerProvider trace.TracerProvider
 }
 
 // Relay streams the outbox to JetStream. Create it with [New], run it once with
@@ -71,7 +75,7 @@ type Relay struct {
 // Config.HTTP nothing is used: see [Relay.Handler].
 func New(cfg Config, options Options) (*Relay, error) {
 	cfg = cfg.WithDefaults()
-	inner, err := relay.New(cfg, options.Log)
+	inner, err := relay.New(cfg, options.Log, options.TracerProvider)
 	if err != nil {
 		return nil, err
 	}

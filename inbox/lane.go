@@ -12,10 +12,9 @@ import (
 	"sync"
 	"time"
 
-	"go.opentelemetry.io/otel/trace"
-
 	"github.com/walrelay/walrelay/event"
 	"github.com/walrelay/walrelay/internal/sqlstate"
+	"github.com/walrelay/walrelay/internal/traceparent"
 	"github.com/walrelay/walrelay/internal/wait"
 	"github.com/walrelay/walrelay/sql"
 )
@@ -353,24 +352,7 @@ func (h *handler) call(ctx context.Context, ca call) error {
 
 // withTrace puts the event's trace into the context.
 func withTrace(ctx context.Context, ev *CloudEvent) context.Context {
-	parent := ev.Extensions["traceparent"]
-	// version, trace, span, flags, in hex (W3C Trace Context, section 3.2)
-	if len(parent) != 55 || parent[:3] != "00-" || parent[35] != '-' || parent[52] != '-' {
-		return ctx
-	}
-	traceID, err1 := trace.TraceIDFromHex(parent[3:35])
-	spanID, err2 := trace.SpanIDFromHex(parent[36:52])
-	if err := errors.Join(err1, err2); err != nil {
-		return ctx
-	}
-	flags := trace.TraceFlags(0)
-	if parent[54]&1 == 1 {
-		flags = trace.FlagsSampled
-	}
-	state, _ := trace.ParseTraceState(ev.Extensions["tracestate"]) // one that is wrong is none
-	return trace.ContextWithRemoteSpanContext(ctx, trace.NewSpanContext(trace.SpanContextConfig{
-		TraceID: traceID, SpanID: spanID, TraceFlags: flags, TraceState: state, Remote: true,
-	}))
+	return traceparent.Context(ctx, ev.Extensions["traceparent"], ev.Extensions["tracestate"])
 }
 
 // single handles one event: until it has taken effect or is parked. It returns false if

@@ -115,7 +115,7 @@ func (w *writer) publishBatch(ctx context.Context, flights []Flight, targets []*
 	defer w.mu.Unlock()
 	for _, f := range flights[:has] {
 		w.has(f.Event)
-		w.cfg.observer.Settled(f.Ticket, AlreadyStored, f.Event, 0)
+		w.cfg.observer.Settled(f.Ticket, AlreadyStored, f.Event, w.cfg.stream, 0)
 	}
 	if has == len(flights) {
 		return nil

@@ -51,8 +51,8 @@ func (o Outcome) String() string {
 // safe for concurrent use.
 type Observer interface {
 	// Settled is called once for every ticket. Took is the time from sending to
-	// the acknowledgement, if there was one.
-	Settled(ticket uint64, outcome Outcome, ev *event.Event, took time.Duration)
+	// the acknowledgement, if there was one; stream is empty for an event that no stream gets.
+	Settled(ticket uint64, outcome Outcome, ev *event.Event, stream string, took time.Duration)
 	// Paused is called when a stream is paused, with the reason, whenever
 	// the reason changes, and with nil when it is resumed.
 	Paused(stream string, reason error)
@@ -236,7 +236,7 @@ func (r *Router) drop(ctx context.Context, f Flight) error {
 	if err := r.dropped.add(ctx, f.Event); err != nil {
 		return err
 	}
-	r.cfg.Observer.Settled(f.Ticket, Dropped, f.Event, 0)
+	r.cfg.Observer.Settled(f.Ticket, Dropped, f.Event, "", 0)
 	return nil
 }
 

@@ -170,7 +170,7 @@ func (w *writer) publish(ctx context.Context, taken Flight, target *Target) erro
 	}
 	if w.has(ev) || w.late.takes(ev) {
 		w.mu.Unlock()
-		w.cfg.observer.Settled(taken.Ticket, AlreadyStored, ev, 0)
+		w.cfg.observer.Settled(taken.Ticket, AlreadyStored, ev, w.cfg.stream, 0)
 		return nil
 	}
 	if w.cfg.parker.Blocked(ev) {
@@ -495,7 +495,7 @@ func (w *writer) done(f *flight, sequence uint64) {
 		w.journal.Add(f.ev)
 	}
 	w.denied = nil
-	w.cfg.observer.Settled(f.ticket, outcome, f.ev, time.Since(f.sent))
+	w.cfg.observer.Settled(f.ticket, outcome, f.ev, w.cfg.stream, time.Since(f.sent))
 	*f = flight{}
 }
 

@@ -43,7 +43,7 @@ type outcomes struct {
 	held []string
 }
 
-func (o *outcomes) Settled(ticket uint64, outcome Outcome, _ *event.Event, _ time.Duration) {
+func (o *outcomes) Settled(ticket uint64, outcome Outcome, _ *event.Event, _ string, _ time.Duration) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.done[ticket] = append(o.done[ticket], outcome)

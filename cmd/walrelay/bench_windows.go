@@ -18,4 +18,6 @@ func newBenchCommand() *cobra.Command {
 	}
 }
 
-func newBenchHandlerCommand() *cobra.Command { return &cobra.Command{Use: "bench-handler", Hidden: true} }
+func newBenchHandlerCommand() *cobra.Command {
+	return &cobra.Command{Use: "bench-handler", Hidden: true}
+}

@@ -42,7 +42,12 @@ say otherwise (docs/performance.md).`,
 			return err
 		}
 		defer flush()
-		relay, err := walrelay.New(cfg, walrelay.Options{Log: log})
+		provider, stopTracing, err := startTracing(ctx, log)
+		if err != nil {
+			return err
+		}
+		defer stopTracing()
+		relay, err := walrelay.New(cfg, walrelay.Options{Log: log, TracerProvider: provider})
 		if err != nil {
 			return err
 		}

@@ -356,7 +356,7 @@ func (j *judge) warnFix(bad bool, r Result, good string) { j.found(Warn, bad, r,
 func (j *judge) replication(facts *Facts, e *Examination) {
 	r := Result{
 		ID: "replication_connection", What: "Postgres refuses a replication connection", Why: fmt.Sprint(e.Replication),
-		Fix: "connect to the server itself: connection poolers (PgBouncer, RDS Proxy, pooled hosts of Neon and Supabase) do not pass replication; and let pg_hba.conf have a line for the role and this database",
+		Fix: "connect to the server itself: connection poolers (PgBouncer before 1.23, RDS Proxy, pooled hosts of Neon and Supabase) do not pass replication; and let pg_hba.conf have a line for the role and this database",
 	}
 	j.check(e.Replication != nil, r, "a replication connection is accepted")
 	if slot := facts.Slot; slot != nil {

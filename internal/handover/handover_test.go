@@ -416,7 +416,7 @@ func refuses(t *testing.T, other func(*testing.T, *relaytest.World) *relaytest.W
 	want(err, "handed_over")
 	// Somebody gives the old cluster a slot again.
 	a.Exec("SELECT pg_create_logical_replication_slot('" + a.Config.Slot + "', 'pgoutput')")
-	r, err := relay.New(a.Config.WithDefaults(), zerolog.Nop())
+	r, err := relay.New(a.Config.WithDefaults(), zerolog.Nop(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -550,7 +550,7 @@ func TestHandover_PgUpgrade(t *testing.T) {
 		b.Exec("SELECT pg_create_logical_replication_slot('" + slot + "', 'pgoutput')")
 		// An application that does not wait.
 		b.Exec("SELECT walrelay.emit_event('early', '/s', slot => '" + slot + "', id => '" + relaytest.ID(8) + "')")
-		r, err := relay.New(b.Config.WithDefaults(), zerolog.Nop())
+		r, err := relay.New(b.Config.WithDefaults(), zerolog.Nop(), nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -659,7 +659,7 @@ func TestDatabaseRestored_ByThePage(t *testing.T) {
 
 	cfg.Postgres.URL = strings.Replace(cfg.Postgres.URL, fmt.Sprint(before.Port()), fmt.Sprint(restored.Port()), 1)
 	b := base.With(cfg)
-	r, err := relay.New(b.Config.WithDefaults(), zerolog.Nop())
+	r, err := relay.New(b.Config.WithDefaults(), zerolog.Nop(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}

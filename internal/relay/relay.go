@@ -16,6 +16,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/rs/zerolog"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/walrelay/walrelay/config"
 	"github.com/walrelay/walrelay/internal/connect"
@@ -31,6 +32,7 @@ type Relay struct {
 	log     zerolog.Logger
 	plan    *config.Plan
 	metrics *telemetry.Metrics
+	tracer  *tracer // nil for none
 	health  health
 	pulse   pulse
 
@@ -45,8 +47,8 @@ type Relay struct {
 }
 
 // New returns a relay. It checks the configuration, reports all its problems at
-// once, and connects to nothing.
-func New(cfg config.Config, log zerolog.Logger) (*Relay, error) {
+// once, and connects to nothing. The provider makes the tracer of publishing; nil for none.
+func New(cfg config.Config, log zerolog.Logger, provider trace.TracerProvider) (*Relay, error) {
 	cfg = cfg.WithDefaults()
 	if err := cfg.Validate(); err != nil {
 		return nil, err
@@ -55,7 +57,7 @@ func New(cfg config.Config, log zerolog.Logger) (*Relay, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &Relay{cfg: cfg, log: log, plan: plan}
+	r := &Relay{cfg: cfg, log: log, plan: plan, tracer: newTracer(provider, cfg.Slot)}
 	r.health.setPhase("starting")
 	r.metrics = telemetry.New(r.inFlight, r.lagSeconds, r.readyValue)
 	return r, nil

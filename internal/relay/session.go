@@ -137,7 +137,7 @@ func (r *Relay) session(ctx context.Context, nc *nats.Conn) (err error) {
 		}
 	}()
 
-	s.settler = &settler{frontier: s.stream.Frontier(), metrics: r.metrics, health: &r.health, log: r.log, limits: newLimits(), burst: newBurst()}
+	s.settler = &settler{frontier: s.stream.Frontier(), metrics: r.metrics, health: &r.health, log: r.log, limits: newLimits(), burst: newBurst(), tracer: r.tracer}
 
 	// From here on the slot is ours. The parts outlive the context until what
 	// is in flight is settled.

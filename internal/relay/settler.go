@@ -30,6 +30,7 @@ type settler struct {
 	log      zerolog.Logger
 	limits   limits
 	burst    *burst
+	tracer   *tracer // nil for none
 
 	settled atomic.Uint64 // counts events
 	// lastCommit is when the last event's transaction committed, in nanoseconds of
@@ -45,10 +46,13 @@ const (
 )
 
 // Settled implements [router.Observer].
-func (s *settler) Settled(ticket uint64, outcome router.Outcome, ev *event.Event, took time.Duration) {
+func (s *settler) Settled(ticket uint64, outcome router.Outcome, ev *event.Event, stream string, took time.Duration) {
 	s.metrics.Outcomes[outcome].Inc()
 	if outcome == router.Published {
 		s.metrics.Published(took, ev.CommittedAt)
+		if s.tracer != nil {
+			s.tracer.published(ev, stream, took)
+		}
 	}
 	s.done(ticket, ev)
 }

@@ -37,7 +37,7 @@ func (e *refusal) Error() string { return e.err.Error() }
 func (e *refusal) Unwrap() error { return e.err }
 
 // Settled implements [router.Observer].
-func (p *restorer) Settled(uint64, router.Outcome, *event.Event, time.Duration) {}
+func (p *restorer) Settled(uint64, router.Outcome, *event.Event, string, time.Duration) {}
 
 // Paused implements [router.Observer].
 func (p *restorer) Paused(stream string, reason error) {

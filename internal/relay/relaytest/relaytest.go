@@ -59,7 +59,7 @@ func (w *World) With(cfg config.Config) *World { return &World{Config: cfg, JS: 
 // Start runs a relay until the function that it returns is called.
 func (w *World) Start() (stop func()) {
 	w.t.Helper()
-	r, err := relay.New(w.Config.WithDefaults(), zerolog.New(zerolog.NewTestWriter(w.t)))
+	r, err := relay.New(w.Config.WithDefaults(), zerolog.New(zerolog.NewTestWriter(w.t)), nil)
 	if err != nil {
 		w.t.Fatal(err)
 	}
