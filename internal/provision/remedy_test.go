@@ -123,6 +123,7 @@ func TestDoctor_RemediesAsWritten(t *testing.T) {
 		}, false},
 	} {
 		t.Run(tt.id, func(t *testing.T) {
+			t.Parallel()
 			s := b.system(t)
 			s.setup(t)
 			s.exec(t, "SELECT 1")
