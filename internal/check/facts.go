@@ -407,13 +407,21 @@ func FindSlot(ctx context.Context, conn *pgx.Conn, cfg config.Config) (slot *Slo
 	return slot, err
 }
 
-// RefuseRelay returns a *[problem.Problem] if a relay reads the slot.
+// RefuseRelay returns a *[problem.Problem] if a relay reads the slot of the configuration.
 func RefuseRelay(ctx context.Context, conn *pgx.Conn, cfg config.Config) error {
 	slot, err := FindSlot(ctx, conn, cfg)
-	if err == nil && slot != nil && slot.ActivePID != nil {
-		err = &problem.Problem{ID: "relay_running", What: fmt.Sprintf("a relay is running: it reads slot %q", cfg.Slot), Fix: "stop it, its standbys too, and run this again"}
+	if err != nil || slot == nil {
+		return err
 	}
-	return err
+	return slot.RefuseRelay(cfg.Slot)
+}
+
+// RefuseRelay does so for a slot of that name, as it was read.
+func (s *Slot) RefuseRelay(name string) error {
+	if s.ActivePID == nil {
+		return nil
+	}
+	return &problem.Problem{ID: "relay_running", What: fmt.Sprintf("a relay is running: it reads slot %q", name), Fix: "stop it, its standbys too, and run this again"}
 }
 
 // replayPoll is the time between two looks at what a standby has replayed.

@@ -233,7 +233,7 @@ func (o *opening) closeKept(ctx context.Context) (kept bool, err error) {
 	if confirmed < state.FlushLSN {
 		return false, nil
 	}
-	if err := check.RefuseRelay(ctx, o.conn, o.cfg); err != nil {
+	if err := slot.RefuseRelay(o.cfg.Slot); err != nil {
 		return false, err
 	}
 	h := &checkpoint.Handover{At: time.Now().UTC(), SystemID: state.SystemID, Slot: o.cfg.Slot, Streams: state.Streams}
