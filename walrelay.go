@@ -11,6 +11,7 @@ import (
 
 	"github.com/walrelay/walrelay/config"
 	"github.com/walrelay/walrelay/internal/check"
+	"github.com/walrelay/walrelay/internal/console"
 	"github.com/walrelay/walrelay/internal/problem"
 	"github.com/walrelay/walrelay/internal/provision"
 	"github.com/walrelay/walrelay/internal/recovery"
@@ -68,18 +69,27 @@ type Relay struct {
 	log    zerolog.Logger
 	inner  *relay.Relay
 	status *status.Reader
+	// console is nil without one.
+	console *console.Console
 }
 
 // New returns a relay. It checks the configuration, reports all its problems at
 // once, as *[ConfigError] values that are joined, and connects to nothing. Of
-// Config.HTTP nothing is used: see [Relay.Handler].
+// Config.HTTP nothing is used: see [Relay.Handler]. Of what Config names it reads the token
+// of the console.
 func New(cfg Config, options Options) (*Relay, error) {
 	cfg = cfg.WithDefaults()
 	inner, err := relay.New(cfg, options.Log, options.TracerProvider)
 	if err != nil {
 		return nil, err
 	}
-	return &Relay{cfg: cfg, log: options.Log, inner: inner, status: status.NewReader(cfg)}, nil
+	r := &Relay{cfg: cfg, log: options.Log, inner: inner, status: status.NewReader(cfg)}
+	if *cfg.Console.Enabled {
+		if r.console, err = console.New(r.consoleSource()); err != nil {
+			return nil, err
+		}
+	}
+	return r, nil
 }
 
 // Run streams until the context ends, and then returns nil once everything in
@@ -87,14 +97,17 @@ func New(cfg Config, options Options) (*Relay, error) {
 // connections are made again for ever. Run returns an error, which is or wraps a
 // *[Problem], only when somebody has to change something first.
 func (r *Relay) Run(ctx context.Context) error {
+	serving, stop := context.WithCancel(ctx)
+	var group sync.WaitGroup
+	defer group.Wait()
+	defer stop()
 	if r.cfg.NATS.Service {
-		serving, stop := context.WithCancel(ctx)
-		var group sync.WaitGroup
 		group.Go(func() {
 			service.Run(serving, service.Options{NATS: r.cfg.NATS, Slot: r.cfg.Slot, Version: status.Version, Status: r.document, Log: r.log})
 		})
-		defer group.Wait()
-		defer stop()
+	}
+	if r.console != nil {
+		group.Go(func() { r.console.Run(serving) })
 	}
 	if err := r.inner.Run(ctx); err != nil {
 		return restore.Explain(ctx, r.cfg, r.log, err)
@@ -113,15 +126,30 @@ func (r *Relay) Hung() string { return r.inner.Hung() }
 // Status returns what the relay is doing. It does not block.
 func (r *Relay) Status() Status { return r.inner.Status() }
 
-// Handler serves /healthz, /readyz, /status (a [StatusDocument]) and /metrics. No listener
-// is opened: the program serves it where it wants to.
+// Handler serves /healthz, /readyz, /status (a [StatusDocument]) and /metrics, and the
+// console at /console/ by the rules of docs/console.md. No listener is opened: the program
+// serves it where it wants to.
 func (r *Relay) Handler() http.Handler {
-	return web.Handler(web.Source{
+	source := web.Source{
 		Hung:    r.inner.Hung,
 		Reasons: r.inner.Ready,
 		Status:  r.document,
 		Metrics: r.inner.Metrics().Registry,
-	})
+	}
+	if r.console != nil {
+		source.Console = r.console.Handler()
+	}
+	return web.Handler(source)
+}
+
+func (r *Relay) consoleSource() console.Source {
+	return console.Source{
+		Config: r.cfg, Log: r.log, Sample: r.inner.Metrics().Sample, Status: r.status.Read,
+		Relay: func() console.Relay {
+			s := r.inner.Status()
+			return console.Relay{InFlight: s.InFlight, LagSeconds: s.LagSeconds, Reasons: s.Reasons}
+		},
+	}
 }
 
 // Repair publishes again what the streams have lost, from the rows of the outbox

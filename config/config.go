@@ -28,6 +28,7 @@ type Config struct {
 	Retry    Retry    `koanf:"retry"`
 	Routes   []Route  `koanf:"routes"`
 	HTTP     HTTP     `koanf:"http"`
+	Console  Console  `koanf:"console"`
 	Log      Log      `koanf:"log"`
 	// ShutdownTimeout bounds the draining of in-flight publishes at the end of
 	// a run; default 5s.
@@ -230,8 +231,31 @@ type Route struct {
 // HTTP says where health and metrics are served.
 type HTTP struct {
 	// Addr to listen on; default "127.0.0.1:8080"; "off" serves nothing.
-	Addr string `koanf:"addr"`
+	Addr string  `koanf:"addr"`
+	TLS  HTTPTLS `koanf:"tls"`
 }
+
+// HTTPTLS has the files of a TLS server, in PEM; without them HTTP is plain.
+type HTTPTLS struct {
+	CertFile string `koanf:"cert_file"`
+	KeyFile  string `koanf:"key_file"`
+}
+
+// Console says who may see and use the pages at /console/ of the HTTP address.
+type Console struct {
+	// Enabled says whether there are any; default true.
+	Enabled *bool `koanf:"enabled"`
+	// Token signs in: without one nobody may change anything, and the pages are served on
+	// loopback addresses only.
+	Token string `koanf:"token"`
+	// TokenFile is a file with the token, in place of it, read at each request.
+	TokenFile string `koanf:"token_file"`
+	// BehindProxy says that all requests come from a proxy, which ends TLS.
+	BehindProxy bool `koanf:"behind_proxy"`
+}
+
+// MinToken is how many characters a token of the console has at least: nobody guesses it.
+const MinToken = 16
 
 // Log says what is logged, and how.
 type Log struct {

@@ -87,6 +87,9 @@ func (c Config) WithDefaults() Config {
 		defaults(&r.MaxRetries, c.Retry.MaxRetries)
 	}
 	defaults(&c.HTTP.Addr, "127.0.0.1:8080")
+	if c.Console.Enabled == nil {
+		c.Console.Enabled = new(true)
+	}
 	defaults(&c.Log.Level, "info")
 	defaults(&c.Log.Format, "auto")
 	defaults(&c.ShutdownTimeout, 5*time.Second)
@@ -136,6 +139,7 @@ func (c Config) Validate() error {
 		v.route(fmt.Sprintf("routes[%d]", i), route, c)
 	}
 	v.http(c.HTTP)
+	v.console(c.Console)
 	if !slices.Contains([]string{"debug", "info", "warn", "error"}, c.Log.Level) {
 		v.problem("log.level", "%q is not one of debug, info, warn, error", c.Log.Level)
 	}
@@ -461,6 +465,12 @@ func (v *validator) route(key string, r Route, c Config) {
 }
 
 func (v *validator) http(c HTTP) {
+	if c.TLS.CertFile != "" && c.TLS.KeyFile == "" {
+		v.problem("http.tls.key_file", "must be set together with http.tls.cert_file")
+	}
+	if c.TLS.KeyFile != "" && c.TLS.CertFile == "" {
+		v.problem("http.tls.cert_file", "must be set together with http.tls.key_file")
+	}
 	if c.Addr == "off" {
 		return
 	}
@@ -470,5 +480,14 @@ func (v *validator) http(c HTTP) {
 	}
 	if err != nil {
 		v.problem("http.addr", `%q is neither host:port nor "off"`, c.Addr)
+	}
+}
+
+func (v *validator) console(c Console) {
+	if c.Token != "" && c.TokenFile != "" {
+		v.problem("console.token_file", "cannot be used together with console.token")
+	}
+	if c.Token != "" && len(c.Token) < MinToken {
+		v.problem("console.token", "it has %d characters, and needs at least %d", len(c.Token), MinToken)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -63,6 +64,30 @@ func ListParked(ctx context.Context, conn Querier, f Filter, before int64, limit
 	}
 	return list, nil
 }
+
+// Reason is why events have failed. Numbers and what is quoted are left out of it.
+type Reason struct {
+	Reason  string `json:"reason"`
+	Events  int64  `json:"events"`
+	Example string `json:"example"` // the id of one of them
+}
+
+// ParkedReasons returns why events of a handler, or of all, have failed, the most frequent
+// reason first.
+func ParkedReasons(ctx context.Context, conn Querier, handler string) ([]Reason, error) {
+	rows, err := conn.Query(ctx, sql.ParkedReasons, handler)
+	if err != nil {
+		return nil, fmt.Errorf("reading why events are parked: %w", err)
+	}
+	reasons, err := pgx.CollectRows(rows, pgx.RowToStructByPos[Reason])
+	if err != nil {
+		return nil, fmt.Errorf("reading why events are parked: %w", err)
+	}
+	return reasons, nil
+}
+
+// Takes reports whether an action can be done to events in a state.
+func (a Action) Takes(state string) bool { return slices.Contains(a.states(), state) }
 
 // ParkedContent returns the message of a parked event; nothing if it is not parked any more.
 func ParkedContent(ctx context.Context, conn Querier, number int64) (header nats.Header, data []byte, err error) {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -117,6 +118,26 @@ func Show(ctx context.Context, conn *pgx.Conn, id string) ([]Detail, error) {
 	return list, nil
 }
 
+// Reason is why events have failed. Numbers and what is quoted are left out of it.
+type Reason struct {
+	Reason  string `json:"reason"`
+	Events  int64  `json:"events"`
+	Example string `json:"example"` // the id of one of them
+}
+
+// Reasons returns why events of a slot have failed, the most frequent reason first.
+func Reasons(ctx context.Context, conn *pgx.Conn, slot string) ([]Reason, error) {
+	rows, err := conn.Query(ctx, sql.StatusFailed, slot)
+	if err != nil {
+		return nil, fmt.Errorf("reading why events have failed: %w", err)
+	}
+	reasons, err := pgx.CollectRows(rows, pgx.RowToStructByPos[Reason])
+	if err != nil {
+		return nil, fmt.Errorf("reading why events have failed: %w", err)
+	}
+	return reasons, nil
+}
+
 // Action is what a person does to delayed events.
 type Action string
 
@@ -131,6 +152,20 @@ const (
 	// Reschedule moves scheduled and retrying events to another time.
 	Reschedule Action = "reschedule"
 )
+
+// ParseTime reads the time of [Reschedule]: as in RFC 3339, or how long from now.
+func ParseTime(text string, now time.Time) (time.Time, error) {
+	if at, err := time.Parse(time.RFC3339Nano, text); err == nil {
+		return at, nil
+	}
+	if d, err := time.ParseDuration(text); err == nil {
+		return now.Add(d), nil
+	}
+	return time.Time{}, fmt.Errorf("%q is neither a time, such as 2030-01-02T15:04:05Z, nor a duration, such as 10m", text)
+}
+
+// Takes reports whether an action can be done to events in a state.
+func (a Action) Takes(state State) bool { return slices.Contains(a.states(), string(state)) }
 
 // states are those that an action takes.
 func (a Action) states() []string {

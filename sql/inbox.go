@@ -55,6 +55,12 @@ const (
 	// ParkedList: the filter, number before, limit.
 	ParkedList = `SELECT number, handler, state, event_id, event_type, source, key, stream, sequence, attempts, next_attempt_at, last_error, parked_at, subject
 FROM walrelay.parked WHERE ` + parkedFilter + ` AND ($7::bigint = 0 OR number < $7) ORDER BY number DESC LIMIT nullif($8::bigint, 0)`
+	// ParkedReasons returns why events of the handler $1, or of all, have failed, of the last 10000: reasons that differ
+	// only in numbers and in what is quoted are one.
+	ParkedReasons = `SELECT reason, count(*), max(event_id) FROM (
+    SELECT event_id, regexp_replace(left(last_error, 400), '"[^"]*"|[0-9]+', '*', 'g') AS reason
+    FROM walrelay.parked WHERE state = 'failed' AND ($1 = '' OR handler = $1) ORDER BY number DESC LIMIT 10000
+) AS failed GROUP BY reason ORDER BY 2 DESC, 1 LIMIT 10`
 	// ParkedContent: number.
 	ParkedContent = "SELECT headers, data FROM walrelay.parked WHERE number = $1"
 	// ParkedCount: the filter, states.

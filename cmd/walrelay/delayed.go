@@ -292,8 +292,8 @@ Says how many there are and asks, unless --yes is given.`,
 			var when time.Time
 			if action == retry.Reschedule {
 				var err error
-				if when, err = parseAt(at); err != nil {
-					return err
+				if when, err = retry.ParseTime(at, time.Now()); err != nil {
+					return &usageError{"--at: " + err.Error()}
 				}
 			}
 			return withDelayed(ctx, cfg, func(conn *pgx.Conn) error {
@@ -369,17 +369,6 @@ func events(n int64) string {
 		return "event"
 	}
 	return "events"
-}
-
-// parseAt reads a time or a duration from now.
-func parseAt(text string) (time.Time, error) {
-	if at, err := time.Parse(time.RFC3339Nano, text); err == nil {
-		return at, nil
-	}
-	if d, err := time.ParseDuration(text); err == nil {
-		return time.Now().Add(d), nil
-	}
-	return time.Time{}, &usageError{fmt.Sprintf("--at: %q is neither a time, such as 2030-01-02T15:04:05Z, nor a duration, such as 10m", text)}
 }
 
 // errNoTerminal is what a command says that would ask before it does something.

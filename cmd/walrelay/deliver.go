@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/walrelay/walrelay"
+	"github.com/walrelay/walrelay/config"
 	"github.com/walrelay/walrelay/inbox"
 	"github.com/walrelay/walrelay/inbox/inboxmetrics"
 	"github.com/walrelay/walrelay/internal/connect"
@@ -50,21 +51,21 @@ The file is described in docs/deliver.md.`,
 		if addr == "off" {
 			addr = ""
 		}
-		return serveDeliver(ctx, cfg.WithDefaults(), addr, handlers, log)
+		return serveDeliver(ctx, cfg.WithDefaults(), config.HTTP{Addr: addr, TLS: cfg.HTTP.TLS}, handlers, log)
 	})
 	return cmd
 }
 
 // serveDeliver runs the handlers, and serves what they say of themselves if there is an address: the relay of
 // the same machine has the default one.
-func serveDeliver(ctx context.Context, cfg walrelay.Config, addr string, handlers []deliver.Handler, log zerolog.Logger) error {
+func serveDeliver(ctx context.Context, cfg walrelay.Config, where config.HTTP, handlers []deliver.Handler, log zerolog.Logger) error {
 	metrics := inboxmetrics.New()
-	if addr == "" {
+	if where.Addr == "" {
 		return runDeliver(ctx, cfg, handlers, metrics.Observe, log)
 	}
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(metrics, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	return serveBeside(ctx, addr, log, web.Handler(web.Source{
+	return serveBeside(ctx, where, log, web.Handler(web.Source{
 		Reasons: func() []string { return notReady(metrics.States()) },
 		Status:  func(context.Context) any { return metrics.States() },
 		Metrics: registry,

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"os"
 	"runtime/pprof"
@@ -15,6 +14,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/walrelay/walrelay"
+	"github.com/walrelay/walrelay/config"
 	"github.com/walrelay/walrelay/internal/web"
 )
 
@@ -76,19 +76,18 @@ say otherwise (docs/performance.md).`,
 
 // serveAndRun runs a relay, and serves what it says of itself if it is to.
 func serveAndRun(ctx context.Context, cfg walrelay.Config, log zerolog.Logger, relay *walrelay.Relay) error {
-	addr := cfg.WithDefaults().HTTP.Addr
-	if addr == "off" {
+	where := cfg.WithDefaults().HTTP
+	if where.Addr == "off" {
 		return relay.Run(ctx)
 	}
-	return serveBeside(ctx, addr, log, relay.Handler(), relay.Run)
+	return serveBeside(ctx, where, log, relay.Handler(), relay.Run)
 }
 
 // serveBeside serves HTTP while something runs.
-func serveBeside(ctx context.Context, addr string, log zerolog.Logger, handler http.Handler, run func(context.Context) error) error {
-	var lc net.ListenConfig
-	listener, err := lc.Listen(ctx, "tcp", addr)
+func serveBeside(ctx context.Context, where config.HTTP, log zerolog.Logger, handler http.Handler, run func(context.Context) error) error {
+	listener, err := web.Listen(ctx, where)
 	if err != nil {
-		return fmt.Errorf("listening for HTTP (http.addr): %w", err)
+		return err
 	}
 	log.Info().Stringer("addr", listener.Addr()).Msg("serving /healthz, /readyz, /status and /metrics")
 	group, working := errgroup.WithContext(ctx)

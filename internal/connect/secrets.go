@@ -115,6 +115,18 @@ func runSecret(ctx context.Context, command []string) (string, error) {
 	return secret, nil
 }
 
+// ConsoleToken reads the token of the console; "" if there is none. The error is a *[config.Error].
+func ConsoleToken(cfg config.Console) (string, error) {
+	if cfg.TokenFile == "" {
+		return cfg.Token, nil
+	}
+	token, err := readSecret("console.token_file", cfg.TokenFile)
+	if err == nil && len(token) < config.MinToken {
+		return "", &config.Error{Key: "console.token_file", Problem: fmt.Sprintf("the token in %s has %d characters, and needs at least %d", cfg.TokenFile, len(token), config.MinToken)}
+	}
+	return token, err
+}
+
 // CheckFiles reports the files of the database's URL and password that cannot be read, as
 // *[config.Error] values, joined: for the start, when that is a mistake. Later it may be a
 // moment in which they are replaced.
@@ -133,7 +145,7 @@ func CheckFiles(cfg config.Postgres) error {
 func OpenFiles(cfg config.Config) (paths []string) {
 	for _, path := range []string{
 		cfg.Postgres.URLFile, cfg.Postgres.PasswordFile, cfg.NATS.URLFile, cfg.NATS.PasswordFile, cfg.NATS.TokenFile,
-		cfg.NATS.CredsFile, cfg.NATS.NKeyFile, cfg.NATS.TLS.KeyFile,
+		cfg.NATS.CredsFile, cfg.NATS.NKeyFile, cfg.NATS.TLS.KeyFile, cfg.Console.TokenFile, cfg.HTTP.TLS.KeyFile,
 	} {
 		if path == "" {
 			continue

@@ -6,10 +6,12 @@ package demo
 
 import (
 	"context"
+	crand "crypto/rand"
 	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"net"
 	"strconv"
 	"strings"
 	"sync"
@@ -25,6 +27,7 @@ import (
 	"github.com/walrelay/walrelay/config"
 	"github.com/walrelay/walrelay/internal/localnats"
 	"github.com/walrelay/walrelay/internal/localpg"
+	"github.com/walrelay/walrelay/internal/web"
 	"github.com/walrelay/walrelay/outbox"
 )
 
@@ -65,7 +68,7 @@ func Run(ctx context.Context, opts Options) (err error) {
 	cfg := walrelay.Config{
 		Postgres: config.Postgres{URL: opts.PostgresURL},
 		NATS:     config.NATS{URL: server.URL()},
-		HTTP:     config.HTTP{Addr: "off"},
+		Console:  config.Console{Token: crand.Text()},
 	}
 	report, err := walrelay.Setup(ctx, cfg)
 	if err != nil {
@@ -81,7 +84,16 @@ func Run(ctx context.Context, opts Options) (err error) {
 	if err != nil {
 		return fmt.Errorf("preparing the relay: %w", err)
 	}
+	listener, err := listen(ctx)
+	if err != nil {
+		return err
+	}
 	out.linef(`
+See what it does, and sign in to try again what has failed, in a browser:
+
+  http://%s/console/
+  token: %s
+
 Join in, from other terminals:
 
   psql '%s'
@@ -92,10 +104,11 @@ and write an event of your own:
   INSERT INTO outbox (event_type, source, data) VALUES ('user.waved', '/you', '{"hello": "world"}');
 
 Ctrl-C ends the demo and removes what it made.
-`, opts.PostgresURL, server.URL())
+`, listener.Addr(), cfg.Console.Token, opts.PostgresURL, server.URL())
 
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return relay.Run(ctx) })
+	group.Go(func() error { return web.Serve(ctx, listener, relay.Handler()) })
 	group.Go(func() error { return consume(ctx, server.URL(), out) })
 	group.Go(func() error { return handle(ctx, opts, server.URL(), out) })
 	group.Go(func() error { return produce(ctx, opts, out) })
@@ -104,6 +117,15 @@ Ctrl-C ends the demo and removes what it made.
 	}
 	out.linef("\nThe demo has ended.")
 	return nil
+}
+
+// listen listens where a relay does by default, or on any port if that one is taken.
+func listen(ctx context.Context) (net.Listener, error) {
+	listener, err := web.Listen(ctx, walrelay.Config{}.WithDefaults().HTTP)
+	if err != nil {
+		return web.Listen(ctx, config.HTTP{Addr: "127.0.0.1:0"})
+	}
+	return listener, nil
 }
 
 // printer prints whole lines from several goroutines.

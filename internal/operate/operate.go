@@ -38,12 +38,15 @@ func DelayedEvents() Purpose {
 	}
 }
 
+// NoInbox is the ID of the problem of a database without the tables of handlers.
+const NoInbox = "inbox_tables_missing"
+
 // ParkedEvents is for the functions of package inbox that show and change what handlers have
 // parked.
 func ParkedEvents() Purpose {
 	return Purpose{
 		access: sql.InboxInstalled, table: "walrelay.parked", what: "parked events",
-		missing: problem.Problem{ID: "inbox_tables_missing", Fix: "run \"walrelay init --inbox\", call inbox.Migrate, or correct postgres.url"},
+		missing: problem.Problem{ID: NoInbox, Fix: "run \"walrelay init --inbox\", call inbox.Migrate, or correct postgres.url"},
 		rights:  problem.Problem{ID: "inbox_tables_rights"},
 	}
 }

@@ -101,14 +101,7 @@ type Delayed struct {
 	// BlockedKeys are keys behind whose events later ones are held.
 	BlockedKeys int64 `json:"blocked_keys"`
 	// Reasons are why events have failed, the most frequent first.
-	Reasons []Reason `json:"reasons,omitempty"`
-}
-
-// Reason is why events have failed. Numbers and what is quoted are left out of it.
-type Reason struct {
-	Reason  string `json:"reason"`
-	Events  int64  `json:"events"`
-	Example string `json:"example"` // the id of one of them
+	Reasons []retry.Reason `json:"reasons,omitempty"`
 }
 
 // Stream is a stream of the configuration.
@@ -369,11 +362,7 @@ func (r *reader) delayed(ctx context.Context) error {
 		*d.NextDue = d.NextDue.UTC()
 	}
 	if d.Failed > 0 {
-		rows, err := r.sources.Postgres.Query(ctx, sql.StatusFailed, r.cfg.Slot)
-		if err != nil {
-			return err
-		}
-		if d.Reasons, err = pgx.CollectRows(rows, pgx.RowToStructByPos[Reason]); err != nil {
+		if d.Reasons, err = retry.Reasons(ctx, r.sources.Postgres, r.cfg.Slot); err != nil {
 			return err
 		}
 	}

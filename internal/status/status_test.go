@@ -42,7 +42,7 @@ func full() *Document {
 		},
 		Delayed: &Delayed{
 			Scheduled: 12_345, Retrying: 1, Held: 7, Failed: 3, NextDue: ptr(at.Add(5 * time.Minute)), BlockedKeys: 2,
-			Reasons: []Reason{{"nats: maximum payload exceeded: the event has * bytes", 2, "5c5da8e6"}, {"column \x1b[31mdata_bytes\n", 1, "7"}},
+			Reasons: []retry.Reason{{"nats: maximum payload exceeded: the event has * bytes", 2, "5c5da8e6"}, {"column \x1b[31mdata_bytes\n", 1, "7"}},
 		},
 		Streams: []Stream{
 			{
@@ -117,9 +117,9 @@ func TestDocument_Write(t *testing.T) {
 func TestSpanAndBytes(t *testing.T) {
 	t.Parallel()
 	for want, got := range map[string]string{
-		"0 s": span(-1), "119 s": span(119), "2 min": span(120), "2 h": span(7200), "3 d": span(3 * 86400),
-		"10000 B": bytes(10_000), "10 kB": bytes(10_240), "12 MB": bytes(12 << 20), "100000 TB": bytes(100_000 * (1 << 40)),
-		"999": count(999), "1 000": count(1000), "-1 234 567": count(-1_234_567),
+		"0 s": Span(-1), "119 s": Span(119), "2 min": Span(120), "2 h": Span(7200), "3 d": Span(3 * 86400),
+		"10000 B": Bytes(10_000), "10 kB": Bytes(10_240), "12 MB": Bytes(12 << 20), "100000 TB": Bytes(100_000 * (1 << 40)),
+		"999": Count(999), "1 000": Count(1000), "-1 234 567": Count(-1_234_567),
 	} {
 		if got != want {
 			t.Errorf("%q, want %q", got, want)

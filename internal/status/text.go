@@ -27,9 +27,9 @@ func (d *Document) Write(out io.Writer) error {
 		d.Streams[i].write(line, d.Time)
 	}
 	for _, h := range d.Handlers {
-		text := fmt.Sprintf("%s: %s events behind, %s parked, %s keys blocked", h.Handler, count(h.Lag), count(int64(h.Parked)), count(int64(h.BlockedKeys)))
+		text := fmt.Sprintf("%s: %s events behind, %s parked, %s keys blocked", h.Handler, Count(h.Lag), Count(int64(h.Parked)), Count(int64(h.BlockedKeys)))
 		if h.SeenAt != nil {
-			text += fmt.Sprintf(", seen %s ago", span(d.Time.Sub(*h.SeenAt).Seconds()))
+			text += fmt.Sprintf(", seen %s ago", Span(d.Time.Sub(*h.SeenAt).Seconds()))
 		}
 		line("handler", "%s", text)
 	}
@@ -64,15 +64,15 @@ func (d *Document) writeSlot(line func(name, format string, args ...any)) {
 	if s.LagBytes == nil || s.RetainedBytes == nil {
 		return
 	}
-	text := fmt.Sprintf("%s behind, %s kept for the slot", bytes(float64(*s.LagBytes)), bytes(float64(*s.RetainedBytes)))
+	text := fmt.Sprintf("%s behind, %s kept for the slot", Bytes(float64(*s.LagBytes)), Bytes(float64(*s.RetainedBytes)))
 	if s.SafeBytes != nil {
-		text += fmt.Sprintf(", lost after %s more", bytes(float64(*s.SafeBytes)))
+		text += fmt.Sprintf(", lost after %s more", Bytes(float64(*s.SafeBytes)))
 	}
 	if s.WALBytesPerSecond != nil {
-		text += fmt.Sprintf("; %s written in a second", bytes(*s.WALBytesPerSecond))
+		text += fmt.Sprintf("; %s written in a second", Bytes(*s.WALBytesPerSecond))
 	}
 	if s.RunwaySeconds != nil {
-		text += ", at which rate it lasts " + span(*s.RunwaySeconds)
+		text += ", at which rate it lasts " + Span(*s.RunwaySeconds)
 	}
 	line("WAL", "%s", text)
 }
@@ -90,19 +90,19 @@ func (d *Document) writeDelayed(line func(name, format string, args ...any)) {
 	if t == nil {
 		return
 	}
-	text := fmt.Sprintf("%s scheduled, %s retrying, %s held, %s failed", count(t.Scheduled), count(t.Retrying), count(t.Held), count(t.Failed))
+	text := fmt.Sprintf("%s scheduled, %s retrying, %s held, %s failed", Count(t.Scheduled), Count(t.Retrying), Count(t.Held), Count(t.Failed))
 	switch {
 	case t.OverdueSeconds >= 1:
-		text += fmt.Sprintf("; the oldest is overdue by %s", span(t.OverdueSeconds))
+		text += fmt.Sprintf("; the oldest is overdue by %s", Span(t.OverdueSeconds))
 	case t.NextDue != nil:
-		text += fmt.Sprintf("; the next is due in %s", span(t.NextDue.Sub(d.Time).Seconds()))
+		text += fmt.Sprintf("; the next is due in %s", Span(t.NextDue.Sub(d.Time).Seconds()))
 	}
 	if t.BlockedKeys > 0 {
-		text += fmt.Sprintf("; %s keys are blocked", count(t.BlockedKeys))
+		text += fmt.Sprintf("; %s keys are blocked", Count(t.BlockedKeys))
 	}
 	line("delayed", "%s", text)
 	for _, r := range t.Reasons {
-		line("", "%s failed: %s (such as %s)", count(r.Events), r.Reason, event.Clip(r.Example))
+		line("", "%s failed: %s (such as %s)", Count(r.Events), r.Reason, event.Clip(r.Example))
 	}
 }
 
@@ -111,23 +111,23 @@ func (s *Stream) write(line func(name, format string, args ...any), now time.Tim
 		line("stream", "%s does not exist", s.Name)
 		return
 	}
-	text := fmt.Sprintf("%s: %s messages, %s, up to sequence %d", s.Name, count(int64(s.Messages)), bytes(float64(s.Bytes)), s.LastSequence)
+	text := fmt.Sprintf("%s: %s messages, %s, up to sequence %d", s.Name, Count(int64(s.Messages)), Bytes(float64(s.Bytes)), s.LastSequence)
 	if s.LastTime != nil {
-		text += fmt.Sprintf(", the last %s ago", span(now.Sub(*s.LastTime).Seconds()))
+		text += fmt.Sprintf(", the last %s ago", Span(now.Sub(*s.LastTime).Seconds()))
 	}
 	if s.EventsPerSecond != nil {
-		text += fmt.Sprintf("; %s events a second", count(int64(math.Round(*s.EventsPerSecond))))
+		text += fmt.Sprintf("; %s events a second", Count(int64(math.Round(*s.EventsPerSecond))))
 	}
 	line("stream", "%s", text)
 	var limits []string
 	if s.MaxMessages > 0 {
-		limits = append(limits, count(s.MaxMessages)+" messages")
+		limits = append(limits, Count(s.MaxMessages)+" messages")
 	}
 	if s.MaxBytes > 0 {
-		limits = append(limits, bytes(float64(s.MaxBytes)))
+		limits = append(limits, Bytes(float64(s.MaxBytes)))
 	}
 	if s.MaxAgeSeconds > 0 {
-		limits = append(limits, span(s.MaxAgeSeconds))
+		limits = append(limits, Span(s.MaxAgeSeconds))
 	}
 	if len(limits) > 0 {
 		line("", "limits: %s; discards %s messages", strings.Join(limits, ", "), s.Discard)
@@ -136,9 +136,9 @@ func (s *Stream) write(line func(name, format string, args ...any), now time.Tim
 		line("", "replicas that are behind: %s", strings.Join(s.Behind, ", "))
 	}
 	for _, c := range s.Consumers {
-		text := fmt.Sprintf("%s: %s pending, %d not acknowledged", c.Name, count(int64(c.Pending)), c.AckPending)
+		text := fmt.Sprintf("%s: %s pending, %d not acknowledged", c.Name, Count(int64(c.Pending)), c.AckPending)
 		if c.Removed > 0 {
-			text += fmt.Sprintf("; %s messages were gone before it had them", count(int64(c.Removed)))
+			text += fmt.Sprintf("; %s messages were gone before it had them", Count(int64(c.Removed)))
 		}
 		line("consumer", "%s", text)
 	}
@@ -147,8 +147,8 @@ func (s *Stream) write(line func(name, format string, args ...any), now time.Tim
 	}
 }
 
-// count writes a number with its thousands apart.
-func count(n int64) string {
+// Count writes a number with its thousands apart.
+func Count(n int64) string {
 	digits := fmt.Sprint(n)
 	for i := len(digits) - 3; i > 0 && digits[i-1] != '-'; i -= 3 {
 		digits = digits[:i] + " " + digits[i:]
@@ -156,8 +156,8 @@ func count(n int64) string {
 	return digits
 }
 
-// bytes writes a number of bytes in the units of Postgres, three digits at least.
-func bytes(n float64) string {
+// Bytes writes a number of bytes in the units of Postgres, three digits at least.
+func Bytes(n float64) string {
 	units := []string{"B", "kB", "MB", "GB", "TB"}
 	unit := 0
 	for n >= 10_240 && unit < len(units)-1 {
@@ -166,8 +166,8 @@ func bytes(n float64) string {
 	return fmt.Sprintf("%.0f %s", n, units[unit])
 }
 
-// span writes a duration in its largest unit, two digits at least.
-func span(seconds float64) string {
+// Span writes a duration in its largest unit, two digits at least.
+func Span(seconds float64) string {
 	for _, unit := range []struct {
 		size float64
 		name string

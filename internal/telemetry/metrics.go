@@ -6,10 +6,12 @@
 package telemetry
 
 import (
+	"math"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
+	dto "github.com/prometheus/client_model/go"
 
 	"github.com/walrelay/walrelay/retry"
 	"github.com/walrelay/walrelay/router"
@@ -157,6 +159,45 @@ func New(inFlight func() float64, lagSeconds func() float64, ready func() float6
 		gauge("walrelay_ready", "1 while the relay streams, is connected to NATS and holds no stream.", ready),
 	)
 	return m
+}
+
+// Sample is what some metrics say at a moment.
+type Sample struct {
+	// Published events, and how many of them took up to how many seconds from commit to
+	// acknowledgement: each bucket has those of the buckets before.
+	Published float64
+	Latency   []Bucket
+	// Failed attempts to publish an event.
+	Failed float64
+}
+
+// Bucket counts what took up to a number of seconds.
+type Bucket struct {
+	Seconds float64
+	Count   uint64
+}
+
+// Sample reads some metrics. Safe for concurrent use.
+func (m *Metrics) Sample() Sample {
+	var s Sample
+	s.Published = value(m.Outcomes[router.Published])
+	for _, class := range []string{FailureMalformed, FailureRefused} {
+		s.Failed += value(m.Failures.WithLabelValues(class))
+	}
+	var read dto.Metric
+	if m.CommitLatency.Write(&read) == nil {
+		for _, b := range read.GetHistogram().GetBucket() {
+			s.Latency = append(s.Latency, Bucket{b.GetUpperBound(), b.GetCumulativeCount()})
+		}
+		s.Latency = append(s.Latency, Bucket{math.Inf(1), read.GetHistogram().GetSampleCount()})
+	}
+	return s
+}
+
+func value(counter prometheus.Counter) float64 {
+	var read dto.Metric
+	_ = counter.Write(&read) // it never fails
+	return read.GetCounter().GetValue()
 }
 
 // Published says that an event was acknowledged.

@@ -1,8 +1,8 @@
 // Package web serves what a relay says of itself over HTTP.
 //
 // Input: a relay's state and metrics. Output: an http.Handler with /healthz, /readyz,
-// /status and /metrics; and a server for it that no client can exhaust. It opens no
-// listener of its own, and must not import what runs a relay.
+// /status and /metrics, and the console that it is given; and a server for it that no client
+// can exhaust. It opens no listener of its own, and must not import what runs a relay.
 package web
 
 import (
@@ -47,7 +47,12 @@ type Source struct {
 	// Status is written as JSON. It may block while it asks others, for less than 10 s.
 	Status  func(ctx context.Context) any
 	Metrics prometheus.Gatherer
+	// Console serves everything below ConsoleRoot; nil for none.
+	Console http.Handler
 }
+
+// ConsoleRoot is where the console is.
+const ConsoleRoot = "/console/"
 
 // Handler serves a source. Safe for concurrent use.
 func Handler(source Source) http.Handler {
@@ -82,6 +87,10 @@ func Handler(source Source) http.Handler {
 		encoder.SetIndent("", "  ")
 		_ = encoder.Encode(source.Status(req.Context())) // nothing can be done about a client that is gone
 	})
+	if source.Console != nil {
+		mux.Handle(ConsoleRoot, source.Console)
+		mux.Handle("GET /{$}", http.RedirectHandler(ConsoleRoot, http.StatusFound))
+	}
 	mux.Handle("GET /metrics", promhttp.HandlerFor(source.Metrics, promhttp.HandlerOpts{}))
 	return mux
 }
