@@ -137,9 +137,11 @@ func (a *access) pass(token string, until int64) []byte {
 	return mac.Sum(value)
 }
 
+func encode(value []byte) string { return base64.RawURLEncoding.EncodeToString(value) }
+
 // cookie is the one that a sign-in has.
 func (a *access) cookie(req *http.Request, value string, age int) *http.Cookie {
-	return &http.Cookie{
+	return &http.Cookie{ //nolint:gosec // Secure where there is TLS; elsewhere only loopback is served
 		Name: a.cookieName(), Value: value, Path: Root, MaxAge: age, HttpOnly: true, SameSite: http.SameSiteStrictMode,
 		Secure: req.TLS != nil || a.cfg.BehindProxy,
 	}
@@ -168,10 +170,9 @@ func (c *Console) signIn(w http.ResponseWriter, req *http.Request) error {
 		return c.showSignIn(w, req, http.StatusUnauthorized, req.PostFormValue("next"), "This is not the token: it is the value of console.token, or of the file that console.token_file names.")
 	}
 	until := time.Now().Add(signedInFor).Unix()
-	value := base64.RawURLEncoding.EncodeToString(c.access.pass(token, until))
-	http.SetCookie(w, c.access.cookie(req, value, int(signedInFor.Seconds())))
+	http.SetCookie(w, c.access.cookie(req, encode(c.access.pass(token, until)), int(signedInFor.Seconds())))
 	c.source.Log.Info().Str("client", req.RemoteAddr).Msg("somebody has signed in at the console")
-	http.Redirect(w, req, inside(req.PostFormValue("next")), http.StatusSeeOther)
+	http.Redirect(w, req, inside(req.PostFormValue("next")), http.StatusSeeOther) //nolint:gosec // inside takes addresses of the console only
 	return nil
 }
 

@@ -177,6 +177,7 @@ func (c *Console) do(k kind) func(http.ResponseWriter, *http.Request) error {
 		if values.Get("state") != "" {
 			values.Del("state") // they are in another one now
 		}
+		values.Set("kind", k.name)
 		values.Set("done", a.Name)
 		values.Set("n", strconv.FormatInt(n, 10))
 		http.Redirect(w, req, address+values.Encode(), http.StatusSeeOther)
@@ -209,9 +210,9 @@ func (c *Console) change(req *http.Request, k kind, action string, filter url.Va
 // valuesOf has those of the pairs of names and values that are not empty.
 func valuesOf(pairs ...string) url.Values {
 	values := url.Values{}
-	for i := 0; i < len(pairs); i += 2 {
-		if pairs[i+1] != "" {
-			values.Set(pairs[i], pairs[i+1])
+	for pair := range slices.Chunk(pairs, 2) {
+		if name, value := pair[0], pair[1]; value != "" {
+			values.Set(name, value)
 		}
 	}
 	return values

@@ -28,6 +28,8 @@ const (
 	early = time.Minute
 	// maxMessages is how many messages of an event are shown; replays add some.
 	maxMessages = 5
+	// ownConsumer begins the names of the consumers that look through a stream.
+	ownConsumer = "walrelay-console-"
 	// maxConsumers is how many consumers of a stream are shown.
 	maxConsumers = 200
 )
@@ -115,7 +117,7 @@ func (s *story) askStream(ctx context.Context, js jetstream.JetStream, name stri
 func (s *story) search(ctx context.Context, stream jetstream.Stream, since time.Time) (sequences []uint64, looked string, err error) {
 	info := stream.CachedInfo()
 	last := info.State.LastSeq
-	cfg := jetstream.OrderedConsumerConfig{HeadersOnly: true, DeliverPolicy: jetstream.DeliverByStartTimePolicy, OptStartTime: &since}
+	cfg := jetstream.OrderedConsumerConfig{NamePrefix: ownConsumer, HeadersOnly: true, DeliverPolicy: jetstream.DeliverByStartTimePolicy, OptStartTime: &since}
 	if since.IsZero() {
 		cfg.DeliverPolicy, cfg.OptStartTime, cfg.OptStartSeq = jetstream.DeliverByStartSequencePolicy, nil, max(info.State.FirstSeq, last-min(last, lookBack)+1)
 	}
@@ -132,7 +134,10 @@ func (s *story) search(ctx context.Context, stream jetstream.Stream, since time.
 	if err != nil {
 		return nil, "", err
 	}
-	defer messages.Stop()
+	defer func() {
+		messages.Stop()
+		_ = stream.DeleteConsumer(context.WithoutCancel(ctx), consumer.CachedInfo().Name) // or the server does in a while
+	}()
 	stop := context.AfterFunc(ctx, messages.Stop)
 	defer stop()
 	escaped := event.EscapeHeader(s.ID)
@@ -183,6 +188,9 @@ func describe(stream string, msg *jetstream.RawStreamMsg, consumers []*jetstream
 	}
 	m.Payload = payloadOf(data, Root+"content/message?"+valuesOf("stream", stream, "sequence", fmt.Sprint(msg.Sequence)).Encode())
 	for _, info := range consumers {
+		if strings.HasPrefix(info.Name, ownConsumer) {
+			continue
+		}
 		m.Consumers = append(m.Consumers, consumerOf{Name: info.Name, Handler: inbox.HandlerOf(info.Name), Has: reached(info, msg)})
 	}
 	slices.SortFunc(m.Consumers, func(a, b consumerOf) int { return strings.Compare(a.Name, b.Name) })

@@ -173,7 +173,7 @@ func (l *live) serve(w http.ResponseWriter, req *http.Request) error {
 	w.Header().Set("X-Accel-Buffering", "no") // a proxy passes it on as it comes
 	send := sender{http.NewResponseController(w), w}
 	if err := send.event("history", points); err != nil {
-		return nil //nolint:nilerr // the client is gone
+		return nil // the client is gone
 	}
 	last := int64(0)
 	if len(points) > 0 {
@@ -198,7 +198,7 @@ func (l *live) serve(w http.ResponseWriter, req *http.Request) error {
 			err = send.event("board", text)
 		}
 		if err != nil || ended {
-			return nil //nolint:nilerr // the client is gone
+			return nil // the client is gone
 		}
 		select {
 		case <-changed:

@@ -108,7 +108,7 @@ func (c *Console) event(w http.ResponseWriter, req *http.Request) error {
 	}
 	defer done()
 	s := &story{ID: id, Since: values.Get("since")}
-	p := page{Title: "Event", Nav: "delayed", Body: s}
+	p := page{Title: "Event", Body: s}
 	for _, k := range []kind{c.delayedKind(), parkedKind()} {
 		if values.Get("kind") == k.name {
 			p.Notice = k.notice(values)
@@ -190,6 +190,21 @@ func (s *story) askParked(ctx context.Context, conn *pgx.Conn, k *kind) error {
 
 // askRows looks for the event's row in each outbox table.
 func (s *story) askRows(ctx context.Context, c *Console) error {
+	return c.eachRow(ctx, s.ID, func(table string, ev *event.Event, fault error) {
+		row := rowOf{Table: table, Event: ev}
+		if fault != nil {
+			row.Fault = fault.Error()
+		}
+		if ev != nil {
+			row.Payload = payloadOf(ev.Data, Root+"content/row?"+valuesOf("id", s.ID, "table", row.Table).Encode())
+		}
+		s.Rows = append(s.Rows, row)
+	})
+}
+
+// eachRow looks for the row of an event in each outbox table: no event without a row, and a
+// fault if it makes none.
+func (c *Console) eachRow(ctx context.Context, id string, do func(table string, ev *event.Event, fault error)) error {
 	plan, err := c.source.Config.Compile()
 	if err != nil {
 		return err
@@ -201,20 +216,12 @@ func (s *story) askRows(ctx context.Context, c *Console) error {
 	defer reader.Close(ctx)
 	var errs []error
 	for _, t := range plan.Decode.Tables {
-		entry := journal.Entry{Schema: t.Schema, Table: t.Name, ID: s.ID}
-		ev, fault, err := rowEvent(ctx, reader, entry)
+		ev, fault, err := rowEvent(ctx, reader, journal.Entry{Schema: t.Schema, Table: t.Name, ID: id})
 		if err != nil {
 			errs = append(errs, fmt.Errorf("reading table %s.%s: %w", t.Schema, t.Name, err))
 			continue
 		}
-		row := rowOf{Table: t.Schema + "." + t.Name, Event: ev}
-		if fault != nil {
-			row.Fault = fault.Error()
-		}
-		if ev != nil {
-			row.Payload = payloadOf(ev.Data, "")
-		}
-		s.Rows = append(s.Rows, row)
+		do(t.Schema+"."+t.Name, ev, fault)
 	}
 	return errors.Join(errs...)
 }
@@ -303,6 +310,12 @@ func (c *Console) content(w http.ResponseWriter, req *http.Request) error {
 			header, data, err := inbox.ParkedContent(ctx, conn, int64(number(values.Get("number"))))
 			content, found = data, header != nil
 			return err
+		})
+	case "row":
+		err = c.eachRow(ctx, values.Get("id"), func(table string, ev *event.Event, _ error) {
+			if table == values.Get("table") && ev != nil {
+				content, found = ev.Data, true
+			}
 		})
 	case "message":
 		content, found, err = c.messageData(ctx, values.Get("stream"), uint64(number(values.Get("sequence"))))

@@ -19,6 +19,7 @@ import (
 	"github.com/walrelay/walrelay/internal/check"
 	"github.com/walrelay/walrelay/internal/relay/relaytest"
 	"github.com/walrelay/walrelay/internal/testkit"
+	"github.com/walrelay/walrelay/retry"
 )
 
 var update = flag.Bool("update", false, "write the golden files") // go test ./internal/status -update
@@ -42,7 +43,7 @@ func full() *Document {
 		},
 		Delayed: &Delayed{
 			Scheduled: 12_345, Retrying: 1, Held: 7, Failed: 3, NextDue: ptr(at.Add(5 * time.Minute)), BlockedKeys: 2,
-			Reasons: []retry.Reason{{"nats: maximum payload exceeded: the event has * bytes", 2, "5c5da8e6"}, {"column \x1b[31mdata_bytes\n", 1, "7"}},
+			Reasons: []retry.Reason{{Reason: "nats: maximum payload exceeded: the event has * bytes", Events: 2, Example: "5c5da8e6"}, {Reason: "column \x1b[31mdata_bytes\n", Events: 1, Example: "7"}},
 		},
 		Streams: []Stream{
 			{

@@ -32,13 +32,14 @@
       const name = box.dataset.chart;
       if (charts[name]) charts[name].destroy();
       const axis = { stroke: color("--faint"), grid: { stroke: color("--line"), width: 1 }, ticks: { show: false }, font: "11px system-ui" };
+      const clock = (_, ticks) => ticks.map((t) => new Date(t * 1000).toLocaleTimeString([], { hour12: false }));
       charts[name] = new uPlot({
         width: box.clientWidth,
         height: box.clientHeight,
         cursor: { y: false, drag: { x: false, y: false } },
         legend: { show: false },
         scales: { y: { range: (_, min, max) => [0, Math.max(max * 1.1, 0.1)] } },
-        axes: [axis, { ...axis, size: 46 }],
+        axes: [{ ...axis, values: clock, size: 24, space: 70 }, { ...axis, size: 46 }],
         series: [{}, ...series[name].map(([key, stroke]) => ({ label: key, stroke: color(stroke), width: 1.5, points: { show: false }, spanGaps: true }))],
       }, data(name), box);
     }
