@@ -11,7 +11,7 @@ POSTGRES_URL ?=
 PARALLEL := -parallel 8
 PACKAGES := -p 4 -parallel 6
 
-.PHONY: help build test test-all test-unit test-e2e test-examples test-majors test-chaos test-deploy lint vet fuzz chaos bench demo clean
+.PHONY: help build test test-all test-unit test-e2e test-examples test-majors test-chaos test-deploy test-console lint vet fuzz chaos bench demo clean
 
 # How long each fuzz target runs.
 FUZZTIME ?= 5s
@@ -26,9 +26,9 @@ test: ## vet, lint, tests with the race detector, end-to-end tests against the i
 	scripts/ensure-postgres.sh
 	$(MAKE) vet lint test-unit test-e2e
 
-test-all: ## what CI runs besides: alerts, Postgres 14 and 18, a short chaos run with its controls, fuzz tests
+test-all: ## what CI runs besides: alerts, the console in a browser, Postgres 14 and 18, a short chaos run with its controls, fuzz tests
 	scripts/ensure-postgres.sh
-	$(MAKE) test-deploy test-majors test-chaos test-examples fuzz
+	$(MAKE) test-deploy test-console test-majors test-chaos test-examples fuzz
 
 test-unit: ## tests of the packages, with the race detector
 	$(GO) test -race -timeout 5m $(PACKAGES) $$($(GO) list ./... | grep -v /internal/e2e)
@@ -45,6 +45,12 @@ test-deploy: ## the alert rules, and what the Helm chart renders
 	scripts/ensure-promtool.sh
 	cd deploy/prometheus && promtool check rules walrelay.rules.yaml && promtool test rules walrelay.rules.test.yaml
 	cd deploy/test && $(GO) vet . && $(GO) test -count 1 .
+
+test-console: ## the console in a browser, and the first ten minutes of somebody new (screenshots in bin/screenshots)
+	scripts/ensure-postgres.sh
+	scripts/ensure-browser.sh
+	WALRELAY_TEST_BROWSER=1 WALRELAY_TEST_SCREENSHOTS=$(CURDIR)/bin/screenshots $(GO) test -count 1 -timeout 5m -run InABrowser ./internal/e2e
+	scripts/first-ten-minutes.sh
 
 test-majors: ## the same against Postgres 14 and 18, and a handover from 17 to 18
 	for major in 14 18; do \

@@ -89,6 +89,10 @@ func postgresFaults() []fault { //nolint:gocognit // a table
 			then: "the connection to Postgres stays, the slot stays, and then everything comes in order",
 			says: []string{"stream paused"},
 			do: func(ctx context.Context, w *World, _ *rand.Rand) error {
+				// A session that has yet to read its streams ends when they do not answer.
+				if err := w.flowing(ctx, 50); err != nil {
+					return err
+				}
 				before, err := w.walsender(ctx)
 				if err != nil {
 					return err
