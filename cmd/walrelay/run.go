@@ -89,7 +89,7 @@ func serveBeside(ctx context.Context, where config.HTTP, log zerolog.Logger, han
 	if err != nil {
 		return err
 	}
-	log.Info().Stringer("addr", listener.Addr()).Msg("serving /healthz, /readyz, /status and /metrics")
+	log.Info().Stringer("addr", listener.Addr()).Msg("serving HTTP")
 	group, working := errgroup.WithContext(ctx)
 	serving, stop := context.WithCancel(working)
 	group.Go(func() error { return web.Serve(serving, listener, handler) })

@@ -125,6 +125,7 @@ func TestChart_Values(t *testing.T) {
 	manifests, err := render(t, `
 postgres: {url: "postgres://relay@db/shop", init: {url: "postgres://owner@db/shop"}}
 nats: {url: "nats://a,nats://b", credsSecret: creds, tlsSecret: tls, tlsCA: true, tlsClient: true}
+console: {tokenSecret: console}
 config: {slot: shop, outbox: {tables: [public.outbox]}}
 image: {digest: "sha256:0123"}
 env: [{name: GOMEMLIMIT, value: 200MiB}]
@@ -164,7 +165,8 @@ priorityClassName: high
 		"the digest":                init.Image == "ghcr.io/walrelay/walrelay@sha256:0123" && deployment.Containers[0].Image == init.Image,
 		"secrets of its own":        secret.Annotations["helm.sh/hook"] != "",
 		"the configuration":         strings.TrimSpace(all["ConfigMap/walrelay"].(*corev1.ConfigMap).Data["walrelay.yaml"]) == "outbox:\n  tables:\n  - public.outbox\nslot: shop",
-		"volumes":                   len(deployment.Volumes) == 4 && len(init.VolumeMounts) == 4,
+		"volumes":                   len(deployment.Volumes) == 5 && len(init.VolumeMounts) == 5,
+		"the token of the console":  slices.Contains(deployment.Containers[0].Env, corev1.EnvVar{Name: "WALRELAY_CONSOLE_TOKEN_FILE", Value: "/etc/walrelay/console/token"}),
 		"a policy":                  len(all["NetworkPolicy/walrelay"].(*networkingv1.NetworkPolicy).Spec.Egress) == 2,
 	} {
 		if !ok {

@@ -207,6 +207,8 @@ func whole(n any) (int64, error) {
 		return int64(n), nil
 	case *int64:
 		return *n, nil
+	case *int:
+		return int64(*n), nil
 	}
 	return 0, fmt.Errorf("%T is no whole number", n)
 }
@@ -223,6 +225,18 @@ func texts(version string) template.FuncMap {
 		"bytes": func(n any) (string, error) {
 			value, err := whole(n)
 			return status.Bytes(float64(value)), err
+		},
+		// many writes how many there are: many 2 "event", many 2 "retry" "retries".
+		"many": func(n any, one string, more ...string) (string, error) {
+			value, err := whole(n)
+			switch {
+			case value == 1:
+			case len(more) > 0:
+				one = more[0]
+			default:
+				one += "s"
+			}
+			return status.Count(value) + " " + one, err
 		},
 		"span":  status.Span,
 		"value": func(n *float64) float64 { return *n },

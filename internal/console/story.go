@@ -19,9 +19,7 @@ import (
 
 	"github.com/walrelay/walrelay/event"
 	"github.com/walrelay/walrelay/inbox"
-	"github.com/walrelay/walrelay/internal/operate"
 	"github.com/walrelay/walrelay/internal/outboxrows"
-	"github.com/walrelay/walrelay/internal/problem"
 	"github.com/walrelay/walrelay/internal/sqlstate"
 	"github.com/walrelay/walrelay/journal"
 	"github.com/walrelay/walrelay/retry"
@@ -85,6 +83,8 @@ type payload struct {
 	Kind, Text string
 	Size       int
 	Clipped    bool
+	// Open shows it at once.
+	Open bool
 	// Link leads to the whole of it.
 	Link string
 }
@@ -115,6 +115,10 @@ func (c *Console) event(w http.ResponseWriter, req *http.Request) error {
 		}
 	}
 	p.Problems = c.tell(ctx, s, since)
+	for i := range s.Rows {
+		// What came of it has the same payload.
+		s.Rows[i].Payload.Open = len(s.Delayed)+len(s.Messages) == 0
+	}
 	return c.show(w, req, http.StatusOK, "event", p)
 }
 
@@ -144,7 +148,7 @@ func (c *Console) tell(ctx context.Context, s *story, since time.Time) (problems
 	try(s.askRows(ctx, c))
 	// The tables of handlers may be in another database.
 	err := c.with(ctx, parked.purpose, func(conn *pgx.Conn) error { return s.askParked(ctx, conn, &parked) })
-	if missing, ok := errors.AsType[*problem.Problem](err); !ok || missing.ID != operate.NoInbox {
+	if !parked.purpose.IsMissing(err) {
 		try(err)
 	}
 	try(s.askStreams(ctx, c, since))
@@ -261,7 +265,7 @@ func (s *story) hint() time.Time {
 
 // payloadOf makes content readable.
 func payloadOf(content []byte, link string) payload {
-	p := payload{Size: len(content), Link: link}
+	p := payload{Size: len(content), Link: link, Open: true}
 	var indented bytes.Buffer
 	switch {
 	case len(content) == 0:

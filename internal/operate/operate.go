@@ -38,17 +38,20 @@ func DelayedEvents() Purpose {
 	}
 }
 
-// NoInbox is the ID of the problem of a database without the tables of handlers.
-const NoInbox = "inbox_tables_missing"
-
 // ParkedEvents is for the functions of package inbox that show and change what handlers have
 // parked.
 func ParkedEvents() Purpose {
 	return Purpose{
 		access: sql.InboxInstalled, table: "walrelay.parked", what: "parked events",
-		missing: problem.Problem{ID: NoInbox, Fix: "run \"walrelay init --inbox\", call inbox.Migrate, or correct postgres.url"},
+		missing: problem.Problem{ID: "inbox_tables_missing", Fix: "run \"walrelay init --inbox\", call inbox.Migrate, or correct postgres.url"},
 		rights:  problem.Problem{ID: "inbox_tables_rights"},
 	}
+}
+
+// IsMissing reports whether an error says that the database has no such table.
+func (p *Purpose) IsMissing(err error) bool {
+	found, ok := errors.AsType[*problem.Problem](err)
+	return ok && found.ID == p.missing.ID
 }
 
 // Connect opens a connection for a purpose. The caller closes it.

@@ -65,6 +65,11 @@ nats-url: {{ .Values.nats.url | quote }}
 - {name: WALRELAY_NATS_TLS_KEY_FILE, value: /etc/walrelay/tls/tls.key}
 {{- end }}
 {{- end }}
+{{- with .root.Values.console }}
+{{- if .tokenSecret }}
+- {name: WALRELAY_CONSOLE_TOKEN_FILE, value: {{ printf "/etc/walrelay/console/%s" .tokenKey | quote }}}
+{{- end }}
+{{- end }}
 {{- with .root.Values.env }}
 {{ toYaml . }}
 {{- end }}
@@ -77,6 +82,9 @@ nats-url: {{ .Values.nats.url | quote }}
 {{- end }}
 {{- if .Values.nats.tlsSecret }}
 - {name: tls, mountPath: /etc/walrelay/tls, readOnly: true}
+{{- end }}
+{{- if .Values.console.tokenSecret }}
+- {name: console, mountPath: /etc/walrelay/console, readOnly: true}
 {{- end }}
 {{- with .Values.extraVolumeMounts }}
 {{ toYaml . }}
@@ -92,6 +100,10 @@ nats-url: {{ .Values.nats.url | quote }}
 {{- end }}
 {{- with .root.Values.nats.tlsSecret }}
 - name: tls
+  secret: {secretName: {{ . | quote }}, defaultMode: 0440}
+{{- end }}
+{{- with .root.Values.console.tokenSecret }}
+- name: console
   secret: {secretName: {{ . | quote }}, defaultMode: 0440}
 {{- end }}
 {{- with .root.Values.extraVolumes }}
