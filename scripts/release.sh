@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Builds the archives of a release into dist/: walrelay for six platforms with shell completion, licences
-# and service files; their checksums; and an SBOM (CycloneDX). The same commit and Go version give the
+# Builds the archives of a release into dist/: walrelay for six platforms with man pages, shell completion,
+# licences and service files; their checksums; and an SBOM (CycloneDX). The same commit and Go version give the
 # same bytes.
 #   scripts/release.sh 1.2.3
 # TARGETS="linux/amd64 …" builds some platforms only.
@@ -31,6 +31,8 @@ notices() {
         cat "$file"
       done
     done
+  printf '\n================================================================\nuPlot (in the console)\n'
+  cat internal/console/static/uplot/LICENSE
 }
 notices > "$work/THIRD-PARTY-NOTICES"
 
@@ -40,6 +42,9 @@ for shell in bash zsh fish powershell; do
   "$work/walrelay-here" completion "$shell" > "$work/completion/walrelay.$shell"
 done
 
+mkdir "$work/man"
+SOURCE_DATE_EPOCH=$stamp go test -count 1 -run '^TestManPages$' ./cmd/walrelay -man "$work/man" > /dev/null
+
 for target in $targets; do
   os=${target%/*} arch=${target#*/}
   name=walrelay_${version}_${os}_${arch}
@@ -48,7 +53,7 @@ for target in $targets; do
   if [ "$os" = windows ]; then binary=walrelay.exe; fi
   GOOS=$os GOARCH=$arch CGO_ENABLED=0 go build -trimpath -buildvcs=false \
     -ldflags "-s -w -buildid= -X main.version=$version" -o "$work/$name/$binary" ./cmd/walrelay
-  cp -R LICENSE README.md CHANGELOG.md "$work/THIRD-PARTY-NOTICES" "$work/completion" "$work/$name"
+  cp -R LICENSE README.md CHANGELOG.md SECURITY.md "$work/THIRD-PARTY-NOTICES" "$work/completion" "$work/man" "$work/$name"
   if [ "$os" = linux ]; then
     cp deploy/walrelay.service deploy/walrelay.env.example deploy/supervisor.conf "$work/$name"
   fi
