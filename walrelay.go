@@ -55,7 +55,7 @@ type (
 
 // Options are what a relay uses of the program that it runs in.
 type Options struct {
-	// Log gets the relay's log lines; the zero value logs nothing.
+	// Log gets the relay's log lines, each with the slot; the zero value logs nothing.
 	Log zerolog.Logger
 	// TracerProvider makes a span for each event that is published, a child of the event's
 	// traceparent; nil makes none.
@@ -79,6 +79,7 @@ type Relay struct {
 // of the console.
 func New(cfg Config, options Options) (*Relay, error) {
 	cfg = cfg.WithDefaults()
+	options.Log = options.Log.With().Str("slot", cfg.Slot).Logger()
 	inner, err := relay.New(cfg, options.Log, options.TracerProvider)
 	if err != nil {
 		return nil, err

@@ -147,6 +147,9 @@ func (p Position) IsZero() bool { return p == Position{} }
 // positions do.
 func (p Position) String() string { return string(p.Append(make([]byte, 0, positionLength))) }
 
+// LSN is the commit LSN as Postgres writes it (PostgreSQL manual, "pg_lsn Type").
+func (p Position) LSN() string { return fmt.Sprintf("%X/%X", p.CommitLSN>>32, uint32(p.CommitLSN)) }
+
 // AppendLSN appends the commit LSN as 16 hex digits, with which the text of the position begins.
 func (p Position) AppendLSN(b []byte) []byte {
 	const digits = "0123456789ABCDEF"

@@ -64,7 +64,7 @@ func (w *writer) findLate(ctx context.Context, known uint64, r reading) error {
 		if ev == nil {
 			return nil // copies under way stand before whatever is sent after them
 		}
-		w.cfg.log.Warn().Str("stream", w.cfg.stream).Str("id", ev.ID).Uint64("sequence", seq).
+		w.cfg.log.Warn().Str("stream", w.cfg.stream).Str("id", ev.ID).Str("lsn", ev.Position.LSN()).Uint64("sequence", seq).
 			Msg("the stream has an event after all that was given to the delay table; it is not published again")
 		w.mu.Lock()
 		if w.late.stored == nil {

@@ -356,7 +356,7 @@ func (w *writer) countLate(before reached) {
 }
 
 func (w *writer) reportLate(ev *event.Event) {
-	w.cfg.log.Error().Str("stream", w.cfg.stream).Str("id", ev.ID).
+	w.cfg.log.Error().Str("stream", w.cfg.stream).Str("id", ev.ID).Str("lsn", ev.Position.LSN()).
 		Msg("a message of somebody else took the place of this event, which now follows out of order")
 }
 
@@ -515,7 +515,7 @@ func (w *writer) confirmDuplicate(ctx context.Context, n, sequence uint64) error
 	if id != "" && id != string(appendMessageID(nil, f.ev)) {
 		return fmt.Errorf("stream %q calls event %q a duplicate of message %d, which has id %q", w.cfg.stream, f.ev.ID, sequence, id)
 	}
-	w.cfg.log.Warn().Str("stream", w.cfg.stream).Str("id", f.ev.ID).Str("source", f.ev.Source).Str("table", f.ev.Schema+"."+f.ev.Table).Uint64("sequence", sequence).
+	w.cfg.log.Warn().Str("stream", w.cfg.stream).Str("id", f.ev.ID).Str("source", f.ev.Source).Str("table", f.ev.Schema+"."+f.ev.Table).Str("lsn", f.ev.Position.LSN()).Uint64("sequence", sequence).
 		Msg("duplicate: the stream has an event with this source and id; this one is not stored")
 	last := w.reached.sequence
 	f.elsewhere = true

@@ -8,7 +8,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/jackc/pglogrepl"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
@@ -180,7 +179,7 @@ func describe(stream string, msg *jetstream.RawStreamMsg, consumers []*jetstream
 	ev, err := inbox.DecodeParts(msg.Header, msg.Data)
 	m.Position, m.Event = ev.Position, ev
 	if position, failed := event.ParsePosition(ev.Position); failed == nil {
-		m.LSN = pglogrepl.LSN(position.CommitLSN).String()
+		m.LSN = position.LSN()
 	}
 	data := ev.Data
 	if err != nil {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"regexp"
 	"strconv"
 	"strings"
 	"syscall"
@@ -310,6 +311,12 @@ func TestP5_PoisonEvent(t *testing.T) {
 		t.Errorf("what is kept of the event is %q, want a short reference", got)
 	}
 	r.awaitLog("event failed")
+	// A line about an event says of which slot, and where it stands in the log of the database.
+	for line := range strings.Lines(r.logs.String()) {
+		if strings.Contains(line, "event failed") && !regexp.MustCompile(`"slot":"`+e.slot+`".*"id":".+".*"lsn":"[0-9A-F]+/[0-9A-F]+"`).MatchString(line) {
+			t.Errorf("the log has %s", line)
+		}
+	}
 	if status, body := r.get("/readyz"); status != 200 {
 		t.Errorf("/readyz says %d %q although nothing holds the stream", status, body)
 	}

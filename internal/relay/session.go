@@ -123,7 +123,7 @@ func (r *Relay) session(ctx context.Context, nc *nats.Conn) (err error) {
 		Unconverted: decode.Converts,
 		OnBusy: func(pid string) {
 			r.health.setPhase("standby: another session holds the slot")
-			r.log.Info().Str("slot", r.cfg.Slot).Str("pid", pid).
+			r.log.Info().Str("pid", pid).
 				Msg("another session holds the slot; waiting as a standby")
 		},
 		OnNotice: r.notice(),
@@ -278,7 +278,7 @@ func (s *session) run(ctx, work context.Context, cancel context.CancelCauseFunc,
 	r.current.Store(s)
 	defer r.current.Store(nil)
 	r.health.setPhase("")
-	r.log.Info().Str("slot", r.cfg.Slot).Str("publication", r.cfg.Publication).
+	r.log.Info().Str("publication", r.cfg.Publication).
 		Stringer("from", s.stream.System().ConfirmedFlush).Msg("streaming")
 
 	group, work := errgroup.WithContext(work)

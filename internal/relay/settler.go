@@ -108,7 +108,7 @@ func (s *settler) failed(entry *retry.Entry, reason error) {
 		text = `event failed; see "walrelay delayed show", and redrive or discard it`
 	}
 	line = line.Str("id", clip(ev.ID)).Str("type", clip(ev.Type)).
-		Str("table", ev.Schema+"."+ev.Table).Int("attempts", entry.Attempts).Str("reason", oneLine(reason))
+		Str("table", ev.Schema+"."+ev.Table).Str("lsn", ev.Position.LSN()).Int("attempts", entry.Attempts).Str("reason", oneLine(reason))
 	if entry.State == retry.Retrying {
 		line = line.Stringer("in", entry.Wait.Round(time.Millisecond))
 	}
@@ -119,7 +119,7 @@ func (s *settler) failed(entry *retry.Entry, reason error) {
 // router's word and in a sentence.
 func (s *settler) batchSplit(at event.Position, split string, reason error) {
 	s.metrics.Split.WithLabelValues(split).Inc()
-	s.log.Warn().Stringer("position", at).Str("reason", oneLine(reason)).
+	s.log.Warn().Str("lsn", at.LSN()).Str("reason", oneLine(reason)).
 		Msg("transaction cannot be one batch; publishing its events one by one")
 }
 
@@ -128,7 +128,7 @@ func (s *settler) batchSplit(at event.Position, split string, reason error) {
 func (s *settler) batchFailed(at event.Position, split string, reason error, events int) {
 	s.metrics.Split.WithLabelValues(split).Inc()
 	s.metrics.Failures.WithLabelValues(telemetry.FailureRefused).Add(float64(events))
-	s.log.Error().Stringer("position", at).Str("reason", oneLine(reason)).
+	s.log.Error().Str("lsn", at.LSN()).Str("reason", oneLine(reason)).
 		Msg(`transaction cannot be one batch, and its events failed; see "walrelay delayed list", and redrive or discard them`)
 }
 
