@@ -65,6 +65,7 @@ type waiting struct {
 // not be decoded, if so.
 func (d *dispatcher) insert(ctx context.Context, change decode.Change, ticket uint64, rowErr *decode.RowError) error {
 	ev := change.Event
+	d.parking.observe.read(ev)
 	if replication.LSN(ev.Position.CommitLSN) < d.passed {
 		d.parking.observe.settle(ticket, outcomeAlreadyStored, ev)
 		return nil

@@ -28,6 +28,8 @@ type world struct {
 	index   uint32
 	ticket  uint64
 
+	reads map[string]bool // ids of events
+
 	// refuse says why the router takes no event of a type, and tableErr why the
 	// table takes none.
 	refuse   map[string]error
@@ -37,7 +39,7 @@ type world struct {
 
 func newWorld(t *testing.T, cfg config.Publish) *world {
 	t.Helper()
-	w := &world{t: t, lsn: 100, refuse: make(map[string]error)}
+	w := &world{t: t, lsn: 100, refuse: make(map[string]error), reads: make(map[string]bool)}
 	w.parking = &parking{
 		table: w, keys: retry.NewKeys(nil), observe: w,
 		policy: func(*event.Event) retry.Policy {
@@ -59,6 +61,9 @@ func (w *world) Publish(_ context.Context, f router.Flight) error {
 	}
 	if reason := w.refuse[f.Event.Type]; reason != nil {
 		return &router.EventError{Class: router.Poison, ID: f.Event.ID, Err: reason}
+	}
+	if !w.reads[f.Event.ID] {
+		w.t.Errorf("%s is published before it is said to be read", f.Event.ID)
 	}
 	split := ""
 	if f.Split != "" {
@@ -114,6 +119,7 @@ func (w *world) Add(ctx context.Context, entries []retry.Entry) error {
 	return nil
 }
 
+func (w *world) read(ev *event.Event) { w.reads[ev.ID] = true }
 func (w *world) settle(_ uint64, outcome string, ev *event.Event) {
 	w.say("settled %s %s", ev.ID, outcome)
 }

@@ -16,8 +16,10 @@ type table interface {
 	Add(ctx context.Context, entries []retry.Entry) error
 }
 
-// dispatchObserver hears what becomes of events that no stream gets.
+// dispatchObserver hears of each event that is read, and what becomes of those that no stream
+// gets.
 type dispatchObserver interface {
+	read(ev *event.Event)
 	settle(ticket uint64, outcome string, ev *event.Event)
 	failed(entry *retry.Entry, reason error)
 	batchSplit(at event.Position, split string, reason error)

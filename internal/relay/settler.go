@@ -33,8 +33,8 @@ type settler struct {
 	tracer   *tracer // nil for none
 
 	settled atomic.Uint64 // counts events
-	// lastCommit is when the last event's transaction committed, in nanoseconds of
-	// Unix time.
+	// lastCommit is when the transaction of the last event that was settled committed, in
+	// nanoseconds of Unix time; of the first one that was read as long as none is.
 	lastCommit atomic.Int64
 }
 
@@ -55,6 +55,13 @@ func (s *settler) Settled(ticket uint64, outcome router.Outcome, ev *event.Event
 		}
 	}
 	s.done(ticket, ev)
+}
+
+// read says that an event was read.
+func (s *settler) read(ev *event.Event) {
+	if s.lastCommit.Load() == 0 {
+		s.lastCommit.CompareAndSwap(0, ev.CommittedAt.UnixNano())
+	}
 }
 
 // settle settles an event that the router does not get.

@@ -155,7 +155,7 @@ func New(inFlight func() float64, lagSeconds func() float64, ready func() float6
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 		m.Events, m.Failures, m.TableBlocked, m.Split, m.DelayedEvents, m.BlockedKeys, m.OldestDue, m.Lateness, m.CleanedRows, m.CleanUps, m.RefusedRows, m.PublishLatency, m.CommitLatency, m.LagBytes, m.RetainedBytes, m.SafeBytes, m.FlushLSN, m.Reconnects, m.Paused,
 		gauge("walrelay_in_flight", "Events that are sent and are not settled.", inFlight),
-		gauge("walrelay_lag_seconds", "Age of the last published event while others wait; 0 when none does.", lagSeconds),
+		gauge("walrelay_lag_seconds", "Age of the last event that was settled while others wait; of the first that waits, if none was since the session began; 0 when none waits.", lagSeconds),
 		gauge("walrelay_ready", "1 while the relay streams, is connected to NATS and holds no stream.", ready),
 	)
 	return m
