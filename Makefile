@@ -28,7 +28,10 @@ test: ## vet, lint, tests with the race detector, end-to-end tests against the i
 
 test-all: ## what CI runs besides: alerts, the console in a browser, Postgres 14 and 18, a short chaos run with its controls, fuzz tests
 	scripts/ensure-postgres.sh
-	$(MAKE) test-deploy test-console test-majors test-chaos test-examples fuzz
+	scripts/ensure-promtool.sh
+	scripts/ensure-browser.sh
+	$(MAKE) -j2 --output-sync test-deploy test-console # they wait most of the time
+	$(MAKE) test-majors test-chaos test-examples fuzz
 
 test-unit: ## tests of the packages, with the race detector
 	$(GO) test -race -timeout 5m $(PACKAGES) $$($(GO) list ./... | grep -v /internal/e2e)
@@ -41,10 +44,12 @@ test-examples: ## install what the programs in examples/ need, and run them agai
 	scripts/ensure-examples.sh
 	WALRELAY_EXAMPLES=all $(GO) test -count 1 -timeout 10m ./examples
 
-test-deploy: ## the alert rules, and what the Helm chart renders
+test-deploy: ## the alert rules, each fired by a fault, and what the Helm chart renders
+	scripts/ensure-postgres.sh
 	scripts/ensure-promtool.sh
 	cd deploy/prometheus && promtool check rules walrelay.rules.yaml && promtool test rules walrelay.rules.test.yaml
 	cd deploy/test && $(GO) vet . && $(GO) test -count 1 .
+	WALRELAY_TEST_PROMETHEUS=1 $(GO) test -count 1 -timeout 5m -run TestAlerts_Fire ./internal/e2e
 
 test-console: ## the console in a browser, and the first ten minutes of somebody new (screenshots in bin/screenshots)
 	scripts/ensure-postgres.sh

@@ -248,7 +248,12 @@ func TestAlerts_Fire(t *testing.T) {
 	hangs.Store(true)
 	e.insert(7000) // more than may be unacknowledged
 	p.fires("WalrelayHandlerStuck")
+	// They are away for longer than the stream keeps events.
+	address := active.httpAddr()
+	active.Kill()
+	standby.Kill()
 	e.updateStream("EVENTS", func(cfg *jetstream.StreamConfig) { cfg.MaxMsgs, cfg.Discard = 5, jetstream.DiscardOld })
 	release()
+	e.launch("deliver", "--http-addr", address)
 	p.fires("WalrelayHandlerLostEvents")
 }
