@@ -10,7 +10,7 @@ scripts/ensure-browser.sh
 out=$(mktemp)
 make demo >"$out" 2>&1 &
 demo=$!
-trap 'kill $demo 2>/dev/null; wait $demo 2>/dev/null; rm -f "$out"' EXIT
+trap 'kill $demo 2>/dev/null || true; wait $demo 2>/dev/null || true; rm -f "$out"' EXIT
 
 # said waits until the demo has said something.
 said() {

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -73,17 +74,22 @@ scrape_configs:
 	return &prometheus{t, "http://" + address}
 }
 
-// firing returns the alerts that fire.
-func (p *prometheus) firing() (names []string, err error) {
-	req, err := http.NewRequestWithContext(p.t.Context(), http.MethodGet, p.url+"/api/v1/alerts", nil)
+// get asks the server.
+func (p *prometheus) get(path string, answer any) error {
+	req, err := http.NewRequestWithContext(p.t.Context(), http.MethodGet, p.url+path, nil)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	response, err := http.DefaultClient.Do(req)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer func() { _ = response.Body.Close() }()
+	return json.NewDecoder(response.Body).Decode(answer)
+}
+
+// firing returns the alerts that fire.
+func (p *prometheus) firing() (names []string, err error) {
 	var answer struct {
 		Data struct {
 			Alerts []struct {
@@ -93,7 +99,7 @@ func (p *prometheus) firing() (names []string, err error) {
 			} `json:"alerts"`
 		} `json:"data"`
 	}
-	if err := json.NewDecoder(response.Body).Decode(&answer); err != nil {
+	if err := p.get("/api/v1/alerts", &answer); err != nil {
 		return nil, err
 	}
 	for _, a := range answer.Data.Alerts {
@@ -137,7 +143,64 @@ func (p *prometheus) quiet() {
 	})
 }
 
-// Each alert fires when that happens of which it warns, and stops when it is over.
+// dashboard makes each query of the Grafana dashboard.
+func (p *prometheus) dashboard() {
+	p.t.Helper()
+	text, err := os.ReadFile("../../deploy/grafana/walrelay.json")
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	var board any
+	if err := json.Unmarshal(text, &board); err != nil {
+		p.t.Fatal(err)
+	}
+	queries := expressions(board)
+	if len(queries) < 25 {
+		p.t.Errorf("only %d queries: this test shows little", len(queries))
+	}
+	for _, query := range queries {
+		var answer struct {
+			Status string `json:"status"`
+			Error  string `json:"error"`
+			Data   struct {
+				Result []any `json:"result"`
+			} `json:"data"`
+		}
+		asked := strings.NewReplacer("$job", "walrelay", "$__rate_interval", "2m").Replace(query)
+		if err := p.get("/api/v1/query?query="+url.QueryEscape(asked), &answer); err != nil {
+			p.t.Fatal(err)
+		}
+		if answer.Status != "success" {
+			p.t.Errorf("%s: %s", query, answer.Error)
+		}
+		// Some show only what is there.
+		if len(answer.Data.Result) == 0 && !strings.HasSuffix(query, "> 0") {
+			p.t.Errorf("%s shows nothing", query)
+		}
+	}
+}
+
+// expressions returns the queries of a dashboard, wherever they are.
+func expressions(node any) (all []string) {
+	switch n := node.(type) {
+	case map[string]any:
+		for key, value := range n {
+			if text, ok := value.(string); ok && key == "expr" {
+				all = append(all, text)
+			} else {
+				all = append(all, expressions(value)...)
+			}
+		}
+	case []any:
+		for _, value := range n {
+			all = append(all, expressions(value)...)
+		}
+	}
+	return all
+}
+
+// Each alert fires when that happens of which it warns, and stops when it is over. The
+// dashboard shows something in each panel.
 func TestAlerts_Fire(t *testing.T) {
 	if os.Getenv("WALRELAY_TEST_PROMETHEUS") == "" {
 		t.Skip("make test-deploy installs Prometheus, and runs this")
@@ -248,6 +311,7 @@ func TestAlerts_Fire(t *testing.T) {
 	hangs.Store(true)
 	e.insert(7000) // more than may be unacknowledged
 	p.fires("WalrelayHandlerStuck")
+	p.dashboard()
 	// They are away for longer than the stream keeps events.
 	address := active.httpAddr()
 	active.Kill()
