@@ -4,10 +4,6 @@
 set -eu
 cd "$(dirname "$0")/.."
 
-sudo=
-if [ "$(id -u)" != 0 ]; then
-	sudo=sudo
-fi
 packages=
 for package in python3-django python3-sqlalchemy python3-psycopg2 python3-psycopg ruby-activerecord ruby-pg ruby-sequel ruby-rack ruby-webrick php-cli php-pgsql; do
 	dpkg -s "$package" >/dev/null 2>&1 || packages="$packages $package"
@@ -16,10 +12,8 @@ if ! command -v npm >/dev/null 2>&1; then
 	packages="$packages nodejs npm"
 fi
 if [ -n "$packages" ]; then
-	echo "Installing$packages …" >&2
-	$sudo apt-get update -qq >&2
 	# shellcheck disable=SC2086 # a list
-	$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $packages >&2
+	scripts/apt-install.sh $packages
 fi
 npm install --prefix examples/node --no-package-lock --no-audit --no-fund >&2 &
 # The client needs no engine, and its generator none that it would have to download.

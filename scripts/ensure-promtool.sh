@@ -8,9 +8,4 @@ if ! command -v apt-get >/dev/null; then
   echo "promtool is missing: install Prometheus (https://prometheus.io/download/)" >&2
   exit 1
 fi
-sudo=""
-if [ "$(id -u)" != 0 ]; then
-  sudo="sudo"
-fi
-$sudo apt-get update -qq
-$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends prometheus >/dev/null
+"$(dirname "$0")/apt-install.sh" --no-install-recommends prometheus
