@@ -148,7 +148,7 @@ func (r *Relay) consoleSource() console.Source {
 		Config: r.cfg, Log: r.log, Sample: r.inner.Metrics().Sample, Status: r.status.Read,
 		Relay: func() console.Relay {
 			s := r.inner.Status()
-			return console.Relay{InFlight: s.InFlight, LagSeconds: s.LagSeconds, Reasons: s.Reasons}
+			return console.Relay{LagSeconds: s.LagSeconds, Reasons: s.Reasons}
 		},
 	}
 }

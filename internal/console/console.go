@@ -61,7 +61,6 @@ type Source struct {
 
 // Relay is what the relay says of itself.
 type Relay struct {
-	InFlight   int
 	LagSeconds float64
 	// Reasons say why it is not ready; none when it is.
 	Reasons []string

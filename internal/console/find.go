@@ -16,6 +16,7 @@ import (
 	"github.com/walrelay/walrelay/inbox"
 	"github.com/walrelay/walrelay/internal/connect"
 	"github.com/walrelay/walrelay/internal/status"
+	"github.com/walrelay/walrelay/internal/tail"
 )
 
 const (
@@ -48,7 +49,7 @@ type messageOf struct {
 
 // consumerOf says how far a consumer of the stream is.
 type consumerOf struct {
-	Name, Handler string
+	Name string
 	// Has is acknowledged, delivered or waiting; or not wanted, of one that takes other subjects.
 	Has string
 }
@@ -60,11 +61,11 @@ func (s *story) askStreams(ctx context.Context, c *Console, since time.Time) err
 			since = since.Add(-early)
 		}
 	}
-	return c.withStreams(ctx, func(js jetstream.JetStream) error {
+	return c.withStreams(ctx, func(js jetstream.JetStream, api *connect.JetStream) error {
 		var errs []error
 		for i := range c.source.Config.Streams {
 			name := c.source.Config.Streams[i].Name
-			if err := s.askStream(ctx, js, name, since); err != nil {
+			if err := s.askStream(ctx, js, api, name, since); err != nil {
 				errs = append(errs, fmt.Errorf("looking into stream %q: %w", name, err))
 			}
 		}
@@ -72,7 +73,7 @@ func (s *story) askStreams(ctx context.Context, c *Console, since time.Time) err
 	})
 }
 
-func (s *story) askStream(ctx context.Context, js jetstream.JetStream, name string, since time.Time) error {
+func (s *story) askStream(ctx context.Context, js jetstream.JetStream, api *connect.JetStream, name string, since time.Time) error {
 	stream, err := js.Stream(ctx, name)
 	if err != nil {
 		return err
@@ -89,13 +90,7 @@ func (s *story) askStream(ctx context.Context, js jetstream.JetStream, name stri
 	}
 	var consumers []*jetstream.ConsumerInfo
 	if len(sequences) > 0 {
-		list := stream.ListConsumers(ctx)
-		for info := range list.Info() {
-			if len(consumers) < maxConsumers {
-				consumers = append(consumers, info)
-			}
-		}
-		if err := list.Err(); err != nil {
+		if consumers, err = api.ConsumerInfos(ctx, name, maxConsumers); err != nil {
 			return err
 		}
 	}
@@ -116,27 +111,23 @@ func (s *story) askStream(ctx context.Context, js jetstream.JetStream, name stri
 func (s *story) search(ctx context.Context, stream jetstream.Stream, since time.Time) (sequences []uint64, looked string, err error) {
 	info := stream.CachedInfo()
 	last := info.State.LastSeq
-	cfg := jetstream.OrderedConsumerConfig{NamePrefix: ownConsumer, HeadersOnly: true, DeliverPolicy: jetstream.DeliverByStartTimePolicy, OptStartTime: &since}
+	from := tail.From{Time: since}
 	if since.IsZero() {
-		cfg.DeliverPolicy, cfg.OptStartTime, cfg.OptStartSeq = jetstream.DeliverByStartSequencePolicy, nil, max(info.State.FirstSeq, last-min(last, lookBack)+1)
+		from.Sequence = max(info.State.FirstSeq, last-min(last, lookBack)+1)
 	}
 	ctx, cancel := context.WithTimeout(ctx, lookFor)
 	defer cancel()
-	consumer, err := stream.OrderedConsumer(ctx, cfg)
-	if err != nil {
-		return nil, "", err
-	}
-	if consumer.CachedInfo().NumPending == 0 {
-		return nil, fmt.Sprintf("stream %s has nothing since %s", info.Config.Name, since.UTC().Format(time.RFC3339)), nil
-	}
-	messages, err := consumer.Messages(jetstream.PullExpiry(5*time.Second), jetstream.PullHeartbeat(time.Second))
+	messages, consumer, err := tail.Open(ctx, stream, jetstream.OrderedConsumerConfig{NamePrefix: ownConsumer, HeadersOnly: true}, from)
 	if err != nil {
 		return nil, "", err
 	}
 	defer func() {
 		messages.Stop()
-		_ = stream.DeleteConsumer(context.WithoutCancel(ctx), consumer.CachedInfo().Name) // or the server does in a while
+		_ = stream.DeleteConsumer(context.WithoutCancel(ctx), consumer.Name) // or the server does in a while
 	}()
+	if consumer.NumPending == 0 {
+		return nil, fmt.Sprintf("stream %s has nothing since %s", info.Config.Name, since.UTC().Format(time.RFC3339)), nil
+	}
 	stop := context.AfterFunc(ctx, messages.Stop)
 	defer stop()
 	escaped := event.EscapeHeader(s.ID)
@@ -190,7 +181,7 @@ func describe(stream string, msg *jetstream.RawStreamMsg, consumers []*jetstream
 		if strings.HasPrefix(info.Name, ownConsumer) {
 			continue
 		}
-		m.Consumers = append(m.Consumers, consumerOf{Name: info.Name, Handler: inbox.HandlerOf(info.Name), Has: reached(info, msg)})
+		m.Consumers = append(m.Consumers, consumerOf{Name: info.Name, Has: reached(info, msg)})
 	}
 	slices.SortFunc(m.Consumers, func(a, b consumerOf) int { return strings.Compare(a.Name, b.Name) })
 	return m
@@ -221,7 +212,7 @@ func (c *Console) messageData(ctx context.Context, name string, sequence uint64)
 	if !slices.ContainsFunc(c.source.Config.Streams, func(s config.Stream) bool { return s.Name == name }) {
 		return nil, false, nil
 	}
-	err = c.withStreams(ctx, func(js jetstream.JetStream) error {
+	err = c.withStreams(ctx, func(js jetstream.JetStream, _ *connect.JetStream) error {
 		stream, err := js.Stream(ctx, name)
 		if err != nil {
 			return err
@@ -240,7 +231,7 @@ func (c *Console) messageData(ctx context.Context, name string, sequence uint64)
 }
 
 // withStreams runs do on a connection to NATS.
-func (c *Console) withStreams(ctx context.Context, do func(js jetstream.JetStream) error) error {
+func (c *Console) withStreams(ctx context.Context, do func(js jetstream.JetStream, api *connect.JetStream) error) error {
 	cfg := c.source.Config.NATS
 	nc, err := connect.NATS(ctx, cfg)
 	if err != nil {
@@ -251,5 +242,9 @@ func (c *Console) withStreams(ctx context.Context, do func(js jetstream.JetStrea
 	if err != nil {
 		return err
 	}
-	return do(js)
+	api, err := connect.NewJetStream(nc, cfg)
+	if err != nil {
+		return err
+	}
+	return do(js, api)
 }

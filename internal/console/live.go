@@ -32,7 +32,6 @@ type point struct {
 	Lag    float64  `json:"lag"`
 	Median *float64 `json:"p50"`
 	High   *float64 `json:"p99"`
-	Flying int      `json:"flying"`
 }
 
 // live keeps what the charts show, and tells those who watch. Safe for concurrent use.
@@ -70,8 +69,7 @@ func (l *live) run(ctx context.Context) {
 		now := time.Now()
 		sample := l.source.Sample()
 		p := pointOf(before, sample, now.Sub(at).Seconds())
-		relay := l.source.Relay()
-		p.At, p.Lag, p.Flying = now.Unix(), relay.LagSeconds, relay.InFlight
+		p.At, p.Lag = now.Unix(), l.source.Relay().LagSeconds
 		before, at = sample, now
 		l.update(func() {
 			if len(l.points) == history {
@@ -184,8 +182,7 @@ func (l *live) serve(w http.ResponseWriter, req *http.Request) error {
 		changed, ended, text, newBoards := l.changed, l.ended, l.text, l.boards
 		var newest *point
 		if n := len(l.points); n > 0 && l.points[n-1].At > last {
-			newest = &l.points[n-1]
-			p := *newest
+			p := l.points[n-1]
 			newest, last = &p, p.At
 		}
 		l.mu.Unlock()

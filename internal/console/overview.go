@@ -181,7 +181,7 @@ func (c *Console) handlers(w http.ResponseWriter, req *http.Request) error {
 	skip := min(max(0, number(req.URL.Query().Get("skip"))), len(all))
 	shown := all[skip:min(skip+perPage, len(all))]
 	p := page{Title: "Handlers", Nav: "handlers", Body: map[string]any{
-		"Name": name, "Handlers": shown, "Now": time.Now(), "All": len(all), "First": skip + 1, "Last": skip + len(shown),
+		"Name": name, "Handlers": shown, "All": len(all), "First": skip + 1, "Last": skip + len(shown),
 		"Before": skip > 0, "PageBefore": max(0, skip-perPage), "After": skip+len(shown) < len(all), "PageAfter": skip + len(shown),
 	}}
 	for _, unknown := range d.Unknown {

@@ -21,6 +21,7 @@ import (
 	"github.com/walrelay/walrelay/inbox"
 	"github.com/walrelay/walrelay/internal/outboxrows"
 	"github.com/walrelay/walrelay/internal/sqlstate"
+	"github.com/walrelay/walrelay/internal/tail"
 	"github.com/walrelay/walrelay/journal"
 	"github.com/walrelay/walrelay/retry"
 	"github.com/walrelay/walrelay/sql"
@@ -97,9 +98,9 @@ func (c *Console) event(w http.ResponseWriter, req *http.Request) error {
 	}
 	var since time.Time
 	if text := strings.TrimSpace(values.Get("since")); text != "" {
-		var err error
-		if since, err = parseSince(text, time.Now()); err != nil {
-			return &refusal{http.StatusBadRequest, err.Error(), "", false}
+		var ok bool
+		if since, ok = tail.ParseTime(text, time.Now()); !ok {
+			return &refusal{http.StatusBadRequest, fmt.Sprintf("%q is neither a time, such as 2026-11-27T10:00:00Z, nor how long ago, such as 10m", event.Clip(text)), "", false}
 		}
 	}
 	ctx, done, err := c.turn(req)
@@ -120,18 +121,6 @@ func (c *Console) event(w http.ResponseWriter, req *http.Request) error {
 		s.Rows[i].Payload.Open = len(s.Delayed)+len(s.Messages) == 0
 	}
 	return c.show(w, req, http.StatusOK, "event", p)
-}
-
-// parseSince reads a time as in RFC 3339, or how long ago.
-func parseSince(text string, now time.Time) (time.Time, error) {
-	if ago, err := time.ParseDuration(text); err == nil && ago > 0 {
-		return now.Add(-ago), nil
-	}
-	at, err := time.Parse(time.RFC3339, text)
-	if err != nil {
-		return at, fmt.Errorf("%q is neither a time, such as 2026-11-27T10:00:00Z, nor how long ago, such as 10m", event.Clip(text))
-	}
-	return at, nil
 }
 
 // tell asks both sides for an event, and returns what could not be asked.

@@ -59,11 +59,11 @@ func (r *replay) messages(ctx context.Context) (*messages, error) {
 	if from == (tail.From{}) {
 		from.Start = true
 	}
-	opened, pending, err := tail.Open(ctx, stream, nil, from)
+	opened, consumer, err := tail.Open(ctx, stream, jetstream.OrderedConsumerConfig{}, from)
 	if err != nil {
 		return nil, err
 	}
-	return &messages{options: o, from: opened, stop: context.AfterFunc(ctx, opened.Stop), last: info.State.LastSeq, left: pending > 0}, nil
+	return &messages{options: o, from: opened, stop: context.AfterFunc(ctx, opened.Stop), last: info.State.LastSeq, left: consumer.NumPending > 0}, nil
 }
 
 func (m *messages) next(ctx context.Context) (e entry, ok bool, err error) {

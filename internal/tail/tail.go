@@ -60,13 +60,19 @@ func ParseFrom(text string, now time.Time) (From, error) {
 	if sequence, err := strconv.ParseUint(text, 10, 64); err == nil && sequence > 0 {
 		return From{Sequence: sequence}, nil
 	}
-	if ago, err := time.ParseDuration(text); err == nil && ago > 0 {
-		return From{Time: now.Add(-ago)}, nil
-	}
-	if at, err := time.Parse(time.RFC3339, text); err == nil {
+	if at, ok := ParseTime(text, now); ok {
 		return From{Time: at}, nil
 	}
 	return From{}, fmt.Errorf("%q: want now, start, a sequence, a time such as 2026-11-27T10:00:00Z, or how long ago, such as 10m", text)
+}
+
+// ParseTime reads a time as in RFC 3339, or how long ago (10m).
+func ParseTime(text string, now time.Time) (at time.Time, ok bool) {
+	if ago, err := time.ParseDuration(text); err == nil && ago > 0 {
+		return now.Add(-ago), true
+	}
+	at, err := time.Parse(time.RFC3339, text)
+	return at, err == nil
 }
 
 // Run shows messages until the context ends, the limit is reached, or, with NoFollow, the stream is at its
@@ -76,12 +82,12 @@ func Run(ctx context.Context, js jetstream.JetStream, o Options, out io.Writer) 
 	if err != nil {
 		return err
 	}
-	messages, pending, err := Open(ctx, stream, o.Subjects, o.From)
+	messages, info, err := Open(ctx, stream, jetstream.OrderedConsumerConfig{FilterSubjects: o.Subjects}, o.From)
 	if err != nil {
 		return err
 	}
 	defer messages.Stop()
-	if o.NoFollow && pending == 0 {
+	if o.NoFollow && info.NumPending == 0 {
 		return nil
 	}
 	stop := context.AfterFunc(ctx, messages.Stop)
@@ -101,11 +107,11 @@ func Stream(ctx context.Context, js jetstream.JetStream, name string) (jetstream
 	return stream, nil
 }
 
-// Open reads a stream from there on, on the subjects, or on all if there are none; pending is how many messages are there
-// already. The caller stops the messages.
-func Open(ctx context.Context, stream jetstream.Stream, subjects []string, from From) (messages jetstream.MessagesContext, pending uint64, err error) {
+// Open reads a stream from there on, as the configuration says beside. The info is that of its consumer before it reads: how many
+// messages are there already. The caller stops the messages.
+func Open(ctx context.Context, stream jetstream.Stream, cfg jetstream.OrderedConsumerConfig, from From) (messages jetstream.MessagesContext, info *jetstream.ConsumerInfo, err error) {
 	name := stream.CachedInfo().Config.Name
-	cfg := jetstream.OrderedConsumerConfig{FilterSubjects: subjects, DeliverPolicy: jetstream.DeliverNewPolicy}
+	cfg.DeliverPolicy = jetstream.DeliverNewPolicy
 	switch {
 	case from.Start:
 		cfg.DeliverPolicy = jetstream.DeliverAllPolicy
@@ -116,17 +122,17 @@ func Open(ctx context.Context, stream jetstream.Stream, subjects []string, from 
 	}
 	consumer, err := stream.OrderedConsumer(ctx, cfg)
 	if err != nil {
-		return nil, 0, fmt.Errorf("reading stream %q: %w", name, err)
+		return nil, nil, fmt.Errorf("reading stream %q: %w", name, err)
 	}
-	info, err := consumer.Info(ctx)
+	info, err = consumer.Info(ctx)
 	if err != nil {
-		return nil, 0, fmt.Errorf("reading stream %q: %w", name, err)
+		return nil, nil, fmt.Errorf("reading stream %q: %w", name, err)
 	}
 	messages, err = consumer.Messages(jetstream.PullExpiry(5*time.Second), jetstream.PullHeartbeat(time.Second))
 	if err != nil {
-		return nil, 0, fmt.Errorf("reading stream %q: %w", name, err)
+		return nil, nil, fmt.Errorf("reading stream %q: %w", name, err)
 	}
-	return messages, info.NumPending, nil
+	return messages, info, nil
 }
 
 func show(ctx context.Context, messages jetstream.MessagesContext, o Options, out io.Writer) error {

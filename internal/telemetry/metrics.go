@@ -167,8 +167,6 @@ type Sample struct {
 	// acknowledgement: each bucket has those of the buckets before.
 	Published float64
 	Latency   []Bucket
-	// Failed attempts to publish an event.
-	Failed float64
 }
 
 // Bucket counts what took up to a number of seconds.
@@ -181,9 +179,6 @@ type Bucket struct {
 func (m *Metrics) Sample() Sample {
 	var s Sample
 	s.Published = value(m.Outcomes[router.Published])
-	for _, class := range []string{FailureMalformed, FailureRefused} {
-		s.Failed += value(m.Failures.WithLabelValues(class))
-	}
 	var read dto.Metric
 	if m.CommitLatency.Write(&read) == nil {
 		for _, b := range read.GetHistogram().GetBucket() {
