@@ -25,10 +25,16 @@ said() {
 		sleep 0.1
 	done
 }
-# fails says what did not go as it should.
-fails() {
-	echo "$1" >&2
-	exit 1
+# shows prints what a command says; something must be in it.
+shows() {
+	want=$1
+	shift
+	text=$("$@")
+	printf '%s\n' "$text"
+	if ! printf '%s\n' "$text" | grep -q -- "$want"; then
+		echo "$* does not say: $want" >&2
+		exit 1
+	fi
 }
 
 said 'the account is closed'
@@ -39,16 +45,16 @@ WALRELAY_NATS_URL=$(sed -n 's/^ *nats --server \([^ ]*\) .*/\1/p' "$out")
 export CONSOLE_URL CONSOLE_TOKEN WALRELAY_POSTGRES_URL WALRELAY_NATS_URL
 
 echo "== status, doctor, tail"
-bin/walrelay status | tee /dev/stderr | grep -q '^walrelay  *ok' || fails "status is not ok"
-bin/walrelay doctor || fails "doctor finds faults"
-bin/walrelay tail --from start --limit 5 | tee /dev/stderr | grep -q 'user.registered\|order.p' || fails "tail shows no events"
+shows '^walrelay  *ok' bin/walrelay status
+shows ' 0 fail' bin/walrelay doctor
+shows 'user.registered\|order.p' bin/walrelay tail --from start --limit 5
 
 echo "== an event of one's own"
 psql -qX "$WALRELAY_POSTGRES_URL" -c "INSERT INTO outbox (event_type, source, data) VALUES ('user.waved', '/you', '{\"hello\": \"world\"}')"
 said 'got events.user.waved'
 
 echo "== the reason of the failure is mended, and the event redriven by a click"
-bin/walrelay parked list | tee /dev/stderr | grep -q 'the account is closed' || fails "nothing is parked"
+shows 'the account is closed' bin/walrelay parked list
 psql -qX "$WALRELAY_POSTGRES_URL" -c "DELETE FROM demo_closed_accounts"
 CHROMIUM=$(command -v chromium) node internal/e2e/browser/first.mjs
 said 'billed order 4:'
