@@ -220,6 +220,24 @@ func Identify(ctx context.Context, cfg Config) (System, error) {
 	return system, errors.Join(err, conn.Close(context.WithoutCancel(ctx)))
 }
 
+// SetFailover lets a slot fail over, for which there is no SQL function
+// (https://www.postgresql.org/docs/17/protocol-replication.html, ALTER_REPLICATION_SLOT). It
+// needs Postgres 17, and that nobody reads the slot.
+func SetFailover(ctx context.Context, cfg Config) error {
+	config, err := configure(cfg)
+	if err != nil {
+		return err
+	}
+	conn, err := pgconn.ConnectConfig(ctx, config)
+	if err != nil {
+		return classify(cfg.Slot, cfg.Publication, fmt.Errorf("connecting to Postgres for replication: %w", err))
+	}
+	if _, err = conn.Exec(ctx, `ALTER_REPLICATION_SLOT "`+cfg.Slot+`" (FAILOVER true)`).ReadAll(); err != nil {
+		err = fmt.Errorf("letting replication slot %q fail over: %w", cfg.Slot, err)
+	}
+	return errors.Join(err, conn.Close(context.WithoutCancel(ctx)))
+}
+
 func identify(ctx context.Context, conn *pgconn.PgConn) (System, error) {
 	result, err := pglogrepl.IdentifySystem(ctx, conn)
 	if err != nil {

@@ -98,10 +98,10 @@ type Table struct {
 	HasMark bool `db:"has_mark"`
 	// MarkMoves says that it is partitioned by published_at.
 	MarkMoves bool `db:"mark_moves"`
-	// Children says that tables inherit from it, or are its partitions, and HasID
-	// that an index begins with the column of the id.
-	Children bool `db:"children"`
-	HasID    bool `db:"has_id"`
+	// Children are the tables that inherit from it, or its partitions.
+	Children []sql.Table `db:"children"`
+	// HasID says that an index begins with the column of the id.
+	HasID bool `db:"has_id"`
 	// Columns are all of its columns; empty if that was not read.
 	Columns []Column `db:"columns"`
 	// Renamed has, by the name that a column had when init ran, the one that it has now.

@@ -2,6 +2,7 @@ package check
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/walrelay/walrelay/config"
@@ -18,7 +19,10 @@ const oldestStandby = 16
 func Judge(facts *Facts, cfg config.Config, schemaVersion int) Results {
 	j := judge{cfg: cfg}
 	for _, path := range facts.OpenFiles {
-		j.warn("secret_file", path, "file %s has a secret, and other users of this machine may read it: chmod o= %s", path, path)
+		j.warn(Result{
+			ID: "secret_file", Subject: path, What: fmt.Sprintf("file %s has a secret, and other users of this machine may read it", path),
+			Fix: "chmod o= " + path,
+		})
 	}
 	if facts.Scope.has(ScopePostgres) {
 		if !j.version(&facts.Server) {
@@ -40,7 +44,7 @@ func Judge(facts *Facts, cfg config.Config, schemaVersion int) Results {
 	}
 	if facts.Scope.has(ScopeNATS) {
 		if j.cfg.NATS.SecretsInPlain() {
-			j.warn("nats_plain", "", "credentials go to NATS over a connection without TLS; use tls:// in nats.url")
+			j.warn(Result{ID: "nats_plain", What: "credentials go to NATS over a connection without TLS", Why: "whoever is on the way can read them", Fix: "use tls:// in nats.url"})
 		}
 		j.streams(facts.Streams)
 	}
@@ -78,9 +82,8 @@ func (j *judge) missing(id, subject, what string) {
 	j.fail(Result{ID: id, Subject: subject, What: what, Fix: `run "walrelay init"`, Creatable: true})
 }
 
-func (j *judge) warn(id, subject, format string, args ...any) {
-	j.add(Warn, Result{ID: id, Subject: subject, What: fmt.Sprintf(format, args...)})
-}
+// warn adds a warning.
+func (j *judge) warn(r Result) { j.add(Warn, r) }
 
 func (j *judge) version(s *Server) bool {
 	old := s.Major() < OldestServer
@@ -132,11 +135,17 @@ func (j *judge) standby(facts *Facts) {
 	}
 	j.decoding(name, s, facts.Slot)
 	if !s.Standby {
-		j.warn("standby_promoted", name, "%s (postgres.standby) is no standby: if it was promoted, set postgres.url to it too", name)
+		j.warn(Result{
+			ID: "standby_promoted", Subject: name, What: name + " (postgres.standby) is no standby",
+			Why: "if it was promoted, its slot and its tables are on one server again", Fix: "set postgres.url to it, and remove postgres.standby",
+		})
 		return
 	}
 	if !s.Feedback {
-		j.warn("standby_feedback", name, "hot_standby_feedback is off on the standby: when the primary removes rows that the slot still needs, the slot is lost")
+		j.warn(Result{
+			ID: "standby_feedback", Subject: name, What: "hot_standby_feedback is off on the standby", Why: "when the primary removes rows that the slot still needs, the slot is lost",
+			Fix: "on the standby: ALTER SYSTEM SET hot_standby_feedback = on; SELECT pg_reload_conf()",
+		})
 	}
 }
 
@@ -160,7 +169,10 @@ func (j *judge) decoding(subject string, s *Server, slot *Slot) {
 		Fix: "raise max_wal_senders and restart Postgres",
 	}, fmt.Sprintf("%d of %d walsenders are in use", s.Walsenders, s.MaxWalsenders))
 	if s.KeepSize < 0 {
-		j.warn("slot_wal_limit", subject, "max_slot_wal_keep_size is not set: while walrelay is away, its slot keeps WAL until the disk is full")
+		j.warn(Result{
+			ID: "slot_wal_limit", Subject: subject, What: "max_slot_wal_keep_size is not set", Why: "while walrelay is away, its slot keeps WAL until the disk is full",
+			Fix: "set it to less than the disk has room for, for example: ALTER SYSTEM SET max_slot_wal_keep_size = '50GB'; SELECT pg_reload_conf()",
+		})
 	}
 }
 
@@ -223,14 +235,20 @@ func (j *judge) table(name string, t *Table, p *Publication) {
 			Fix: "partition it by another column, or set outbox.after_publish to delete",
 		})
 	}
-	if t.Kind == "r" && t.Children {
-		j.warn("outbox_inherited", name, "tables inherit from %s: rows inserted into these are not published", what)
+	if others := j.inherited(t); len(others) > 0 {
+		j.warn(Result{
+			ID: "outbox_inherited", Subject: name, What: fmt.Sprintf("tables inherit from %s: %s", what, strings.Join(others, ", ")),
+			Why: "rows inserted into these are not published", Fix: `name them in outbox.tables too, and run "walrelay init"`,
+		})
 	}
 	if j.cfg.Outbox.AfterPublish == "mark" && !t.HasMark {
 		if j.cfg.OwnForm(name) {
 			j.missing("outbox_published_at", name, what+" has no column published_at, so published rows are not marked")
 		} else {
-			j.warn("outbox_published_at", name, "%s has no column published_at, so published rows are not marked: ALTER TABLE %s ADD COLUMN published_at timestamptz", what, ident(name))
+			j.warn(Result{
+				ID: "outbox_published_at", Subject: name, What: what + " has no column published_at", Why: "published rows are not marked",
+				Fix: fmt.Sprintf("ALTER TABLE %s ADD COLUMN published_at timestamptz", ident(name)),
+			})
 		}
 	}
 	if j.cfg.Outbox.AfterPublish != "keep" && !t.HasID {
@@ -238,7 +256,14 @@ func (j *judge) table(name string, t *Table, p *Publication) {
 		if mapping, err := j.cfg.Mapping(name); err == nil {
 			id = mapping.Column(event.ColumnID)
 		}
-		j.warn("outbox_id_index", name, "no index of %s begins with the column of the id, so each clean-up reads the whole table: CREATE INDEX ON %s (%s)", what, ident(name), sql.Ident(id))
+		create := "CREATE INDEX CONCURRENTLY ON"
+		if t.Kind == Partitioned {
+			create = "CREATE INDEX ON" // a partitioned table takes no other
+		}
+		j.warn(Result{
+			ID: "outbox_id_index", Subject: name, What: fmt.Sprintf("no index of %s begins with the column of the id", what), Why: "each clean-up reads the whole table",
+			Fix: fmt.Sprintf("%s %s (%s)", create, ident(name), sql.Ident(id)),
+		})
 	}
 	j.columns(name, t)
 	if p == nil || p.AllTables {
@@ -257,6 +282,21 @@ func (j *judge) table(name string, t *Table, p *Publication) {
 		ID: "outbox_column_list", Subject: name, What: fmt.Sprintf("publication %q has a column list on %s", j.cfg.Publication, name),
 		Why: "columns it leaves out would be missing from events", Fix: alter,
 	}, what+" is published with all its columns")
+}
+
+// inherited are the tables that inherit from an outbox table and are none.
+func (j *judge) inherited(t *Table) []string {
+	outboxes, err := j.cfg.Outboxes()
+	if err != nil || t.Kind == Partitioned {
+		return nil
+	}
+	var names []string
+	for _, child := range t.Children {
+		if !slices.Contains(outboxes.Tables, child) {
+			names = append(names, child.String())
+		}
+	}
+	return names
 }
 
 // columns judges the columns that make events: what is mapped and not sent would be
@@ -301,7 +341,10 @@ func (j *judge) columns(name string, t *Table) {
 		}
 	}
 	if lacks := t.Lacks(); len(lacks) > 0 && j.cfg.OwnForm(name) {
-		j.warn("outbox_columns", name, "outbox table %s has no column %s; \"walrelay init\" adds what is missing", name, strings.Join(lacks, ", "))
+		j.warn(Result{
+			ID: "outbox_columns", Subject: name, What: fmt.Sprintf("outbox table %s has no column %s", name, strings.Join(lacks, ", ")),
+			Fix: `run "walrelay init", which adds what is missing`,
+		})
 	}
 }
 
@@ -353,8 +396,10 @@ func (j *judge) publication(p *Publication) {
 		Why: "walrelay knows outbox tables by their own name", Fix: set + "(publish_via_partition_root = true)",
 	}, what+" names partitioned tables by their own name")
 	if p.Others {
-		j.warn("publication_other_operations", name,
-			"%s publishes more than inserts, which only costs, and makes updates of tables without a replica identity fail: %s(publish = 'insert')", what, set)
+		j.warn(Result{
+			ID: "publication_other_operations", Subject: name, What: what + " publishes more than inserts",
+			Why: "that only costs, and makes updates of tables without a replica identity fail", Fix: set + "(publish = 'insert')",
+		})
 	}
 }
 
@@ -362,8 +407,10 @@ func (j *judge) publication(p *Publication) {
 // their names.
 func (j *judge) orphans(facts *Facts) {
 	for _, slot := range facts.Orphans {
-		j.warn("delayed_orphans", slot, "delayed events of slot %q wait for ever, as that slot does not exist: \"walrelay delayed adopt --from %s\" hands them over to slot %q; \"walrelay delayed discard --of-slot %s\" gives them up",
-			slot, slot, j.cfg.Slot, slot)
+		j.warn(Result{
+			ID: "delayed_orphans", Subject: slot, What: fmt.Sprintf("delayed events of slot %q wait for ever", slot), Why: "that slot does not exist",
+			Fix: fmt.Sprintf("hand them over to slot %q: \"walrelay delayed adopt --from %s\"; or give them up: \"walrelay delayed discard --of-slot %[2]s\"", j.cfg.Slot, slot),
+		})
 	}
 }
 
@@ -398,7 +445,10 @@ func (j *judge) slots(facts *Facts) {
 	}
 	j.slot(slot)
 	if slot != nil && j.cfg.Failover && slot.Failover != nil && !*slot.Failover {
-		j.warn("slot_failover", j.cfg.Slot, "replication slot %q was created without failover: it does not survive the loss of the primary", j.cfg.Slot)
+		j.warn(Result{
+			ID: "slot_failover", Subject: j.cfg.Slot, What: fmt.Sprintf("replication slot %q was created without failover", j.cfg.Slot), Why: "it does not survive the loss of the primary",
+			Fix: `stop the relay, its standbys too, and run "walrelay init"`,
+		})
 	}
 }
 
@@ -447,12 +497,16 @@ func (j *judge) slot(s *Slot) {
 		ID: "slot_not_ready", Subject: name, What: what + " is not ready",
 		Why: "its creation waits for transactions that were writing when it began", Fix: `end them, or wait, and run "walrelay init" again`,
 	}, what+" is ready")
+	const catchUp = "let the relay catch up (\"walrelay status\" says what it waits for), or raise max_slot_wal_keep_size before the next checkpoint"
 	switch {
 	case s.WALStatus == "unreserved":
-		j.warn("slot_wal_unreserved", name, "%s is about to be lost: it holds more WAL than max_slot_wal_keep_size allows", what)
+		j.warn(Result{ID: "slot_wal_unreserved", Subject: name, What: what + " is about to be lost", Why: "it holds back more WAL than max_slot_wal_keep_size allows", Fix: catchUp})
 	case s.SafeBytes != nil && s.RetainedBytes != nil && *s.SafeBytes < *s.RetainedBytes:
-		j.warn("slot_wal_half", name, "%s holds back more than half of the WAL that max_slot_wal_keep_size allows (%d of %d bytes); past the limit it is lost",
-			what, *s.RetainedBytes, *s.RetainedBytes+*s.SafeBytes)
+		j.warn(Result{
+			ID: "slot_wal_half", Subject: name,
+			What: fmt.Sprintf("%s holds back more than half of the WAL that max_slot_wal_keep_size allows (%d of %d bytes)", what, *s.RetainedBytes, *s.RetainedBytes+*s.SafeBytes),
+			Why:  "past the limit it is lost", Fix: catchUp,
+		})
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/walrelay/walrelay/config"
+	"github.com/walrelay/walrelay/sql"
 )
 
 const schemaVersion = 7
@@ -140,7 +141,9 @@ func TestJudge_FindsWhatIsWrong(t *testing.T) {
 		"row filter":  {func(f *Facts, _ *config.Config) { f.Tables[0].Filtered = true }, "outbox_row_filter", Fail, "has a row filter on public.outbox", false},
 		"column list": {func(f *Facts, _ *config.Config) { f.Tables[0].ColumnList = true }, "outbox_column_list", Fail, "has a column list on public.outbox", false},
 
-		"inherited":   {func(f *Facts, _ *config.Config) { f.Tables[0].Children = true }, "outbox_inherited", Warn, "rows inserted into these are not published", false},
+		"inherited": {func(f *Facts, _ *config.Config) {
+			f.Tables[0].Children = []sql.Table{{Schema: "public", Name: "child"}}
+		}, "outbox_inherited", Warn, "rows inserted into these are not published", false},
 		"no mark":     {func(_ *Facts, c *config.Config) { c.Outbox.AfterPublish = "mark" }, "outbox_published_at", Fail, "no column published_at", true},
 		"no index":    {func(f *Facts, _ *config.Config) { f.Tables[0].HasID = false }, "outbox_id_index", Warn, "reads the whole table", false},
 		"not emitted": {func(f *Facts, _ *config.Config) { f.Publication.Emitted = false }, "publication_emitted", Fail, "walrelay.emitted", true},
@@ -196,6 +199,9 @@ func TestJudge_FindsWhatIsWrong(t *testing.T) {
 			}
 			if found == nil {
 				t.Fatalf("no result %s with %v among %v, %v", test.id, test.status, results.With(Fail), results.With(Warn))
+			}
+			if found.Fix == "" {
+				t.Error("it does not say what to do")
 			}
 			if !strings.Contains(found.Text(), test.text) || found.Creatable != test.creatable {
 				t.Errorf("want %q (creatable %v), got %q (%v)", test.text, test.creatable, found.Text(), found.Creatable)

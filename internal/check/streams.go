@@ -90,16 +90,24 @@ func (j *judge) stream(c *jetstream.StreamConfig, s *config.Stream) {
 		})
 	}
 	if c.Retention != jetstream.LimitsPolicy {
-		j.warn("stream_retention", c.Name,
-			"%s has %s retention: consumers take events out of it, so duplicates are told by the row in %s.progress alone, and an event that no consumer wants is dropped",
-			what, strings.ToLower(c.Retention.String()), sql.OwnSchema)
+		j.warn(Result{
+			ID: "stream_retention", Subject: c.Name, What: fmt.Sprintf("%s has %s retention", what, strings.ToLower(c.Retention.String())),
+			Why: "consumers take events out of it, so duplicates are told by the row in " + sql.OwnSchema + ".progress alone, and an event that no consumer wants is dropped",
+			Fix: "if that is not wanted, use a stream with limits retention",
+		})
 	}
 	if c.Replicas < s.Replicas {
-		j.warn("stream_replicas", c.Name, "%s has %d replicas, and the configuration says %d", what, c.Replicas, s.Replicas)
+		j.warn(Result{
+			ID: "stream_replicas", Subject: c.Name, What: fmt.Sprintf("%s has %d replicas, and the configuration says %d", what, c.Replicas, s.Replicas),
+			Why: "it tolerates the loss of fewer servers", Fix: fmt.Sprintf("nats stream edit %s --replicas %d, or correct replicas of the stream in the configuration", c.Name, s.Replicas),
+		})
 	}
 	for _, subject := range s.Subjects {
 		if !covered(subject, c.Subjects) {
-			j.warn("stream_subjects", c.Name, "%s does not have the subject %q of the configuration", what, subject)
+			j.warn(Result{
+				ID: "stream_subjects", Subject: c.Name, What: fmt.Sprintf("%s does not have the subject %q of the configuration", what, subject),
+				Fix: fmt.Sprintf("nats stream edit %s --subjects '%s', or correct subjects of the stream in the configuration", c.Name, strings.Join(append(slices.Clone(c.Subjects), subject), ",")),
+			})
 		}
 	}
 	if s.Shared {
@@ -122,17 +130,20 @@ func (j *judge) stream(c *jetstream.StreamConfig, s *config.Stream) {
 // coverage judges whether a stream takes the subjects that a template can
 // give, as far as can be told without the events.
 func (j *judge) coverage(key, pattern, stream string, subjects []string) {
+	const correct = "correct the subject, or the stream's subjects"
 	switch {
 	case len(subjects) == 0:
 	case covered(pattern, subjects):
 		j.check(false, Result{ID: "subject_coverage", Subject: key}, fmt.Sprintf("stream %q takes the subjects of %s (%s)", stream, key, pattern))
 	case slices.ContainsFunc(subjects, func(s string) bool { return event.PatternsOverlap(s, pattern) }):
-		j.warn("subject_coverage", key, "stream %q takes only some of the subjects of %s (%s): other events will fail (its subjects: %s)",
-			stream, key, pattern, strings.Join(subjects, ", "))
+		j.warn(Result{
+			ID: "subject_coverage", Subject: key, What: fmt.Sprintf("stream %q takes only some of the subjects of %s (%s), and other events will fail", stream, key, pattern),
+			Why: "its subjects are " + strings.Join(subjects, ", "), Fix: correct,
+		})
 	default:
 		j.fail(Result{
 			ID: "subject_coverage", Subject: key, What: fmt.Sprintf("stream %q does not take the subjects of %s (%s)", stream, key, pattern),
-			Why: "its subjects are " + strings.Join(subjects, ", "), Fix: "correct the subject, or the stream's subjects",
+			Why: "its subjects are " + strings.Join(subjects, ", "), Fix: correct,
 		})
 	}
 }

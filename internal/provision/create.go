@@ -14,8 +14,10 @@ import (
 	"github.com/walrelay/walrelay/config"
 	"github.com/walrelay/walrelay/internal/check"
 	"github.com/walrelay/walrelay/internal/checkpoint"
+	"github.com/walrelay/walrelay/internal/connect"
 	"github.com/walrelay/walrelay/internal/problem"
 	"github.com/walrelay/walrelay/internal/sqlstate"
+	"github.com/walrelay/walrelay/replication"
 	"github.com/walrelay/walrelay/sql"
 )
 
@@ -259,6 +261,9 @@ func (m *maker) createPublication(ctx context.Context, tx pgx.Tx, facts *check.F
 
 func (m *maker) createSlot(ctx context.Context, slot *check.Slot, patience time.Duration) error {
 	if slot != nil {
+		if m.cfg.Failover && slot.Failover != nil && !*slot.Failover && slot.ActivePID == nil {
+			return m.setFailover(ctx)
+		}
 		m.report.add("slot", m.cfg.Slot, AlreadyThere, "")
 		return nil
 	}
@@ -275,6 +280,19 @@ func (m *maker) createSlot(ctx context.Context, slot *check.Slot, patience time.
 		}
 		return m.createSlotAt(ctx, at, statement, patience)
 	})
+}
+
+// setFailover lets a slot that was made without failover fail over.
+func (m *maker) setFailover(ctx context.Context) error {
+	url, password, err := connect.SlotSecrets(ctx, m.cfg.Postgres)
+	if err != nil {
+		return err
+	}
+	if err := replication.SetFailover(ctx, replication.Config{ConnString: url, Password: password, Slot: m.cfg.Slot, Publication: m.cfg.Publication}); err != nil {
+		return err
+	}
+	m.report.add("slot", m.cfg.Slot, Changed, "it fails over")
+	return nil
 }
 
 // snapshotPoll is the time between two attempts to tell the standby which transactions run.

@@ -50,8 +50,12 @@ SELECT
         FROM pg_catalog.pg_attribute AS a
         WHERE a.attrelid = class.oid AND a.attnum > 0 AND NOT a.attisdropped
     ) AS columns,
-    EXISTS (
-        SELECT FROM pg_catalog.pg_inherits AS child WHERE child.inhparent = class.oid
+    (
+        SELECT coalesce(jsonb_agg(jsonb_build_object('schema', n.nspname, 'name', child.relname) ORDER BY n.nspname, child.relname), '[]')
+        FROM pg_catalog.pg_inherits AS i
+        JOIN pg_catalog.pg_class AS child ON child.oid = i.inhrelid
+        JOIN pg_catalog.pg_namespace AS n ON n.oid = child.relnamespace
+        WHERE i.inhparent = class.oid
     ) AS children,
     EXISTS (
         SELECT FROM pg_catalog.pg_index AS i
