@@ -68,6 +68,7 @@ type ServerState struct {
 	WriterDatabase    string    `db:"writer_database"`
 	WriterSeconds     float64   `db:"writer_seconds"`
 	PreparedGID       string    `db:"prepared_gid"`
+	PreparedDatabase  string    `db:"prepared_database"`
 	PreparedSeconds   float64   `db:"prepared_seconds"`
 }
 
@@ -450,8 +451,8 @@ func (j *judge) transactions(s *ServerState) {
 	}
 	j.warnFix(long, r, "no writing transaction is older than "+duration(longTransaction))
 	j.warnFix(time.Duration(s.PreparedSeconds*float64(time.Second)) > longTransaction, Result{
-		ID: "prepared_transaction", Subject: s.PreparedGID, What: fmt.Sprintf("a prepared transaction has waited for %s", duration((time.Duration(s.PreparedSeconds) * time.Second).Round(time.Second))),
-		Why: "all WAL since it began is kept for every logical slot of the cluster", Fix: fmt.Sprintf("end it: COMMIT PREPARED %s, or: ROLLBACK PREPARED %[1]s", sql.Literal(s.PreparedGID)),
+		ID: "prepared_transaction", Subject: s.PreparedGID, What: fmt.Sprintf("a prepared transaction of database %q has waited for %s", s.PreparedDatabase, duration((time.Duration(s.PreparedSeconds) * time.Second).Round(time.Second))),
+		Why: "all WAL since it began is kept for every logical slot of the cluster", Fix: fmt.Sprintf("end it in that database: COMMIT PREPARED %s, or: ROLLBACK PREPARED %[1]s", sql.Literal(s.PreparedGID)),
 	}, "no prepared transaction is older than "+duration(longTransaction))
 }
 

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/walrelay/walrelay/config"
@@ -17,6 +18,7 @@ import (
 	"github.com/walrelay/walrelay/internal/testkit"
 	"github.com/walrelay/walrelay/retry"
 	"github.com/walrelay/walrelay/router"
+	"github.com/walrelay/walrelay/sql"
 )
 
 func TestMain(m *testing.M) { os.Exit(testkit.Main(m)) }
@@ -170,6 +172,59 @@ func TestExamine_FindsWhatIsWrong(t *testing.T) {
 	}
 }
 
+// Real transactions, made older by an hour: each is named, and ended as doctor says.
+func TestExamine_OldTransactionsAreEndedAsWritten(t *testing.T) {
+	t.Parallel()
+	cluster := testkit.Postgres(t, map[string]string{"max_prepared_transactions": "2"})
+	url := testkit.Database(t, cluster)
+	conn, open, prepared := testkit.Connect(t, cluster.URL("postgres")), testkit.Connect(t, url), testkit.Connect(t, url)
+	for statement, conn := range map[string]*pgx.Conn{
+		"BEGIN; CREATE TABLE a (); PREPARE TRANSACTION 'it''s'": prepared,
+		"BEGIN; CREATE TABLE b ()":                              open,
+	} {
+		if _, err := conn.Exec(t.Context(), statement); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ask := func() map[string]Result {
+		t.Helper()
+		state, err := readOne[ServerState](t.Context(), conn, sql.Doctor)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if state.WriterPID != 0 {
+			state.WriterSeconds += 3600
+		}
+		if state.PreparedGID != "" {
+			state.PreparedSeconds += 3600
+		}
+		j := judge{}
+		j.transactions(state)
+		results := make(map[string]Result)
+		for _, r := range j.results.With(Warn) {
+			results[r.ID] = r
+		}
+		return results
+	}
+	found := ask()
+	_, terminate, ok := strings.Cut(found["long_transaction"].Fix, "if nobody needs it: ")
+	if !ok {
+		t.Fatalf("the open transaction: %+v", found)
+	}
+	_, rollback, ok := strings.Cut(found["prepared_transaction"].Fix, ", or: ")
+	if !ok || !strings.Contains(found["prepared_transaction"].What, testkit.Query(t, url, "SELECT current_database()")) {
+		t.Fatalf("the prepared transaction: %+v", found)
+	}
+	testkit.Exec(t, cluster.URL("postgres"), terminate)
+	testkit.Exec(t, url, rollback)
+	testkit.Eventually(t, 10*time.Second, "both are gone", func() error {
+		if left := ask(); len(left) > 0 {
+			return fmt.Errorf("%+v", left)
+		}
+		return nil
+	})
+}
+
 // What is not known is not concluded.
 func TestRemoved_OnlyWhereItCanBeTold(t *testing.T) {
 	t.Parallel()
@@ -209,12 +264,21 @@ func TestDoctor_StandbySlot(t *testing.T) {
 	testkit.Exec(t, url, `CREATE TABLE public.outbox (id uuid PRIMARY KEY DEFAULT gen_random_uuid(), event_type text, source text);
 		CREATE PUBLICATION walrelay FOR TABLE public.outbox WITH (publish = 'insert', publish_via_partition_root = true)`)
 	testkit.Exec(t, url, "SELECT pg_create_logical_replication_slot('walrelay', 'pgoutput', false, false, true)")
-	standby := testkit.Standby(t, primary, map[string]string{"sync_replication_slots": "on"})
+	standby := testkit.Standby(t, primary)
+	onStandby := func(statement string) {
+		t.Helper()
+		testkit.Exec(t, standby.URL("postgres"), statement)
+		testkit.Exec(t, standby.URL("postgres"), "SELECT pg_reload_conf()")
+	}
+	whole := testkit.Query(t, standby.URL("postgres"), "SHOW primary_conninfo")
+	onStandby("ALTER SYSTEM SET hot_standby_feedback = off")
+	onStandby("ALTER SYSTEM SET primary_slot_name = ''")
+	onStandby("ALTER SYSTEM SET primary_conninfo = '" + strings.Replace(whole, "dbname=postgres ", "", 1) + "'")
 	host := fmt.Sprintf("127.0.0.1:%d", standby.Port())
 	cfg := config.Config{NATS: config.NATS{URL: server.URL()}, Failover: true}
 	both := fmt.Sprintf("host=127.0.0.1,127.0.0.1 port=%d,%d user=postgres dbname=%s target_session_attrs=read-write", standby.Port(), primary.Port(), testkit.Query(t, url, "SELECT current_database()"))
 	var advanced time.Time
-	await := func(ask string, want Status) {
+	await := func(ask string, want Status) (found Result) {
 		t.Helper()
 		cfg.Postgres.URL = ask
 		testkit.Eventually(t, time.Minute, fmt.Sprintf("the standby's slot is %s", want), func() error {
@@ -232,6 +296,7 @@ func TestDoctor_StandbySlot(t *testing.T) {
 			for _, r := range results {
 				if r.ID == "standby_slot_synced" || r.Subject == host {
 					if r.Status == want {
+						found = r
 						return nil
 					}
 					return fmt.Errorf("%s: %s", r.Status, r.Text())
@@ -246,11 +311,18 @@ func TestDoctor_StandbySlot(t *testing.T) {
 			}
 			return errors.New("it was not asked for")
 		})
+		return found
 	}
 	await(url, Skip)
 	// The slot came with the copy of the data: such a one is never synchronised.
-	await(both, Warn)
-	testkit.Exec(t, standby.URL("postgres"), "SELECT pg_drop_replication_slot('walrelay')")
+	if fix := await(both, Warn).Fix; fix != "set sync_replication_slots and hot_standby_feedback to on, primary_slot_name, and a dbname in primary_conninfo there; and drop a slot of that name there that is a copy of another kind" {
+		t.Errorf("this test does something else than %q", fix)
+	}
+	onStandby("ALTER SYSTEM SET sync_replication_slots = on")
+	onStandby("ALTER SYSTEM SET hot_standby_feedback = on")
+	onStandby("ALTER SYSTEM SET primary_slot_name = 'standby'")
+	onStandby("ALTER SYSTEM SET primary_conninfo = '" + whole + "'")
+	onStandby("SELECT pg_drop_replication_slot('walrelay')")
 	await(both, Pass)
 	testkit.Exec(t, url, "SELECT pg_drop_replication_slot('walrelay')")
 	testkit.Exec(t, url, "SELECT pg_create_logical_replication_slot('walrelay', 'pgoutput', false, false, true)")

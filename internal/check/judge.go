@@ -376,7 +376,7 @@ func (j *judge) publication(p *Publication) {
 	}
 	j.check(p.AllTables, Result{
 		ID: "publication_all_tables", Subject: name, What: what + " is FOR ALL TABLES",
-		Why: "it streams walrelay's own tables, and every other table of the database, too", Fix: "use a publication of the outbox tables only",
+		Why: "it streams walrelay's own tables, and every other table of the database, too", Fix: `set publication to another name, of which "walrelay init" makes one of the outbox tables only; if the slot exists, go by docs/operations.md, "A publication was dropped", then`,
 	}, what+" has the outbox tables only")
 	if !p.AllTables {
 		j.check(len(p.OwnTables) > 0, Result{
@@ -471,9 +471,11 @@ func (j *judge) slot(s *Slot) {
 	j.check(s.Plugin != "pgoutput", Result{
 		ID: "slot_plugin", Subject: name, What: fmt.Sprintf("%s has the output plugin %q", what, s.Plugin), Why: `walrelay reads "pgoutput"`, Fix: other,
 	}, what+" has the output plugin pgoutput")
-	j.check(s.Temporary, Result{
-		ID: "slot_temporary", Subject: name, What: what + " is temporary", Why: "it is dropped when the connection ends", Fix: other,
-	}, what+" is permanent")
+	r := Result{ID: "slot_temporary", Subject: name, What: what + " is temporary", Why: "it is dropped when the connection ends", Fix: other}
+	if s.ActivePID != nil { // nobody else may drop it
+		r.Fix = fmt.Sprintf("correct slot in the configuration, or end the session that made it and run \"walrelay init\": SELECT pg_terminate_backend(%d)", *s.ActivePID)
+	}
+	j.check(s.Temporary, r, what+" is permanent")
 	j.check(s.TwoPhase, Result{
 		ID: "slot_two_phase", Subject: name, What: what + " decodes prepared transactions (two_phase)",
 		Why: "they would be published before they commit", Fix: other,

@@ -28,7 +28,7 @@ func (j *judge) streams(infos []*jetstream.StreamInfo) {
 		case len(s.Subjects) == 0:
 			j.fail(Result{
 				ID: "stream_missing", Subject: s.Name, What: fmt.Sprintf("stream %q does not exist", s.Name),
-				Why: "init cannot create it without subjects", Fix: fmt.Sprintf("set streams[%d].subjects", n),
+				Why: "init cannot create it without subjects", Fix: fmt.Sprintf("set streams[%d].subjects, and run \"walrelay init\"", n),
 			})
 		default:
 			j.missing("stream_missing", s.Name, fmt.Sprintf("stream %q does not exist", s.Name))
@@ -66,13 +66,12 @@ func NoAtomicBatches(stream string) Result {
 // back an acknowledgement, fails.
 func (j *judge) stream(c *jetstream.StreamConfig, s *config.Stream) {
 	what := fmt.Sprintf("stream %q", c.Name)
-	const change = "change the stream, or use another"
 	j.check(c.Storage != jetstream.FileStorage, Result{
 		ID: "stream_memory", Subject: c.Name, What: what + " is kept in memory", Why: "acknowledged events would be lost with the server",
 		Fix: "use a stream with file storage",
 	}, what+" is kept in files")
 	if c.NoAck {
-		j.fail(Result{ID: "stream_no_ack", Subject: c.Name, What: what + " has no_ack", Why: "walrelay would wait for acknowledgements for ever", Fix: change})
+		j.fail(Result{ID: "stream_no_ack", Subject: c.Name, What: what + " has no_ack", Why: "walrelay would wait for acknowledgements for ever", Fix: fmt.Sprintf("nats stream edit %s --ack, or use another stream", c.Name)})
 	}
 	if c.Sealed {
 		j.fail(Result{ID: "stream_sealed", Subject: c.Name, What: what + " is sealed", Why: "it takes no messages", Fix: "use another stream"})
@@ -115,14 +114,14 @@ func (j *judge) stream(c *jetstream.StreamConfig, s *config.Stream) {
 	}
 	const alone = "only walrelay may write into a stream, unless it is configured as shared"
 	if len(c.Sources) > 0 {
-		j.fail(Result{ID: "stream_sources", Subject: c.Name, What: what + " has sources", Why: alone, Fix: change})
+		j.fail(Result{ID: "stream_sources", Subject: c.Name, What: what + " has sources", Why: alone, Fix: "take its sources away, or use another stream"})
 	}
 	if c.AllowMsgSchedules {
-		j.fail(Result{ID: "stream_schedules", Subject: c.Name, What: what + " allows message schedules", Why: alone, Fix: change})
+		j.fail(Result{ID: "stream_schedules", Subject: c.Name, What: what + " allows message schedules", Why: alone, Fix: "use another stream (a server does not take that back)"})
 	}
 	if c.SubjectDeleteMarkerTTL > 0 {
 		j.fail(Result{
-			ID: "stream_delete_markers", Subject: c.Name, What: what + " writes delete markers (subject_delete_marker_ttl)", Why: alone, Fix: change,
+			ID: "stream_delete_markers", Subject: c.Name, What: what + " writes delete markers (subject_delete_marker_ttl)", Why: alone, Fix: "set subject_delete_marker_ttl to 0, or use another stream",
 		})
 	}
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/walrelay/walrelay/config"
 	"github.com/walrelay/walrelay/internal/check"
 	"github.com/walrelay/walrelay/internal/connect"
+	"github.com/walrelay/walrelay/internal/localnats"
 	"github.com/walrelay/walrelay/internal/localpg"
 	"github.com/walrelay/walrelay/internal/problem"
 	"github.com/walrelay/walrelay/internal/testkit"
@@ -26,6 +27,8 @@ import (
 // nats-server, and for each system a database, a slot and a stream of its own.
 type servers struct {
 	cluster *localpg.Cluster
+	nats    *localnats.Server
+	nodes   *localnats.Cluster // in place of nats, where there are several
 	natsURL string
 	js      jetstream.JetStream
 	systems atomic.Int64
@@ -33,7 +36,8 @@ type servers struct {
 
 func newServers(t *testing.T) *servers {
 	t.Helper()
-	b := &servers{cluster: testkit.Postgres(t), natsURL: testkit.NATS(t).URL()}
+	b := &servers{cluster: testkit.Postgres(t), nats: testkit.NATS(t)}
+	b.natsURL = b.nats.URL()
 	nc, err := connect.NATS(t.Context(), config.NATS{URL: b.natsURL})
 	if err != nil {
 		t.Fatal(err)
@@ -55,8 +59,10 @@ func checked(ctx context.Context, cfg config.Config) error {
 // exists, and a superuser's connection to the database.
 type system struct {
 	*servers
-	cfg  config.Config
-	conn *pgx.Conn
+	cfg     config.Config
+	url     string // of the database, at first
+	conn    *pgx.Conn
+	standby *localpg.Cluster
 }
 
 func (b *servers) system(t *testing.T) *system {
@@ -69,7 +75,15 @@ func (b *servers) system(t *testing.T) *system {
 		Streams:  []config.Stream{{Name: fmt.Sprintf("STREAM_%d", n), Subjects: []string{fmt.Sprintf("s%d.>", n)}}},
 		Publish:  config.Publish{Subject: fmt.Sprintf("s%d.{type}", n)},
 	}}
-	conn, err := connect.Postgres(t.Context(), s.cfg.Postgres)
+	s.url = s.cfg.Postgres.URL
+	s.connect(t)
+	return s
+}
+
+// connect connects to the database until the test ends.
+func (s *system) connect(t *testing.T) {
+	t.Helper()
+	conn, err := connect.Postgres(t.Context(), config.Postgres{URL: s.url})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -79,7 +93,6 @@ func (b *servers) system(t *testing.T) *system {
 		_, _ = conn.Exec(context.Background(), "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = $1", s.cfg.Slot)
 		connect.ClosePostgres(conn)
 	})
-	return s
 }
 
 // exec runs statements; {slot} in them is the system's slot.

@@ -2,15 +2,9 @@ package web
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"io"
-	"math/big"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -18,29 +12,18 @@ import (
 	"time"
 
 	"github.com/walrelay/walrelay/config"
+	"github.com/walrelay/walrelay/internal/testkit"
 )
 
-// certify writes a certificate with a number, and its key, changed at a time.
-func certify(t *testing.T, files config.HTTPTLS, number int64, at time.Time) {
+// certify writes a certificate and its key, changed at a time, and returns its number.
+func certify(t *testing.T, files config.HTTPTLS, at time.Time) int64 {
 	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
+	testkit.Certificate(t, files.CertFile, files.KeyFile, "localhost")
+	pair, err := tls.LoadX509KeyPair(files.CertFile, files.KeyFile)
+	if err := errors.Join(err, os.Chtimes(files.CertFile, at, at), os.Chtimes(files.KeyFile, at, at)); err != nil {
 		t.Fatal(err)
 	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(number), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), DNSNames: []string{"localhost"}}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	private, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for path, block := range map[string]*pem.Block{files.CertFile: {Type: "CERTIFICATE", Bytes: der}, files.KeyFile: {Type: "PRIVATE KEY", Bytes: private}} {
-		if err := errors.Join(os.WriteFile(path, pem.EncodeToMemory(block), 0o600), os.Chtimes(path, at, at)); err != nil {
-			t.Fatal(err)
-		}
-	}
+	return pair.Leaf.SerialNumber.Int64()
 }
 
 // With TLS, a certificate that was renewed is used for the next connection; while its files
@@ -54,7 +37,7 @@ func TestListen_TLS(t *testing.T) {
 		t.Errorf("without a certificate: %v", err)
 	}
 	now := time.Now()
-	certify(t, cfg.TLS, 1, now.Add(-time.Hour))
+	first := certify(t, cfg.TLS, now.Add(-time.Hour))
 	listener, err := Listen(t.Context(), cfg)
 	if err != nil {
 		t.Fatal(err)
@@ -80,18 +63,18 @@ func TestListen_TLS(t *testing.T) {
 		}
 		return response.TLS.PeerCertificates[0].SerialNumber.Int64()
 	}
-	if n := number(); n != 1 {
-		t.Errorf("certificate %d, want 1", n)
+	if n := number(); n != first {
+		t.Errorf("certificate %d, want %d", n, first)
 	}
 	if err := os.WriteFile(cfg.TLS.CertFile, []byte("half of it"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if n := number(); n != 1 {
-		t.Errorf("certificate %d while it is replaced, want 1", n)
+	if n := number(); n != first {
+		t.Errorf("certificate %d while it is replaced, want %d", n, first)
 	}
-	certify(t, cfg.TLS, 2, now)
-	if n := number(); n != 2 {
-		t.Errorf("certificate %d, want 2", n)
+	second := certify(t, cfg.TLS, now)
+	if n := number(); n != second {
+		t.Errorf("certificate %d, want %d", n, second)
 	}
 	cancel()
 	if err := <-done; err != nil {

@@ -11,7 +11,7 @@ WITH setting AS (
     ORDER BY xact_start
     LIMIT 1
 ), prepared AS (
-    SELECT gid, prepared FROM pg_catalog.pg_prepared_xacts ORDER BY prepared LIMIT 1
+    SELECT gid, database, prepared FROM pg_catalog.pg_prepared_xacts ORDER BY prepared LIMIT 1
 )
 SELECT
     clock_timestamp() AS clock,
@@ -29,4 +29,5 @@ SELECT
     coalesce((SELECT datname::text FROM writer), '') AS writer_database,
     coalesce((SELECT extract(epoch FROM clock_timestamp() - xact_start) FROM writer), 0)::float8 AS writer_seconds,
     coalesce((SELECT gid FROM prepared), '') AS prepared_gid,
+    coalesce((SELECT database::text FROM prepared), '') AS prepared_database,
     coalesce((SELECT extract(epoch FROM clock_timestamp() - prepared) FROM prepared), 0)::float8 AS prepared_seconds;
