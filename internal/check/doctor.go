@@ -580,7 +580,7 @@ func (j *judge) writer(s *config.Stream, was *router.StreamState, e *Examination
 	other := fields[2] != writer && was.LastSequence == 0
 	j.check(other, Result{
 		ID: "stream_other_writer", Subject: s.Name, What: fmt.Sprintf("%s belongs to another relay: its last message was written by %q, and this relay is %q", what, fields[2], writer),
-		Fix: "give each relay a stream of its own, or see docs/handover.md",
+		Fix: "correct postgres.url, if the other one is meant; or give each relay a stream of its own; or see docs/handover.md",
 	}, what+" is this relay's")
 	position, err := event.ParsePosition(fields[0])
 	j.check(err == nil && fields[2] == writer && position.CommitLSN > uint64(e.WALEnd), Result{

@@ -270,7 +270,10 @@ func (j *judge) table(name string, t *Table, p *Publication) {
 		return
 	}
 	if !t.Published && !t.Listed {
-		j.missing("outbox_unpublished", name, fmt.Sprintf("publication %q does not have outbox table %s", j.cfg.Publication, name))
+		j.fail(Result{
+			ID: "outbox_unpublished", Subject: name, What: fmt.Sprintf("publication %q does not have outbox table %s", j.cfg.Publication, name), Creatable: true,
+			Fix: `run "walrelay init"; "walrelay recover" publishes the rows that were written meanwhile`,
+		})
 		return
 	}
 	alter := fmt.Sprintf("BEGIN; ALTER PUBLICATION %s DROP TABLE %s; ALTER PUBLICATION %[1]s ADD TABLE %[2]s; COMMIT", sql.Ident(j.cfg.Publication), ident(name))

@@ -361,7 +361,7 @@ func TestDoctor_RemediesAsWritten(t *testing.T) {
 		}},
 		{id: "stream_other_writer", harm: func(t *testing.T, s *system) {
 			s.publish(t, 1, event.PositionHeader, "0000000000000001.00000000 1 2/other")
-		}, words: "give each relay a stream of its own", do: another, init: true},
+		}, words: "or give each relay a stream of its own", do: another, init: true},
 		{id: "consumer_behind", harm: func(t *testing.T, s *system) {
 			s.publish(t, 10)
 			s.consume(t, 1)
@@ -713,7 +713,7 @@ func (b *broken) remedied(t *testing.T, s *system) {
 			return err
 		}
 		for _, r := range results {
-			if r.ID != b.id && r.Fix == `run "walrelay init"` { // what was in the way is gone, and this comes next
+			if r.ID != b.id && strings.HasPrefix(r.Fix, `run "walrelay init"`) { // what was in the way is gone, and this comes next
 				_, err := Setup(t.Context(), harmed.cfg)
 				return errors.Join(errors.New(r.Text()), err)
 			}

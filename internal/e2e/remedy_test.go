@@ -1,0 +1,351 @@
+package e2e_test
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/walrelay/walrelay/internal/testkit"
+)
+
+// finding is a line of "walrelay doctor --json".
+type finding struct {
+	ID     string `json:"id"`
+	Status string `json:"status"`
+	What   string `json:"what"`
+	Fix    string `json:"fix"`
+}
+
+func (e *env) findings() map[string]finding {
+	e.t.Helper()
+	out, _ := e.walrelay("doctor", "--json")
+	found := make(map[string]finding)
+	for line := range strings.Lines(out) {
+		var f finding
+		if json.Unmarshal([]byte(line), &f) == nil && f.Status != "pass" {
+			found[f.ID] = f
+		}
+	}
+	return found
+}
+
+// diagnosed waits until doctor names a thing, and returns what it says.
+func (e *env) diagnosed(id string) finding {
+	e.t.Helper()
+	var f finding
+	testkit.Eventually(e.t, 20*time.Second, "doctor names "+id, func() error {
+		found := e.findings()
+		var ok bool
+		if f, ok = found[id]; !ok {
+			return fmt.Errorf("it finds %v", found)
+		}
+		return nil
+	})
+	return f
+}
+
+// awaitHealthy waits until doctor finds nothing that fails, and does not name a thing.
+func (e *env) awaitHealthy(id string) {
+	e.t.Helper()
+	testkit.Eventually(e.t, 20*time.Second, "all is well", func() error {
+		for name, f := range e.findings() {
+			if name == id || f.Status == "fail" {
+				return fmt.Errorf("%+v", f)
+			}
+		}
+		return nil
+	})
+}
+
+var (
+	pageReference = regexp.MustCompile(`docs/operations.md, "([^"]+)"`)
+	pageCode      = regexp.MustCompile("`([^`]+)`|[Ss]tart the relay")
+)
+
+// follow does what the section of docs/operations.md says that a remedy names, in the order in which
+// it is said: statements, commands, changes of the configuration, and the start of the relay.
+func (e *env) follow(fix string) {
+	e.t.Helper()
+	names := pageReference.FindStringSubmatch(fix)
+	if names == nil {
+		e.t.Fatalf("no section is named: %q", fix)
+	}
+	page, err := os.ReadFile("../../docs/operations.md")
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	title := names[1]
+	if title == "A publication was dropped" { // "The way back is that of a lost slot."
+		title = "A slot was lost"
+	}
+	_, section, found := strings.Cut(string(page), "\n## "+title+"\n")
+	if !found {
+		e.t.Fatalf("docs/operations.md has no section %q", title)
+	}
+	section, _, _ = strings.Cut(section, "\n## ")
+	old := e.slot
+	fenced, listed, steps := false, false, 0
+	for line := range strings.Lines(section) {
+		switch text := strings.TrimSpace(line); {
+		case strings.HasPrefix(text, "```"):
+			fenced = !fenced
+		case fenced || text == "":
+		case regexp.MustCompile(`^\d\. `).MatchString(line):
+			listed = true
+			steps++
+		case !strings.HasPrefix(line, "   "):
+			listed = false
+		}
+		if fenced || !listed {
+			continue
+		}
+		for _, code := range pageCode.FindAllStringSubmatch(line, -1) {
+			e.step(old, code[0], code[1])
+		}
+	}
+	if steps < 4 {
+		e.t.Fatalf("section %q has %d steps", title, steps)
+	}
+}
+
+// step does one thing of a page that speaks of slot walrelay.
+func (e *env) step(old, whole, code string) {
+	e.t.Helper()
+	command, arguments, _ := strings.Cut(code, " ")
+	switch {
+	case code == "":
+		e.run()
+	case strings.HasPrefix(code, "SELECT "):
+		conn := testkit.Connect(e.t, e.postgresURL)
+		_, err := conn.Exec(e.t.Context(), strings.ReplaceAll(code, "'walrelay'", "'"+old+"'"), pgx.QueryExecModeSimpleProtocol)
+		if err != nil && !strings.Contains(err.Error(), "does not exist") { // "if there is one"
+			e.t.Fatalf("%s: %v", code, err)
+		}
+	case command == "walrelay":
+		args := strings.Fields(arguments)
+		if len(args) > 0 && args[len(args)-1] == "walrelay" {
+			args[len(args)-1] = old
+		}
+		if args[0] == "recover" && len(args) == 1 {
+			args = append(args, "--yes") // what a person answers
+		}
+		if out, code := e.walrelay(args...); code != 0 {
+			e.t.Fatalf("walrelay %s ends with %d: %s", strings.Join(args, " "), code, out)
+		}
+	case code == "nats stream purge EVENTS":
+		stream, err := e.jetstream().Stream(e.t.Context(), "EVENTS")
+		if err == nil {
+			err = stream.Purge(e.t.Context())
+		}
+		if err != nil {
+			e.t.Fatal(err)
+		}
+	case code == "slot: walrelay_2":
+		e.environ = append(e.environ, "WALRELAY_SLOT="+old+"_2")
+	case code == "nats stream restore": // there is no backup
+	default:
+		e.t.Fatalf("the page says %q, which this test does not know", whole)
+	}
+}
+
+// awaitEachOnce waits until the streams have each of the rows, and checks that they have it once.
+func (e *env) awaitEachOnce(ids map[string]string, streams ...string) {
+	e.t.Helper()
+	times := func() map[string]int {
+		times := make(map[string]int)
+		for _, stream := range streams {
+			for _, m := range readStream(e.t, e.nats(), stream) {
+				times[m.id]++
+			}
+		}
+		return times
+	}
+	testkit.Eventually(e.t, 30*time.Second, "each row is published", func() error {
+		missing, got := 0, times()
+		for id := range ids {
+			if got[id] == 0 {
+				missing++
+			}
+		}
+		if missing > 0 {
+			return fmt.Errorf("%d of %d are missing", missing, len(ids))
+		}
+		return nil
+	})
+	for id, n := range times() {
+		if n != 1 {
+			e.t.Errorf("event %s was published %d times", id, n)
+		}
+	}
+}
+
+// Each fault that ends the relay, as docs/faults.md lists them: doctor names it, what doctor says is done as it
+// is written, and then every row is published once.
+func TestDoctor_RemediesOfWhatEndsTheRelay(t *testing.T) {
+	t.Parallel()
+	sql := func(e *env, statements ...string) {
+		e.t.Helper()
+		for _, statement := range statements {
+			testkit.Exec(e.t, e.postgresURL, strings.ReplaceAll(statement, "{slot}", e.slot))
+		}
+	}
+	page := func(e *env, f finding) { e.follow(f.Fix) }
+	initialise := func(e *env, f finding) {
+		e.t.Helper()
+		if !strings.HasPrefix(f.Fix, `run "walrelay init"; "walrelay recover" publishes`) {
+			e.t.Errorf("the remedy is %q", f.Fix)
+		}
+		e.init()
+		e.run()
+		e.recover(0, "--yes")
+	}
+	for _, tt := range []struct {
+		name, id string
+		kind     kind
+		harm     func(*env, *relay)
+		mend     func(*env, finding)
+		streams  []string // EVENTS, if not said
+		purges   bool     // what had been published is not there any more
+	}{
+		{name: "slot-dropped", id: "slot_missing", harm: func(e *env, r *relay) {
+			r.Kill()
+			testkit.Eventually(e.t, 10*time.Second, "the slot is dropped", func() error {
+				conn := testkit.Connect(e.t, e.postgresURL)
+				_, err := conn.Exec(e.t.Context(), "SELECT pg_drop_replication_slot($1)", e.slot)
+				return err
+			})
+			e.insert(7)
+		}, mend: page},
+		{name: "slot-lost", id: "slot_lost", kind: own, harm: func(e *env, r *relay) {
+			r.Kill()
+			sql(e, "ALTER SYSTEM SET max_slot_wal_keep_size = '16MB'", "ALTER SYSTEM SET max_wal_size = '32MB'", "SELECT pg_reload_conf()")
+			e.insert(7)
+			testkit.Eventually(e.t, 60*time.Second, "the slot is lost", func() error {
+				sql(e, "SELECT pg_logical_emit_message(false, 'somebody', repeat('x', 8000000))", "SELECT pg_switch_wal()", "CHECKPOINT")
+				if status := testkit.Query(e.t, e.postgresURL, "SELECT wal_status FROM pg_replication_slots"); status != "lost" {
+					return errors.New("it is " + status)
+				}
+				return nil
+			})
+		}, mend: page},
+		{name: "publication-dropped", id: "publication_missing", harm: func(e *env, r *relay) {
+			sql(e, "DROP PUBLICATION {slot}")
+			e.insert(7)
+			r.wait(30 * time.Second)
+		}, mend: page},
+		{name: "table-left-publication", id: "outbox_unpublished", harm: func(e *env, r *relay) {
+			sql(e, "ALTER PUBLICATION {slot} DROP TABLE public.outbox")
+			e.insert(7)
+			r.wait(60 * time.Second)
+		}, mend: initialise},
+		{name: "table-replaced", id: "outbox_unpublished", harm: func(e *env, r *relay) {
+			sql(e, "BEGIN; ALTER TABLE public.outbox RENAME TO outbox_before; CREATE TABLE public.outbox (LIKE public.outbox_before INCLUDING ALL); COMMIT")
+			e.insert(7)
+			r.wait(60 * time.Second)
+		}, mend: initialise},
+		{name: "stream-sealed", id: "stream_sealed", harm: func(e *env, r *relay) {
+			e.updateStream("EVENTS", func(c *jetstream.StreamConfig) { c.Sealed = true })
+			e.insert(7)
+			r.wait(60 * time.Second)
+		}, mend: func(e *env, f finding) {
+			if f.Fix != "use another stream" {
+				e.t.Errorf("the remedy is %q", f.Fix)
+			}
+			e.writeConfig("streams: [{name: MORE, subjects: [\"more.>\"]}]\npublish: {subject: \"more.{type}\"}\n")
+			e.init()
+			e.run()
+		}, streams: []string{"EVENTS", "MORE"}},
+		{name: "synchronous-standby-names", id: "synchronous_standby_names", kind: own, harm: func(e *env, r *relay) {
+			r.Kill()
+			e.insert(7)
+			sql(e, "ALTER SYSTEM SET synchronous_standby_names = '*'", "SELECT pg_reload_conf()")
+		}, mend: func(e *env, f finding) {
+			if !strings.HasPrefix(f.Fix, "list the real standbys there by name") {
+				e.t.Errorf("the remedy is %q", f.Fix)
+			}
+			sql(e, "ALTER SYSTEM RESET synchronous_standby_names", "SELECT pg_reload_conf()") // it has none
+			e.run()
+		}},
+		{name: "another-database", id: "stream_other_writer", kind: own, harm: func(e *env, r *relay) {
+			r.Kill()
+			e.insert(7)
+			e.postgresURL = testkit.Database(e.t, testkit.Shared(e.t))
+		}, mend: func(e *env, f finding) {
+			if !strings.HasPrefix(f.Fix, "correct postgres.url") {
+				e.t.Errorf("the remedy is %q", f.Fix)
+			}
+			e.run()
+		}},
+		{name: "stream-deleted", id: "stream_missing", harm: func(e *env, r *relay) {
+			if err := e.jetstream().DeleteStream(e.t.Context(), "EVENTS"); err != nil {
+				e.t.Fatal(err)
+			}
+			e.insert(7)
+			r.wait(60 * time.Second)
+		}, mend: func(e *env, f finding) {
+			if f.Fix != `run "walrelay init"` {
+				e.t.Errorf("the remedy is %q", f.Fix)
+			}
+			e.init()
+			e.follow(e.diagnosed("stream_lost_events").Fix)
+		}},
+		{name: "stream-recreated", id: "stream_lost_events", harm: func(e *env, r *relay) {
+			e.recreateStream()
+			e.insert(7)
+			r.wait(60 * time.Second)
+		}, mend: page},
+		{name: "system_changed", id: "system_changed", harm: func(e *env, r *relay) {
+			r.Kill()
+			sql(e, "UPDATE walrelay.progress SET system_identifier = '1'")
+			e.insert(7)
+		}, mend: page, purges: true},
+		{name: "database_went_back", id: "database_went_back", harm: func(e *env, r *relay) {
+			r.Kill()
+			sql(e, "UPDATE walrelay.progress SET flush_lsn = '7FFFFFFF/0'")
+			e.insert(7)
+		}, mend: page, purges: true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			e := newEnv(t, tt.kind)
+			right := e.postgresURL
+			e.init()
+			r := e.run()
+			e.insert(20)
+			e.awaitMessages("EVENTS", 20)
+			e.awaitCaughtUp()
+			before := outboxIDs(t, e.postgresURL)
+			tt.harm(e, r)
+			r = e.start()
+			if code := r.wait(60 * time.Second); code != 1 {
+				t.Errorf("the relay ends with %d, want 1", code)
+			}
+			f := e.diagnosed(tt.id)
+			e.postgresURL = right
+			tt.mend(e, f)
+			e.insert(5)
+			ids := outboxIDs(t, right)
+			if tt.purges {
+				for id := range before {
+					delete(ids, id)
+				}
+			}
+			if len(ids) != 12 && len(ids) != 32 {
+				t.Errorf("there are %d rows; this test shows nothing", len(ids))
+			}
+			if tt.streams == nil {
+				tt.streams = []string{"EVENTS"}
+			}
+			e.awaitEachOnce(ids, tt.streams...)
+			e.awaitHealthy(tt.id)
+		})
+	}
+}
