@@ -412,7 +412,7 @@ func (j *judge) orphans(facts *Facts) {
 	for _, slot := range facts.Orphans {
 		j.warn(Result{
 			ID: "delayed_orphans", Subject: slot, What: fmt.Sprintf("delayed events of slot %q wait for ever", slot), Why: "that slot does not exist",
-			Fix: fmt.Sprintf("hand them over to slot %q: \"walrelay delayed adopt --from %s\"; or give them up: \"walrelay delayed discard --of-slot %[2]s\"", j.cfg.Slot, slot),
+			Fix: fmt.Sprintf("hand them over to slot %q: \"walrelay delayed adopt --from %s\"; or give them up: \"walrelay delayed cancel --of-slot %[2]s\" (scheduled ones), \"walrelay delayed discard --of-slot %[2]s\" (the others)", j.cfg.Slot, slot),
 		})
 	}
 }

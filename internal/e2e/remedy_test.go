@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -13,6 +14,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/walrelay/walrelay/internal/localpg"
 	"github.com/walrelay/walrelay/internal/testkit"
 )
 
@@ -348,4 +350,214 @@ func TestDoctor_RemediesOfWhatEndsTheRelay(t *testing.T) {
 			e.awaitHealthy(tt.id)
 		})
 	}
+}
+
+// quoted are the commands that a remedy names.
+var quoted = regexp.MustCompile(`"walrelay ([^"]+)"`)
+
+// do runs the commands that a remedy names, in order; those that ask are answered.
+func (e *env) do(f finding, only ...int) {
+	e.t.Helper()
+	commands := quoted.FindAllStringSubmatch(f.Fix, -1)
+	for n, command := range commands {
+		args := strings.Fields(command[1])
+		if len(only) > 0 && !slices.Contains(only, n) {
+			continue
+		}
+		if args[0] == "run" {
+			e.run()
+			continue
+		}
+		if args[0] == "delayed" && args[1] != "list" && args[1] != "adopt" {
+			args = append(args, "--yes")
+		}
+		if out, code := e.walrelay(args...); code != 0 {
+			e.t.Fatalf("walrelay %s ends with %d: %s", command[1], code, out)
+		}
+	}
+	if len(commands) == 0 {
+		e.t.Fatalf("no command is named: %q", f.Fix)
+	}
+}
+
+// What does not end a relay, but is not as it should be.
+func TestDoctor_RemediesOfWhatGoesWrong(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		kind kind
+		do   func(*testing.T, *env)
+	}{
+		"delayed_failed": {do: func(t *testing.T, e *env) {
+			e.writeConfig("streams: [{name: EVENTS, subjects: [\"events.order.>\"]}]\n")
+			e.init()
+			e.run()
+			testkit.Exec(t, e.postgresURL, "INSERT INTO public.outbox (event_type, source, max_retries) VALUES ('user.created', '/e2e', 0)")
+			f := e.diagnosed("delayed_failed")
+			if !strings.Contains(f.Fix, "mend the cause") {
+				t.Errorf("the remedy is %q", f.Fix)
+			}
+			e.updateStream("EVENTS", func(c *jetstream.StreamConfig) { c.Subjects = append(c.Subjects, "events.user.>") })
+			e.do(f)
+			e.awaitMessages("EVENTS", 1)
+			e.awaitHealthy(f.ID)
+		}},
+		"delayed_overdue and relay_missing": {do: func(t *testing.T, e *env) {
+			e.init()
+			r := e.run()
+			e.schedule(1, "1 hour")
+			e.awaitDelayed(map[string]int{"scheduled": 1})
+			r.Kill()
+			testkit.Exec(t, e.postgresURL, "UPDATE walrelay.delayed SET due_at = now() - interval '2 min'")
+			f := e.diagnosed("delayed_overdue")
+			e.do(f)
+			e.do(e.diagnosed("relay_missing"))
+			e.awaitMessages("EVENTS", 1)
+			e.awaitHealthy(f.ID)
+			e.awaitHealthy("relay_missing")
+		}},
+		"delayed_orphans: adopted": {do: func(t *testing.T, e *env) {
+			e.orphan()
+			f := e.diagnosed("delayed_orphans")
+			e.do(f, 0)
+			e.awaitHealthy(f.ID)
+			e.awaitDelayed(map[string]int{"scheduled": 3, "failed": 1})
+		}},
+		"delayed_orphans: given up": {do: func(t *testing.T, e *env) {
+			e.orphan()
+			f := e.diagnosed("delayed_orphans")
+			e.do(f, 1, 2)
+			e.awaitHealthy(f.ID)
+			e.awaitDelayed(map[string]int{})
+		}},
+		"stream_other_writers": {do: func(t *testing.T, e *env) {
+			e.init()
+			e.run()
+			e.insert(3)
+			e.awaitMessages("EVENTS", 3)
+			e.awaitCaughtUp()
+			if _, err := e.jetstream().Publish(t.Context(), "events.foreign", nil); err != nil {
+				t.Fatal(err)
+			}
+			f := e.diagnosed("stream_other_writers")
+			if !strings.HasSuffix(f.Fix, "or declare the stream shared") {
+				t.Errorf("the remedy is %q", f.Fix)
+			}
+			e.writeConfig("streams: [{name: EVENTS, subjects: [\"events.>\"], shared: true}]\n")
+			e.awaitHealthy(f.ID)
+		}},
+		"handed_over": {do: func(t *testing.T, e *env) {
+			e.init()
+			r := e.run()
+			e.insert(3)
+			e.awaitMessages("EVENTS", 3)
+			closing := e.launch("handover", "close")
+			closing.awaitLog("stop the relay now")
+			r.stop()
+			if code := closing.wait(time.Minute); code != 0 {
+				t.Fatalf("handover close ends with %d", code)
+			}
+			f := e.diagnosed("handed_over")
+			e.do(f)
+			e.run()
+			e.insert(1)
+			e.awaitMessages("EVENTS", 4)
+			e.awaitHealthy(f.ID)
+		}},
+		"slot_wal_half": {kind: own, do: func(t *testing.T, e *env) {
+			execScript(t, e.postgresURL, "ALTER SYSTEM SET max_slot_wal_keep_size = '64MB'; SELECT pg_reload_conf()")
+			e.init()
+			for range 45 {
+				testkit.Exec(t, e.postgresURL, "SELECT pg_logical_emit_message(false, 'somebody', repeat('x', 1000000))")
+			}
+			f := e.diagnosed("slot_wal_half")
+			if !strings.HasPrefix(f.Fix, "let the relay catch up") {
+				t.Errorf("the remedy is %q", f.Fix)
+			}
+			e.do(f)
+			e.run()
+			e.insert(1)
+			e.awaitHealthy(f.ID)
+		}},
+		"stream-restored": {do: func(t *testing.T, e *env) {
+			e.init()
+			r := e.run()
+			e.insert(10)
+			e.awaitMessages("EVENTS", 10)
+			restore := e.backup()
+			e.insert(10)
+			e.awaitMessages("EVENTS", 20)
+			e.awaitCaughtUp()
+			restore()
+			if code := r.wait(60 * time.Second); code != 1 {
+				t.Errorf("the relay ends with %d, want 1", code)
+			}
+			f := e.diagnosed("stream_lost_events")
+			e.follow(f.Fix)
+			e.awaitEachOnce(outboxIDs(t, e.postgresURL), "EVENTS")
+			e.awaitHealthy(f.ID)
+		}},
+		"database-restored": {kind: own, do: func(t *testing.T, e *env) {
+			e.init()
+			r := e.run()
+			e.insert(10)
+			e.schedule(1, "1 hour")
+			e.awaitMessages("EVENTS", 10)
+			e.awaitDelayed(map[string]int{"scheduled": 1})
+			e.awaitCaughtUp()
+			r.stop()
+			e.insert(3) // in the backup, and not published
+			e.stopPostgres(localpg.Fast)
+			restored, err := localpg.Start(t.Context(), localpg.Options{BinDir: e.cluster.BinDir(), Copy: e.cluster})
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() {
+				if err := restored.Close(); err != nil {
+					t.Error(err)
+				}
+			})
+			e.startPostgres()
+			r = e.run()
+			e.insert(500)
+			e.awaitMessages("EVENTS", 513)
+			e.awaitCaughtUp()
+			r.Kill()
+			e.postgresURL = restored.URL(testkit.Query(t, e.postgresURL, "SELECT current_database()"))
+			before := outboxIDs(t, e.postgresURL)
+			r = e.start()
+			if code := r.wait(60 * time.Second); code != 1 {
+				t.Errorf("the relay ends with %d, want 1", code)
+			}
+			f := e.diagnosed("database_behind_stream")
+			e.follow(f.Fix)
+			e.insert(5)
+			e.awaitMessages("EVENTS", 5)
+			e.awaitHealthy(f.ID)
+			e.awaitDelayed(map[string]int{"scheduled": 1})
+			ids := outboxIDs(t, e.postgresURL)
+			for id := range before { // three of these are published again, or refused as duplicates
+				delete(ids, id)
+			}
+			e.awaitEachOnce(ids, "EVENTS")
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			tt.do(t, newEnv(t, tt.kind))
+		})
+	}
+}
+
+// orphan leaves three scheduled events and one that has failed, of a slot that is gone.
+func (e *env) orphan() {
+	e.t.Helper()
+	e.init()
+	r := e.run()
+	e.schedule(3, "1 hour")
+	testkit.Exec(e.t, e.postgresURL, "INSERT INTO public.outbox (event_type, source, max_retries) VALUES ('bad', '/e2e', -1)")
+	e.awaitDelayed(map[string]int{"scheduled": 3, "failed": 1})
+	r.stop()
+	testkit.Exec(e.t, e.postgresURL, "SELECT pg_drop_replication_slot('"+e.slot+"')")
+	e.slot += "_new"
+	e.init()
 }
