@@ -44,12 +44,13 @@ test-examples: ## install what the programs in examples/ need, and run them agai
 	scripts/ensure-examples.sh
 	WALRELAY_EXAMPLES=all $(GO) test -count 1 -timeout 10m ./examples
 
-test-deploy: ## the alert rules, each fired by a fault, and what the Helm chart renders
+test-deploy: ## the alert rules, each fired by a fault, what the Helm chart renders, and PgBouncer
 	scripts/ensure-postgres.sh
 	scripts/ensure-promtool.sh
 	cd deploy/prometheus && promtool check rules walrelay.rules.yaml && promtool test rules walrelay.rules.test.yaml
 	cd deploy/test && $(GO) vet . && $(GO) test -count 1 .
-	WALRELAY_TEST_PROMETHEUS=1 $(GO) test -count 1 -timeout 5m -run TestAlerts_Fire ./internal/e2e
+	command -v pgbouncer >/dev/null || scripts/apt-install.sh --no-install-recommends pgbouncer
+	WALRELAY_TEST_PROMETHEUS=1 WALRELAY_TEST_PGBOUNCER=1 $(GO) test -count 1 -timeout 5m -run 'TestAlerts_Fire|BehindAPooler' ./internal/e2e
 
 test-console: ## the console in a browser, and the first ten minutes of somebody new (screenshots in bin/screenshots)
 	scripts/ensure-postgres.sh
@@ -61,7 +62,7 @@ test-majors: ## the same against Postgres 14 and 18, and a handover from 17 to 1
 	for major in 14 18; do \
 		dir=$$(scripts/fetch-postgres.sh $$major $(PG_CACHE)) || exit 1; \
 		WALRELAY_TEST_PG_BIN=$$dir $(GO) test -count 1 -short -timeout 10m $(PARALLEL) ./internal/e2e || exit 1; \
-		WALRELAY_TEST_PG_BIN=$$dir $(GO) test -count 1 -timeout 5m -run StandbySlot ./internal/check || exit 1; \
+		WALRELAY_TEST_PG_BIN=$$dir $(GO) test -count 1 -timeout 5m $(PACKAGES) -run 'StandbySlot|Remedies' ./internal/check ./internal/provision || exit 1; \
 	done
 	older=$$(scripts/fetch-postgres.sh 17 $(PG_CACHE)) && newer=$$(scripts/fetch-postgres.sh 18 $(PG_CACHE)) && \
 		WALRELAY_TEST_PG_BIN=$$older WALRELAY_TEST_PG_NEWER_BIN=$$newer $(GO) test -count 1 -timeout 5m -run ToAnotherCluster ./internal/handover

@@ -20,12 +20,33 @@ var ErrServerStopping = errors.New("the Postgres server is shutting down")
 // stops. That says nothing of the slot.
 const awaitsStandbys = "StandbySlotsHaveCaughtup"
 
+// ToTheServer is what to do about a connection that a connection pooler does not pass.
+const ToTheServer = "connect to the server itself: connection poolers (PgBouncer before 1.23, RDS Proxy, pooled hosts of Neon and Supabase) do not pass replication"
+
+// Pooler turns the refusal of a connection pooler into a [problem.Problem]; nil if it is none.
+// PgBouncer gives many errors one code, and its words are always English.
+func Pooler(err error) *problem.Problem {
+	pgErr, ok := errors.AsType[*pgconn.PgError](err)
+	if !ok || pgErr.Code != sqlstate.ProtocolViolation || !strings.Contains(pgErr.Message, "unsupported startup parameter") {
+		return nil
+	}
+	return &problem.Problem{
+		ID:   "replication_connection",
+		What: "a connection pooler answers, which does not take what a relay sets for its connections",
+		Err:  pgErr,
+		Fix:  ToTheServer,
+	}
+}
+
 // classify turns a server's error into a [problem.Problem] when only a person
 // can mend it, and returns every other error as it is.
 func classify(slot, publication string, err error) error {
 	pgErr, ok := errors.AsType[*pgconn.PgError](err)
 	if !ok {
 		return err
+	}
+	if p := Pooler(err); p != nil {
+		return p
 	}
 	switch {
 	case pgErr.Code == sqlstate.UndefinedObject && strings.HasPrefix(pgErr.Routine, "get_publication"):

@@ -71,9 +71,13 @@ func (r *Result) Problem() *problem.Problem {
 	return &problem.Problem{ID: r.ID, What: r.What, Why: r.Why, Fix: r.Fix}
 }
 
-// resultOf is the result that a problem is.
+// resultOf is the result that a problem is. What showed it is why, unless the problem says that.
 func resultOf(p *problem.Problem, subject string) Result {
-	return Result{ID: p.ID, Subject: subject, What: p.What, Why: p.Why, Fix: p.Fix}
+	r := Result{ID: p.ID, Subject: subject, What: p.What, Why: p.Why, Fix: p.Fix}
+	if r.Why == "" && p.Err != nil && p.Err.Error() != p.What {
+		r.Why = p.Err.Error()
+	}
+	return r
 }
 
 // Text returns the result in one line.

@@ -133,7 +133,12 @@ func Doctor(ctx context.Context, cfg config.Config) (Results, error) {
 			results = append(results, Result{ID: id, Subject: subject, Status: Pass, What: subject + " answers"})
 			return
 		}
-		results = append(results, Result{ID: id, Subject: subject, Status: Fail, What: subject + " cannot be asked", Why: err.Error(), Fix: "start it, or correct the configuration"})
+		r := Result{ID: id, Subject: subject, Status: Fail, What: subject + " cannot be asked", Why: err.Error(), Fix: "start it, or correct the configuration"}
+		if p, ok := problem.Find(err); ok { // it was reached, and said no
+			r = resultOf(p, subject)
+			r.Status = Fail
+		}
+		results = append(results, r)
 	}
 	reached("postgres_reachable", "Postgres", ScopeDatabase, postgresErr)
 	if cfg.Postgres.Standby != "" && postgresErr == nil {
@@ -357,7 +362,10 @@ func (j *judge) warnFix(bad bool, r Result, good string) { j.found(Warn, bad, r,
 func (j *judge) replication(facts *Facts, e *Examination) {
 	r := Result{
 		ID: "replication_connection", What: "Postgres refuses a replication connection", Why: fmt.Sprint(e.Replication),
-		Fix: "connect to the server itself: connection poolers (PgBouncer before 1.23, RDS Proxy, pooled hosts of Neon and Supabase) do not pass replication; and let pg_hba.conf have a line for the role and this database",
+		Fix: replication.ToTheServer + "; and let pg_hba.conf have a line for the role and this database",
+	}
+	if p, ok := problem.Find(e.Replication); ok && p.Err != nil {
+		r.Why = p.Err.Error()
 	}
 	j.check(e.Replication != nil, r, "a replication connection is accepted")
 	if slot := facts.Slot; slot != nil {

@@ -25,6 +25,7 @@ import (
 	"github.com/walrelay/walrelay/config"
 	"github.com/walrelay/walrelay/internal/problem"
 	"github.com/walrelay/walrelay/internal/sqlstate"
+	"github.com/walrelay/walrelay/replication"
 )
 
 // ApplicationName is what connections call themselves, unless the connection
@@ -246,6 +247,8 @@ func refusedByPostgres(err error) error {
 	pgErr, ok := errors.AsType[*pgconn.PgError](err)
 	switch {
 	case !ok:
+	case replication.Pooler(err) != nil:
+		return replication.Pooler(err)
 	case pgErr.Code == sqlstate.InvalidCatalogName:
 		return &problem.Problem{ID: "database_missing", What: "Postgres refuses the connection", Err: pgErr, Fix: "correct postgres.url or create the database"}
 	case pgErr.Code == sqlstate.UndefinedObject, pgErr.Code == sqlstate.InvalidParameterValue:

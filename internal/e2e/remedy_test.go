@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -14,6 +16,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/walrelay/walrelay/internal/child"
 	"github.com/walrelay/walrelay/internal/localpg"
 	"github.com/walrelay/walrelay/internal/testkit"
 )
@@ -415,14 +418,14 @@ func TestDoctor_RemediesOfWhatGoesWrong(t *testing.T) {
 			e.awaitHealthy(f.ID)
 			e.awaitHealthy("relay_missing")
 		}},
-		"delayed_orphans: adopted": {do: func(t *testing.T, e *env) {
+		"delayed_orphans: adopted": {do: func(_ *testing.T, e *env) {
 			e.orphan()
 			f := e.diagnosed("delayed_orphans")
 			e.do(f, 0)
 			e.awaitHealthy(f.ID)
 			e.awaitDelayed(map[string]int{"scheduled": 3, "failed": 1})
 		}},
-		"delayed_orphans: given up": {do: func(t *testing.T, e *env) {
+		"delayed_orphans: given up": {do: func(_ *testing.T, e *env) {
 			e.orphan()
 			f := e.diagnosed("delayed_orphans")
 			e.do(f, 1, 2)
@@ -544,6 +547,85 @@ func TestDoctor_RemediesOfWhatGoesWrong(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			tt.do(t, newEnv(t, tt.kind))
+		})
+	}
+}
+
+// pooler starts PgBouncer before the cluster of the test, and returns the URL of the database there.
+func (e *env) pooler(settings string) string {
+	e.t.Helper()
+	if os.Getenv("WALRELAY_TEST_PGBOUNCER") == "" {
+		e.t.Skip("WALRELAY_TEST_PGBOUNCER is not set")
+	}
+	dir, err := os.MkdirTemp("", "walrelay-pooler-") // another user must get there
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	e.t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	port, err := localpg.FreePort(e.t.Context())
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	path := filepath.Join(dir, "pgbouncer.ini")
+	text := fmt.Sprintf(`[databases]
+* = host=127.0.0.1 port=%d user=postgres
+[pgbouncer]
+listen_addr = 127.0.0.1
+listen_port = %d
+unix_socket_dir =
+auth_type = any
+pool_mode = session
+%s
+`, e.cluster.Port(), port, settings)
+	if err := errors.Join(os.Chmod(dir, 0o755), os.WriteFile(path, []byte(text), 0o644)); err != nil {
+		e.t.Fatal(err)
+	}
+	args := []string{path}
+	if os.Geteuid() == 0 { // it refuses root
+		args = []string{"-u", "nobody", path}
+	}
+	log := &child.Log{}
+	process, err := child.Start("pgbouncer", exec.Command("pgbouncer", args...), child.Options{Log: log})
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	e.t.Cleanup(func() {
+		process.Kill()
+		if e.t.Failed() {
+			e.t.Logf("PgBouncer said:\n%s", log.Tail(20))
+		}
+	})
+	return strings.Replace(e.postgresURL, fmt.Sprint(e.cluster.Port()), fmt.Sprint(port), 1)
+}
+
+// What a relay needs of its connections, PgBouncer before 1.23 does not pass, however it is configured; doctor
+// names it, also where the relay's other connections work.
+func TestDoctor_BehindAPooler(t *testing.T) {
+	t.Parallel()
+	for name, settings := range map[string]string{
+		"as it comes": "",
+		"as lenient as it can be": "ignore_startup_parameters = bytea_output, default_transaction_deferrable, default_transaction_isolation, default_transaction_read_only, " +
+			"extra_float_digits, idle_in_transaction_session_timeout, idle_session_timeout, intervalstyle, lock_timeout, row_security, search_path, statement_timeout, transaction_timeout",
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			e := newEnv(t, shared)
+			direct := e.postgresURL
+			pooled := e.pooler(settings)
+			e.init()
+			e.postgresURL = pooled
+			if code := e.start().wait(20 * time.Second); code != 1 {
+				t.Errorf("the relay ends with %d, want 1", code)
+			}
+			f := e.diagnosed("replication_connection")
+			if !strings.HasPrefix(f.Fix, "connect to the server itself") {
+				t.Errorf("the remedy is %q", f.Fix)
+			}
+			e.postgresURL = direct
+			e.run()
+			e.insert(1)
+			e.awaitMessages("EVENTS", 1)
+			e.awaitHealthy(f.ID)
 		})
 	}
 }

@@ -215,7 +215,7 @@ func (c *Cluster) create(ctx context.Context, opts Options) error {
 	if out, err := fill.CombinedOutput(); err != nil {
 		return fmt.Errorf("making the data of Postgres: %w\n%s", err, out)
 	}
-	port, err := freePort(ctx)
+	port, err := FreePort(ctx)
 	if err != nil {
 		return err
 	}
@@ -268,7 +268,8 @@ func (c *Cluster) environ() []string {
 	return env
 }
 
-func freePort(ctx context.Context) (int, error) {
+// FreePort returns a port of the loopback interface on which nobody listens.
+func FreePort(ctx context.Context) (int, error) {
 	var lc net.ListenConfig
 	l, err := lc.Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {

@@ -403,9 +403,12 @@ func TestDoctor_RemediesOfServers(t *testing.T) {
 		s.exec(t, "ALTER SYSTEM SET synchronous_standby_names = '*'")
 		s.exec(t, "SELECT pg_reload_conf()")
 	}
-	write := func(megabytes int) func(*testing.T, *system) {
+	// write writes more WAL than half of the limit, or more than that.
+	write := func(limit string, megabytes int) func(*testing.T, *system) {
 		return func(t *testing.T, s *system) {
 			t.Helper()
+			s.exec(t, "ALTER SYSTEM SET max_slot_wal_keep_size = '"+limit+"'")
+			s.exec(t, "SELECT pg_reload_conf()")
 			for range megabytes {
 				s.exec(t, "SELECT pg_logical_emit_message(false, 'somebody', repeat('x', 1000000))")
 			}
@@ -427,196 +430,218 @@ func TestDoctor_RemediesOfServers(t *testing.T) {
 		o.Host, o.AllowNonTLS, o.TLSTimeout = "0.0.0.0", true, 5
 		o.TLSConfig = &tls.Config{Certificates: []tls.Certificate{pair}}
 	}
-	for _, tt := range []struct {
+	type atServers struct {
 		broken
-		name     string
-		settings map[string]string
-		nats     func(*server.Options)
-		nodes    int
-	}{
-		{name: "Postgres is down", broken: broken{id: "postgres_reachable", harm: func(t *testing.T, s *system) {
-			if err := s.cluster.Stop(t.Context(), localpg.Fast); err != nil {
-				t.Fatal(err)
-			}
-		}, words: "start it", do: func(t *testing.T, s *system, _ check.Result) {
-			if err := s.cluster.Restart(t.Context()); err != nil {
-				t.Fatal(err)
-			}
-		}}},
-		{name: "NATS is down", broken: broken{
-			id: "nats_reachable", harm: func(_ *testing.T, s *system) { s.nats.Stop() },
-			words: "start it", do: func(t *testing.T, s *system, _ check.Result) {
-				if err := s.nats.Restart(); err != nil {
-					t.Fatal(err)
-				}
+		name         string
+		from, before int // the versions of Postgres that it is of
+		nats         func(*server.Options)
+		nodes        int
+		own          bool // with a cluster of its own
+	}
+	// Those of a group run one after the other, on one cluster.
+	for group, cases := range map[string][]atServers{
+		"Postgres": {
+			{name: "no limit for WAL", broken: broken{id: "slot_wal_limit", harm: func(*testing.T, *system) {}}},
+			{
+				name:   "half of the WAL",
+				broken: broken{id: "slot_wal_half", harm: write("64MB", 45), words: "or raise max_slot_wal_keep_size before the next checkpoint", do: raise},
 			},
-		}},
-		{name: "wal_level", broken: broken{id: "wal_level", harm: func(t *testing.T, s *system) {
-			s.exec(t, "SELECT pg_drop_replication_slot('{slot}')")
-			s.restart(t, "wal_level = replica")
-		}, words: "set wal_level = logical", do: func(t *testing.T, s *system, _ check.Result) { s.restart(t, "wal_level = logical") }, init: true}},
-		{name: "no slot is free: drop one", broken: broken{id: "replication_slots", harm: func(t *testing.T, s *system) {
-			s.exec(t, "SELECT pg_drop_replication_slot('{slot}')")
-			s.restart(t, "max_replication_slots = 1")
-			s.exec(t, "SELECT pg_create_physical_replication_slot('nobody')")
-		}, words: "or drop a slot that nobody uses", do: func(t *testing.T, s *system, _ check.Result) {
-			s.exec(t, "SELECT pg_drop_replication_slot('nobody')")
-		}, init: true}},
-		{name: "no slot is free: have more", broken: broken{id: "replication_slots", harm: func(t *testing.T, s *system) {
-			s.exec(t, "SELECT pg_drop_replication_slot('{slot}')")
-			s.restart(t, "max_replication_slots = 1")
-			s.exec(t, "SELECT pg_create_physical_replication_slot('somebody')")
-		}, words: "raise max_replication_slots and restart Postgres", do: func(t *testing.T, s *system, _ check.Result) {
-			s.restart(t, "max_replication_slots = 2")
-		}, init: true}},
-		{name: "no walsender is free", broken: broken{id: "wal_senders", harm: func(t *testing.T, s *system) {
-			s.exec(t, "SELECT pg_drop_replication_slot('{slot}')")
-			s.restart(t, "max_wal_senders = 1")
-			replicate(t, s)
-		}, words: "raise max_wal_senders and restart Postgres", do: func(t *testing.T, s *system, _ check.Result) {
-			s.restart(t, "max_wal_senders = 2")
-			replicate(t, s)
-		}, init: true}},
-		{name: "commits wait: by other names", broken: broken{
-			id: "synchronous_standby_names", harm: synchronous,
-			words: "list the real standbys there by name", do: func(t *testing.T, s *system, _ check.Result) {
-				s.exec(t, "ALTER SYSTEM SET synchronous_standby_names = 'replica'")
-				s.exec(t, "SELECT pg_reload_conf()")
+			{
+				name:   "more than the WAL",
+				broken: broken{id: "slot_wal_unreserved", harm: write("16MB", 70), words: "or raise max_slot_wal_keep_size before the next checkpoint", do: raise},
 			},
-		}},
-		{name: "commits wait: by another name of the relay", broken: broken{id: "synchronous_standby_names", harm: func(t *testing.T, s *system) {
-			s.exec(t, "ALTER SYSTEM SET synchronous_standby_names = 'FIRST 1 (replica, walrelay)'")
-			s.exec(t, "SELECT pg_reload_conf()")
-		}, words: "give walrelay another name with application_name in postgres.url", do: func(_ *testing.T, s *system, _ check.Result) {
-			s.cfg.Postgres.URL += "&application_name=events"
-		}}},
-		{name: "a standby", broken: broken{id: "server_standby", harm: func(t *testing.T, s *system) {
-			standby(t, s)
-			s.cfg.Postgres.URL = strings.Replace(s.url, fmt.Sprintf("127.0.0.1:%d", s.cluster.Port()), s.cfg.Postgres.Standby, 1)
-			s.cfg.Postgres.Standby = ""
-		}, words: "set postgres.url to the primary", do: func(_ *testing.T, s *system, _ check.Result) {
-			s.cfg.Postgres.URL = s.url
-		}}},
-		{name: "no limit for WAL", broken: broken{id: "slot_wal_limit", harm: func(*testing.T, *system) {}}},
-		{
-			name: "half of the WAL", settings: map[string]string{"max_slot_wal_keep_size": "64MB"},
-			broken: broken{id: "slot_wal_half", harm: write(45), words: "or raise max_slot_wal_keep_size before the next checkpoint", do: raise},
-		},
-		{
-			name: "more than the WAL", settings: map[string]string{"max_slot_wal_keep_size": "16MB"},
-			broken: broken{id: "slot_wal_unreserved", harm: write(70), words: "or raise max_slot_wal_keep_size before the next checkpoint", do: raise},
-		},
-		{name: "the standby is down", broken: broken{id: "standby_reachable", harm: func(t *testing.T, s *system) {
-			s.since(t, 16)
-			standby(t, s)
-			s.setup(t)
-			if err := s.standby.Stop(t.Context(), localpg.Fast); err != nil {
-				t.Fatal(err)
-			}
-		}, words: "start it", do: func(t *testing.T, s *system, _ check.Result) {
-			if err := s.standby.Restart(t.Context()); err != nil {
-				t.Fatal(err)
-			}
-		}}},
-		{name: "the standby of another cluster", broken: broken{
-			id: "standby_other", harm: func(t *testing.T, s *system) {
-				s.since(t, 16)
-				elsewhere := testkit.Postgres(t)
-				testkit.Exec(t, elsewhere.URL("postgres"), "CREATE DATABASE "+testkit.Query(t, s.url, "SELECT current_database()"))
-				s.cfg.Postgres.Standby = fmt.Sprintf("127.0.0.1:%d", elsewhere.Port())
-			},
-			words: "set postgres.standby to a standby of that primary", do: func(t *testing.T, s *system, _ check.Result) { standby(t, s) }, init: true,
-		}},
-		{name: "an old standby", broken: broken{id: "standby_version", harm: func(t *testing.T, s *system) {
-			s.until(t, 16)
-			standby(t, s)
-		}, words: "remove postgres.standby from the configuration", do: func(_ *testing.T, s *system, _ check.Result) { s.cfg.Postgres.Standby = "" }}},
-		{name: "a standby without feedback", broken: broken{id: "standby_feedback", harm: func(t *testing.T, s *system) {
-			s.since(t, 16)
-			standby(t, s)
-			s.setup(t)
-			s.onStandby(t, "ALTER SYSTEM SET hot_standby_feedback = off")
-			s.onStandby(t, "SELECT pg_reload_conf()")
-		}, words: "on the standby: ALTER SYSTEM SET hot_standby_feedback = on; SELECT pg_reload_conf()", do: func(t *testing.T, s *system, _ check.Result) {
-			s.onStandby(t, "ALTER SYSTEM SET hot_standby_feedback = on")
-			s.onStandby(t, "SELECT pg_reload_conf()")
-		}}},
-		{name: "a promoted standby", broken: broken{id: "standby_promoted", harm: func(t *testing.T, s *system) {
-			s.since(t, 16)
-			standby(t, s)
-			s.setup(t)
-			if testkit.Query(t, s.standby.URL("postgres"), "SELECT pg_promote()::text") != "true" {
-				t.Fatal("the standby was not promoted")
-			}
-		}, words: "set postgres.url to it, and remove postgres.standby", do: func(_ *testing.T, s *system, _ check.Result) {
-			s.cfg.Postgres.URL = strings.Replace(s.url, fmt.Sprintf("127.0.0.1:%d", s.cluster.Port()), s.cfg.Postgres.Standby, 1)
-			s.cfg.Postgres.Standby = ""
-		}}},
-		{name: "a standby of the slot is away", broken: broken{id: "standby_slots", harm: func(t *testing.T, s *system) {
-			s.since(t, 17)
-			s.exec(t, "SELECT pg_drop_replication_slot('{slot}')")
-			s.cfg.Failover = true
-			s.setup(t)
-			s.exec(t, "SELECT pg_create_physical_replication_slot('away')")
-			s.exec(t, "ALTER SYSTEM SET synchronized_standby_slots = 'away'")
-			s.exec(t, "SELECT pg_reload_conf()")
-		}, words: "or take them out of synchronized_standby_slots", do: func(t *testing.T, s *system, _ check.Result) {
-			s.exec(t, "ALTER SYSTEM RESET synchronized_standby_slots")
-			s.exec(t, "SELECT pg_reload_conf()")
-		}}},
-		{name: "a server of the stream is away", nodes: 3, broken: broken{id: "stream_cluster", harm: func(t *testing.T, s *system) {
-			s.awaitReplicas(t)
-			s.cfg.NATS.URL = s.nodes.URLs()[0]
-			s.nodes.KillNode(2)
-		}, words: "start the servers", do: func(t *testing.T, s *system, _ check.Result) {
-			if err := s.nodes.RestartNode(2); err != nil {
-				t.Fatal(err)
-			}
-		}}},
-		{name: "too few replicas", nodes: 3, broken: broken{id: "stream_replicas", harm: func(t *testing.T, s *system) {
-			s.awaitReplicas(t)
-			s.edit(t, func(c *jetstream.StreamConfig) { c.Replicas = 1 })
-		}}},
-		{name: "an account that is full", nats: func(o *server.Options) { account(t, o, 1) }, broken: broken{
-			id: "nats_account_limit", harm: func(*testing.T, *system) {},
-			words: "raise the limit of the account", do: func(t *testing.T, s *system, _ check.Result) {
-				s.nats.Stop()
-				s.nats.Configure(func(o *server.Options) { account(t, o, 10) })
-				if err := s.nats.Restart(); err != nil {
-					t.Fatal(err)
-				}
-			},
-		}},
-		{name: "a password in plain", nats: plainAndTLS, broken: broken{id: "nats_plain", harm: func(t *testing.T, s *system) {
-			s.cfg.NATS.URL = strings.Replace(s.natsURL, "127.0.0.1", outside(t), 1)
-			s.cfg.NATS.User, s.cfg.NATS.Password = "relay", "secret"
-		}, words: "use tls:// in nats.url", do: func(_ *testing.T, s *system, _ check.Result) {
-			s.cfg.NATS.TLS.CAFile = authority // of a public one it would not be needed
-			s.cfg.NATS.URL = strings.Replace(s.cfg.NATS.URL, "nats://", "tls://", 1)
-		}}},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
-			b := &servers{}
-			b.cluster = testkit.Postgres(t, tt.settings)
-			if tt.nodes > 0 {
-				b.nodes = testkit.NATSCluster(t, tt.nodes)
-				b.natsURL = strings.Join(b.nodes.URLs(), ",")
-			} else {
-				b.nats = testkit.NATS(t, func(o *server.Options) {
-					if tt.nats != nil {
-						tt.nats(o)
-					}
+			{name: "wal_level", broken: broken{id: "wal_level", harm: func(t *testing.T, s *system) {
+				s.exec(t, "SELECT pg_drop_replication_slot('{slot}')")
+				s.restart(t, "wal_level = replica")
+			}, words: "set wal_level = logical", do: func(t *testing.T, s *system, _ check.Result) { s.restart(t, "wal_level = logical") }, init: true}},
+			{name: "no slot is free: drop one", broken: broken{id: "replication_slots", harm: func(t *testing.T, s *system) {
+				s.exec(t, "SELECT pg_drop_replication_slot('{slot}')")
+				s.restart(t, "max_replication_slots = 1")
+				s.exec(t, "SELECT pg_create_physical_replication_slot('nobody')")
+			}, words: "or drop a slot that nobody uses", do: func(t *testing.T, s *system, _ check.Result) {
+				s.exec(t, "SELECT pg_drop_replication_slot('nobody')")
+			}, init: true}},
+			{name: "no slot is free: have more", broken: broken{id: "replication_slots", harm: func(t *testing.T, s *system) {
+				s.exec(t, "SELECT pg_drop_replication_slot('{slot}')")
+				s.restart(t, "max_replication_slots = 1")
+				s.exec(t, "SELECT pg_create_physical_replication_slot('somebody')")
+			}, words: "raise max_replication_slots and restart Postgres", do: func(t *testing.T, s *system, _ check.Result) {
+				s.restart(t, "max_replication_slots = 2")
+			}, init: true}},
+			{name: "no walsender is free", broken: broken{id: "wal_senders", harm: func(t *testing.T, s *system) {
+				s.exec(t, "SELECT pg_drop_replication_slot('{slot}')")
+				s.restart(t, "max_wal_senders = 1")
+				replicate(t, s)
+			}, words: "raise max_wal_senders and restart Postgres", do: func(t *testing.T, s *system, _ check.Result) {
+				s.restart(t, "max_wal_senders = 2")
+				replicate(t, s)
+			}, init: true}},
+			{name: "commits wait: by other names", broken: broken{
+				id: "synchronous_standby_names", harm: synchronous,
+				words: "list the real standbys there by name", do: func(t *testing.T, s *system, _ check.Result) {
+					t.Cleanup(func() { // or every commit waits
+						testkit.Exec(t, s.url, "ALTER SYSTEM RESET synchronous_standby_names")
+						testkit.Exec(t, s.url, "SELECT pg_reload_conf()")
+					})
+					s.exec(t, "ALTER SYSTEM SET synchronous_standby_names = 'replica'")
+					s.exec(t, "SELECT pg_reload_conf()")
+				},
+			}},
+			{name: "commits wait: by another name of the relay", broken: broken{id: "synchronous_standby_names", harm: func(t *testing.T, s *system) {
+				t.Cleanup(func() {
+					testkit.Exec(t, s.url, "ALTER SYSTEM RESET synchronous_standby_names")
+					testkit.Exec(t, s.url, "SELECT pg_reload_conf()")
 				})
-				b.natsURL = b.nats.URL()
+				s.exec(t, "ALTER SYSTEM SET synchronous_standby_names = 'FIRST 1 (replica, walrelay)'")
+				s.exec(t, "SELECT pg_reload_conf()")
+			}, words: "give walrelay another name with application_name in postgres.url", do: func(_ *testing.T, s *system, _ check.Result) {
+				s.cfg.Postgres.URL += "&application_name=events"
+			}}},
+			{name: "a standby of the slot is away", from: 17, broken: broken{id: "standby_slots", harm: func(t *testing.T, s *system) {
+				s.exec(t, "SELECT pg_drop_replication_slot('{slot}')")
+				s.cfg.Failover = true
+				s.setup(t)
+				s.exec(t, "SELECT pg_create_physical_replication_slot('away')")
+				s.exec(t, "ALTER SYSTEM SET synchronized_standby_slots = 'away'")
+				s.exec(t, "SELECT pg_reload_conf()")
+			}, words: "or take them out of synchronized_standby_slots", do: func(t *testing.T, s *system, _ check.Result) {
+				s.exec(t, "ALTER SYSTEM RESET synchronized_standby_slots")
+				s.exec(t, "SELECT pg_reload_conf()")
+			}}},
+			{name: "Postgres is down", broken: broken{id: "postgres_reachable", harm: func(t *testing.T, s *system) {
+				if err := s.cluster.Stop(t.Context(), localpg.Fast); err != nil {
+					t.Fatal(err)
+				}
+			}, words: "start it", do: func(t *testing.T, s *system, _ check.Result) {
+				if err := s.cluster.Restart(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				s.connect(t)
+			}}},
+			{name: "NATS is down", broken: broken{
+				id: "nats_reachable", harm: func(_ *testing.T, s *system) { s.nats.Stop() },
+				words: "start it", do: func(t *testing.T, s *system, _ check.Result) {
+					if err := s.nats.Restart(); err != nil {
+						t.Fatal(err)
+					}
+				},
+			}},
+		},
+		"NATS": {
+			{name: "a server of the stream is away", nodes: 3, broken: broken{id: "stream_cluster", harm: func(t *testing.T, s *system) {
+				s.awaitReplicas(t)
+				s.cfg.NATS.URL = s.nodes.URLs()[0]
+				s.nodes.KillNode(2)
+			}, words: "start the servers", do: func(t *testing.T, s *system, _ check.Result) {
+				if err := s.nodes.RestartNode(2); err != nil {
+					t.Fatal(err)
+				}
+			}}},
+			{name: "too few replicas", nodes: 3, broken: broken{id: "stream_replicas", harm: func(t *testing.T, s *system) {
+				s.awaitReplicas(t)
+				s.edit(t, func(c *jetstream.StreamConfig) { c.Replicas = 1 })
+			}}},
+			{name: "an account that is full", nats: func(o *server.Options) { account(t, o, 1) }, broken: broken{
+				id: "nats_account_limit", harm: func(*testing.T, *system) {},
+				words: "raise the limit of the account", do: func(t *testing.T, s *system, _ check.Result) {
+					s.nats.Stop()
+					s.nats.Configure(func(o *server.Options) { account(t, o, 10) })
+					if err := s.nats.Restart(); err != nil {
+						t.Fatal(err)
+					}
+				},
+			}},
+			{name: "a password in plain", nats: plainAndTLS, broken: broken{id: "nats_plain", harm: func(t *testing.T, s *system) {
+				s.cfg.NATS.URL = strings.Replace(s.natsURL, "127.0.0.1", outside(t), 1)
+				s.cfg.NATS.User, s.cfg.NATS.Password = "relay", "secret"
+			}, words: "use tls:// in nats.url", do: func(_ *testing.T, s *system, _ check.Result) {
+				s.cfg.NATS.TLS.CAFile = authority // of a public one it would not be needed
+				s.cfg.NATS.URL = strings.Replace(s.cfg.NATS.URL, "nats://", "tls://", 1)
+			}}},
+		},
+		"standbys": {
+			{own: true, name: "a standby", broken: broken{id: "server_standby", harm: func(t *testing.T, s *system) {
+				standby(t, s)
+				s.cfg.Postgres.URL = strings.Replace(s.url, fmt.Sprintf("127.0.0.1:%d", s.cluster.Port()), s.cfg.Postgres.Standby, 1)
+				s.cfg.Postgres.Standby = ""
+			}, words: "set postgres.url to the primary", do: func(_ *testing.T, s *system, _ check.Result) {
+				s.cfg.Postgres.URL = s.url
+			}}},
+			{own: true, name: "the standby is down", from: 16, broken: broken{id: "standby_reachable", harm: func(t *testing.T, s *system) {
+				standby(t, s)
+				s.setup(t)
+				if err := s.standby.Stop(t.Context(), localpg.Fast); err != nil {
+					t.Fatal(err)
+				}
+			}, words: "start it", do: func(t *testing.T, s *system, _ check.Result) {
+				if err := s.standby.Restart(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+			}}},
+			{own: true, name: "the standby of another cluster", from: 16, broken: broken{
+				id: "standby_other", harm: func(t *testing.T, s *system) {
+					elsewhere := testkit.Postgres(t)
+					testkit.Exec(t, elsewhere.URL("postgres"), "CREATE DATABASE "+testkit.Query(t, s.url, "SELECT current_database()"))
+					s.cfg.Postgres.Standby = fmt.Sprintf("127.0.0.1:%d", elsewhere.Port())
+				},
+				words: "set postgres.standby to a standby of that primary", do: func(t *testing.T, s *system, _ check.Result) { standby(t, s) }, init: true,
+			}},
+			{own: true, name: "an old standby", before: 16, broken: broken{id: "standby_version", harm: func(t *testing.T, s *system) {
+				standby(t, s)
+			}, words: "remove postgres.standby from the configuration", do: func(_ *testing.T, s *system, _ check.Result) { s.cfg.Postgres.Standby = "" }}},
+			{own: true, name: "a standby without feedback", from: 16, broken: broken{id: "standby_feedback", harm: func(t *testing.T, s *system) {
+				standby(t, s)
+				s.setup(t)
+				s.onStandby(t, "ALTER SYSTEM SET hot_standby_feedback = off")
+				s.onStandby(t, "SELECT pg_reload_conf()")
+			}, words: "on the standby: ALTER SYSTEM SET hot_standby_feedback = on; SELECT pg_reload_conf()", do: func(t *testing.T, s *system, _ check.Result) {
+				s.onStandby(t, "ALTER SYSTEM SET hot_standby_feedback = on")
+				s.onStandby(t, "SELECT pg_reload_conf()")
+			}}},
+			{own: true, name: "a promoted standby", from: 16, broken: broken{id: "standby_promoted", harm: func(t *testing.T, s *system) {
+				standby(t, s)
+				s.setup(t)
+				if testkit.Query(t, s.standby.URL("postgres"), "SELECT pg_promote()::text") != "true" {
+					t.Fatal("the standby was not promoted")
+				}
+			}, words: "set postgres.url to it, and remove postgres.standby", do: func(_ *testing.T, s *system, _ check.Result) {
+				s.cfg.Postgres.URL = strings.Replace(s.url, fmt.Sprintf("127.0.0.1:%d", s.cluster.Port()), s.cfg.Postgres.Standby, 1)
+				s.cfg.Postgres.Standby = ""
+			}}},
+		},
+	} {
+		t.Run(group, func(t *testing.T) {
+			t.Parallel()
+			cluster := testkit.Postgres(t)
+			for _, tt := range cases {
+				t.Run(tt.name, func(t *testing.T) {
+					if v := cluster.Version(); v < tt.from || tt.before > 0 && v >= tt.before {
+						t.Skipf("needs another version than %d", v)
+					}
+					b := &servers{cluster: cluster}
+					if tt.own {
+						b.cluster = testkit.Postgres(t)
+					}
+					if tt.nodes > 0 {
+						b.nodes = testkit.NATSCluster(t, tt.nodes)
+						b.natsURL = strings.Join(b.nodes.URLs(), ",")
+					} else {
+						b.nats = testkit.NATS(t, func(o *server.Options) {
+							if tt.nats != nil {
+								tt.nats(o)
+							}
+						})
+						b.natsURL = b.nats.URL()
+					}
+					_, b.js = testkit.JetStream(t, b.natsURL)
+					s := b.system(t)
+					if tt.nodes > 0 {
+						s.cfg.Streams[0].Replicas = tt.nodes
+					}
+					s.setup(t)
+					tt.remedied(t, s)
+				})
 			}
-			_, b.js = testkit.JetStream(t, b.natsURL)
-			s := b.system(t)
-			if tt.nodes > 0 {
-				s.cfg.Streams[0].Replicas = tt.nodes
-			}
-			s.setup(t)
-			tt.remedied(t, s)
 		})
 	}
 }

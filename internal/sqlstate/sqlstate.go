@@ -29,6 +29,7 @@ const (
 	UndefinedFile             = "58P01"
 	DuplicateObject           = "42710"
 	UniqueViolation           = "23505"
+	ProtocolViolation         = "08P01"
 	InternalError             = "XX000"
 	InvalidSchemaName         = "3F000"
 	UndefinedTable            = "42P01"
