@@ -119,6 +119,17 @@ func (a *api) message(ctx context.Context, seq uint64) (stored, error) {
 	return msg, nil
 }
 
+// MessageHeader reads the header of a message of a stream, in the JetStream domain or in that of the
+// server; false if the stream does not have it. It blocks for 5 s at most.
+func MessageHeader(ctx context.Context, nc *nats.Conn, domain, stream string, sequence uint64) (header nats.Header, found bool, err error) {
+	a := newAPI(nc, domain, stream)
+	msg, err := a.message(ctx, sequence)
+	if errors.Is(err, errGone) {
+		return nil, false, nil
+	}
+	return msg.header, err == nil, err
+}
+
 // streamOf asks which stream takes a subject; "" if none does.
 func (a *api) streamOf(ctx context.Context, subject string) (string, error) {
 	var answer struct {

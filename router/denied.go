@@ -116,21 +116,45 @@ type userInfo struct {
 	apiAnswer
 	Data struct {
 		Permissions *struct {
-			Publish *permission `json:"publish"`
+			Publish *Permission `json:"publish"`
 		} `json:"permissions"`
 	} `json:"data"`
 }
 
-// permission says where a user may publish: where no pattern denies it, and one allows
-// it, if there are any.
-type permission struct {
+// Permission says where a user of NATS may publish: where no pattern denies it, and one allows
+// it, if there are any. nil is everywhere.
+type Permission struct {
 	Allow []string `json:"allow"`
 	Deny  []string `json:"deny"`
 }
 
-// permits reports whether some subject of the pattern is permitted, as far as one
+// AskPermission asks the server where the user of the connection may publish. It blocks for 5 s
+// at most, and that long if the user may not ask.
+func AskPermission(ctx context.Context, nc *nats.Conn) (*Permission, error) {
+	user, a := &userInfo{}, api{nc: nc}
+	if err := a.askSubject(ctx, "$SYS.REQ.USER.INFO", nil, user); err != nil {
+		return nil, fmt.Errorf("asking for the permissions of the NATS user: %w", err)
+	}
+	if user.Data.Permissions == nil {
+		return nil, nil //nolint:nilnil // everywhere
+	}
+	return user.Data.Permissions.Publish, nil
+}
+
+// PermitsAll reports whether all subjects of the pattern are permitted, as far as one pattern alone
+// allows them.
+func (p *Permission) PermitsAll(pattern string) bool {
+	if p == nil {
+		return true
+	}
+	denies := func(deny string) bool { return event.PatternsOverlap(deny, pattern) }
+	allows := func(allow string) bool { return event.PatternCovers(allow, pattern) }
+	return !slices.ContainsFunc(p.Deny, denies) && (len(p.Allow) == 0 || slices.ContainsFunc(p.Allow, allows))
+}
+
+// Permits reports whether some subject of the pattern is permitted, as far as one
 // pattern alone does not deny them all.
-func (p *permission) permits(pattern string) bool {
+func (p *Permission) Permits(pattern string) bool {
 	if p == nil {
 		return true
 	}
@@ -147,16 +171,16 @@ func (a *api) mayPublishNothing(ctx context.Context, refused string) (bool, erro
 	if err != nil {
 		return false, fmt.Errorf("asking for the subjects of stream %q: %w", a.stream, err)
 	}
-	user := &userInfo{}
-	if err := a.askSubject(ctx, "$SYS.REQ.USER.INFO", nil, user); err != nil {
-		return false, fmt.Errorf("asking for the permissions of the NATS user: %w", err)
+	permission, err := AskPermission(ctx, a.nc)
+	if err != nil {
+		return false, err
 	}
-	if user.Data.Permissions == nil {
+	if permission == nil {
 		return false, nil
 	}
 	taken := false
 	for _, subject := range info.Config.Subjects {
-		if user.Data.Permissions.Publish.permits(subject) {
+		if permission.Permits(subject) {
 			return false, nil
 		}
 		taken = taken || event.PatternCovers(subject, refused)

@@ -107,6 +107,8 @@ type NATSState struct {
 	// Clock is the server's time; zero if it has said none.
 	Clock     time.Time
 	Consumers map[string][]*jetstream.ConsumerInfo // by stream
+	// Permission is where the user may publish; nil is everywhere, or not known.
+	Permission *router.Permission
 }
 
 // Doctor reads and judges everything. The error says why nothing could be asked at all:
@@ -169,12 +171,19 @@ func Doctor(ctx context.Context, cfg config.Config) (Results, error) {
 
 const doctorPatience = 15 * time.Second
 
+// permissionPatience is how long a server may take to answer what a relay need not ask: one who may not
+// ask it gets no answer.
+const permissionPatience = 2 * time.Second
+
 // examine reads an examination.
 func examine(ctx context.Context, from Sources, cfg config.Config, facts *Facts) Examination {
 	e := Examination{Before: time.Now()}
 	try := func(what string, err error) {
-		if err != nil {
-			e.Unknown = append(e.Unknown, what+": "+err.Error())
+		if err == nil {
+			return
+		}
+		for line := range strings.Lines(err.Error()) { // of joined errors
+			e.Unknown = append(e.Unknown, what+": "+strings.TrimSpace(line))
 		}
 	}
 	if facts.Scope.has(ScopePostgres) && facts.Server.Major() >= OldestServer {
@@ -229,13 +238,10 @@ func (e *Examination) readStandbys(ctx context.Context, cfg config.Config) error
 	})
 }
 
-// readNATS asks for the server, and for the streams that exist.
+// readNATS asks for the server, and for the streams that exist. What a relay needs no permission for
+// comes last: a server leaves a question unanswered that the user may not ask.
 func (e *Examination) readNATS(ctx context.Context, from Sources, cfg config.Config, facts *Facts) error {
-	state, err := from.NATS.State(ctx)
-	if err != nil {
-		return err
-	}
-	e.NATS = &NATSState{Version: state.Version, MaxPayload: state.MaxPayload, Account: state.Account, Consumers: make(map[string][]*jetstream.ConsumerInfo)}
+	e.NATS = &NATSState{Consumers: make(map[string][]*jetstream.ConsumerInfo)}
 	e.Foreign, e.Positions = make(map[string]uint64), make(map[string]string)
 	var errs []error
 	for n, info := range facts.Streams {
@@ -243,9 +249,6 @@ func (e *Examination) readNATS(ctx context.Context, from Sources, cfg config.Con
 			continue
 		}
 		e.NATS.Clock = info.TimeStamp
-		consumers, err := from.NATS.ConsumerInfos(ctx, info.Config.Name, maxExamined)
-		errs = append(errs, err)
-		e.NATS.Consumers[info.Config.Name] = consumers
 		if cfg.Streams[n].Shared || info.State.LastSeq == 0 {
 			continue
 		}
@@ -258,6 +261,32 @@ func (e *Examination) readNATS(ctx context.Context, from Sources, cfg config.Con
 			e.Positions[info.Config.Name] = position
 		}
 		errs = append(errs, err)
+	}
+	may := func(ask func(ctx context.Context) error) error {
+		ctx, cancel := context.WithTimeout(ctx, permissionPatience)
+		defer cancel()
+		return ask(ctx)
+	}
+	_ = may(func(ctx context.Context) (err error) { // not known is permitted
+		e.NATS.Permission, err = router.AskPermission(ctx, from.nats)
+		return err
+	})
+	var state connect.State
+	errs = append(errs, may(func(ctx context.Context) (err error) {
+		state, err = from.NATS.State(ctx)
+		return err
+	}))
+	e.NATS.Version, e.NATS.MaxPayload, e.NATS.Account = state.Version, state.MaxPayload, state.Account
+	for _, info := range facts.Streams {
+		if info == nil {
+			continue
+		}
+		if err := may(func(ctx context.Context) (err error) {
+			e.NATS.Consumers[info.Config.Name], err = from.NATS.ConsumerInfos(ctx, info.Config.Name, maxExamined)
+			return err
+		}); err != nil {
+			return errors.Join(append(errs, err)...)
+		}
 	}
 	return errors.Join(errs...)
 }
@@ -545,11 +574,34 @@ func (j *judge) natsState(facts *Facts, e *Examination) {
 			}, fmt.Sprintf("the NATS account uses %d of %d %s", limit.used, limit.allowed, limit.name))
 		}
 	}
+	if n.Permission != nil {
+		for _, s := range j.subjects() {
+			j.permission(s.key, s.pattern, n.Permission)
+		}
+	}
 	for i, info := range facts.Streams {
 		if info != nil {
 			j.recorded(&j.cfg.Streams[i], info, e)
 			j.streamState(&j.cfg.Streams[i], info, n)
 		}
+	}
+}
+
+// permission judges whether the user may publish to the subjects that a template can give.
+func (j *judge) permission(key, pattern string, p *router.Permission) {
+	r := Result{
+		ID: "nats_permission", Subject: key, What: fmt.Sprintf("the NATS user may not publish to the subjects of %s (%s)", key, pattern),
+		Why: "the stream is paused until it may, and WAL piles up", Fix: "give the NATS user this permission",
+	}
+	switch {
+	case !p.Permits(pattern):
+		j.fail(r)
+	case !p.PermitsAll(pattern):
+		r.What = fmt.Sprintf("the NATS user may publish to only some of the subjects of %s (%s)", key, pattern)
+		r.Why = "other events go to the delay table, and fail"
+		j.warn(r)
+	default:
+		j.check(false, r, fmt.Sprintf("the NATS user may publish to the subjects of %s (%s)", key, pattern))
 	}
 }
 

@@ -103,6 +103,18 @@ func TestExamine_FindsWhatIsWrong(t *testing.T) {
 		"a full account": {func(_ *Facts, e *Examination, _ *config.Config) {
 			e.NATS.Account.Store, e.NATS.Account.Limits.MaxStore = 90, 100
 		}, Warn, "nats_account_limit", "90 of 100"},
+		"no permission": {func(_ *Facts, e *Examination, _ *config.Config) {
+			e.NATS.Permission = &router.Permission{Allow: []string{"$JS.API.>"}}
+		}, Fail, "nats_permission", "may not publish to the subjects of publish.subject (events.>)"},
+		"a permission that is denied": {func(_ *Facts, e *Examination, _ *config.Config) {
+			e.NATS.Permission = &router.Permission{Deny: []string{"events.>"}}
+		}, Fail, "nats_permission", "may not publish"},
+		"some permission": {func(_ *Facts, e *Examination, _ *config.Config) {
+			e.NATS.Permission = &router.Permission{Allow: []string{"events.a.>"}}
+		}, Warn, "nats_permission", "only some"},
+		"some that is denied": {func(_ *Facts, e *Examination, _ *config.Config) {
+			e.NATS.Permission = &router.Permission{Allow: []string{">"}, Deny: []string{"events.secret"}}
+		}, Warn, "nats_permission", "only some"},
 		"small messages": {func(f *Facts, _ *Examination, _ *config.Config) { f.Streams[0].Config.MaxMsgSize = 1000 }, Warn, "stream_message_size", "1000"},
 		"a full stream": {func(f *Facts, _ *Examination, _ *config.Config) {
 			f.Streams[0].Config.Discard, f.Streams[0].Config.MaxMsgs, f.Streams[0].State.Msgs = jetstream.DiscardNew, 100, 95

@@ -1,6 +1,7 @@
 package check
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -35,21 +36,29 @@ func (j *judge) streams(infos []*jetstream.StreamInfo) {
 			subjects[s.Name] = s.Subjects
 		}
 	}
-	first := j.cfg.Streams[0].Name
-	for n, route := range j.cfg.Routes {
-		if route.Drop {
-			continue
-		}
-		if route.Stream == "" {
-			route.Stream = first
-		}
-		key := fmt.Sprintf("routes[%d].subject", n)
-		if route.Subject == "" {
-			key, route.Subject = fmt.Sprintf("publish.subject for routes[%d]", n), j.cfg.Publish.Subject
-		}
-		j.coverage(key, config.TemplatePattern(route.Subject, route.Type), route.Stream, subjects[route.Stream])
+	for _, s := range j.subjects() {
+		j.coverage(s.key, s.pattern, s.stream, subjects[s.stream])
 	}
-	j.coverage("publish.subject", config.TemplatePattern(j.cfg.Publish.Subject, ""), first, subjects[first])
+}
+
+// subjects are the patterns of the subjects to which events are published, by the keys of
+// the configuration, with their streams.
+func (j *judge) subjects() (all []struct{ key, pattern, stream string }) {
+	first := j.cfg.Streams[0].Name
+	add := func(key, template, eventType, stream string) {
+		all = append(all, struct{ key, pattern, stream string }{key, config.TemplatePattern(template, eventType), cmp.Or(stream, first)})
+	}
+	for n, route := range j.cfg.Routes {
+		switch {
+		case route.Drop:
+		case route.Subject == "":
+			add(fmt.Sprintf("publish.subject for routes[%d]", n), j.cfg.Publish.Subject, route.Type, route.Stream)
+		default:
+			add(fmt.Sprintf("routes[%d].subject", n), route.Subject, route.Type, route.Stream)
+		}
+	}
+	add("publish.subject", j.cfg.Publish.Subject, "", "")
+	return all
 }
 
 // NoAtomicBatches is the result for a stream that does not take what

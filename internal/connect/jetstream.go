@@ -12,6 +12,7 @@ import (
 
 	"github.com/walrelay/walrelay/config"
 	"github.com/walrelay/walrelay/internal/problem"
+	"github.com/walrelay/walrelay/router"
 )
 
 // jetStreamTimeout bounds one request to the JetStream API.
@@ -22,6 +23,7 @@ type JetStream struct {
 	conn    *nats.Conn
 	js      jetstream.JetStream
 	address string
+	domain  string
 }
 
 // NewJetStream uses a connection, which stays the caller's.
@@ -30,7 +32,7 @@ func NewJetStream(conn *nats.Conn, cfg config.NATS) (*JetStream, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &JetStream{conn: conn, js: js, address: cfg.Address()}, nil
+	return &JetStream{conn: conn, js: js, address: cfg.Address(), domain: cfg.Domain}, nil
 }
 
 // JetStreamContext returns the client's JetStream, in the domain of the configuration.
@@ -159,29 +161,22 @@ type State struct {
 func (j *JetStream) State(ctx context.Context) (State, error) {
 	ctx, cancel := context.WithTimeout(ctx, jetStreamTimeout)
 	defer cancel()
-	account, err := j.js.AccountInfo(ctx)
-	if err != nil {
-		return State{}, j.refused("asking NATS for the account", err)
+	state := State{Version: j.conn.ConnectedServerVersion(), MaxPayload: j.conn.MaxPayload()}
+	var err error
+	if state.Account, err = j.js.AccountInfo(ctx); err != nil {
+		return state, j.refused("asking NATS for the account", err)
 	}
-	return State{Version: j.conn.ConnectedServerVersion(), MaxPayload: j.conn.MaxPayload(), Account: account}, nil
+	return state, nil
 }
 
-// Header returns the header of a message; false if the stream does not have the message.
+// Header returns the header of a message; false if the stream does not have the message. It asks as
+// a relay does, so that it needs no other permission.
 func (j *JetStream) Header(ctx context.Context, stream string, sequence uint64) (header nats.Header, found bool, err error) {
-	ctx, cancel := context.WithTimeout(ctx, jetStreamTimeout)
-	defer cancel()
-	s, err := j.js.Stream(ctx, stream)
-	var msg *jetstream.RawStreamMsg
-	if err == nil {
-		msg, err = s.GetMsg(ctx, sequence)
-	}
-	switch {
-	case errors.Is(err, jetstream.ErrMsgNotFound):
-		return nil, false, nil
-	case err != nil:
+	header, found, err = router.MessageHeader(ctx, j.conn, j.domain, stream, sequence)
+	if err != nil {
 		return nil, false, j.refused(fmt.Sprintf("reading message %d of stream %q", sequence, stream), err)
 	}
-	return msg.Header, true, nil
+	return header, found, nil
 }
 
 // ConsumerInfos returns what a stream says of its consumers, of the first ones if there are

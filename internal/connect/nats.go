@@ -76,6 +76,8 @@ func options(c config.NATS) ([]nats.Option, error) {
 		nats.CustomReconnectDelay(reconnectDelay),
 		// A permission that was taken away may be given back.
 		nats.IgnoreAuthErrorAbort(),
+		// Without one the client writes to standard error; who asked for something hears it.
+		nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}),
 	}
 	switch {
 	case c.User != "" && c.PasswordFile != "":

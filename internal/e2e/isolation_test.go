@@ -324,6 +324,10 @@ func TestIsolation_PermissionsOfNATS(t *testing.T) {
 	e.awaitMessages("EVENTS", 6)
 	e.awaitError("00000000-0000-0000-0000-00000000beef", "retrying", `permits this user no message on subject "events.secret"`)
 	r.awaitReady()
+	// What doctor may not ask, it says; the rest it finds.
+	if out, code := e.walrelay("doctor"); code != 0 || strings.Count(out, "not_asked") != 2 || strings.Contains("\n"+out, "\nnats: ") || !strings.Contains(out, "asking NATS for the account") {
+		t.Errorf("doctor ends with %d and says\n%s", code, out)
+	}
 	r.Kill()
 	if out := e.repair(0); !strings.Contains(out, "nothing is missing") {
 		t.Errorf("repair says %s", out)

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/walrelay/walrelay/internal/child"
@@ -60,7 +61,7 @@ func (e *env) diagnosed(id string) finding {
 // awaitHealthy waits until doctor finds nothing that fails, and does not name a thing.
 func (e *env) awaitHealthy(id string) {
 	e.t.Helper()
-	testkit.Eventually(e.t, 20*time.Second, "all is well", func() error {
+	testkit.Eventually(e.t, time.Minute, "all is well", func() error {
 		for name, f := range e.findings() {
 			if name == id || f.Status == "fail" {
 				return fmt.Errorf("%+v", f)
@@ -479,6 +480,36 @@ func TestDoctor_RemediesOfWhatGoesWrong(t *testing.T) {
 			e.do(f)
 			e.run()
 			e.insert(1)
+			e.awaitHealthy(f.ID)
+		}},
+		"permission-revoked": {do: func(t *testing.T, e *env) {
+			permit := func(deny ...string) {
+				t.Helper()
+				e.server.Configure(func(o *server.Options) {
+					o.Users = []*server.User{
+						{Username: "admin", Password: "secret"},
+						{Username: "relay", Password: "secret", Permissions: &server.Permissions{Publish: &server.SubjectPermission{Deny: deny}}},
+					}
+					o.NoAuthUser = "admin"
+				})
+				e.server.Stop()
+				e.restartNATS()
+			}
+			permit()
+			e.environ = []string{"WALRELAY_NATS_USER=relay", "WALRELAY_NATS_PASSWORD=secret"}
+			e.init()
+			r := e.run()
+			e.insert(1)
+			e.awaitMessages("EVENTS", 1)
+			permit("events.>")
+			e.insert(1)
+			r.awaitLog("stream paused")
+			f := e.diagnosed("nats_permission")
+			if f.Fix != "give the NATS user this permission" {
+				t.Errorf("the remedy is %q", f.Fix)
+			}
+			permit()
+			e.awaitMessages("EVENTS", 2)
 			e.awaitHealthy(f.ID)
 		}},
 		"stream-restored": {do: func(t *testing.T, e *env) {
