@@ -248,14 +248,14 @@ func TestDoctor_RemediesOfWhatEndsTheRelay(t *testing.T) {
 			r.wait(30 * time.Second)
 		}, mend: page},
 		{name: "table-left-publication", id: "outbox_unpublished", harm: func(e *env, r *relay) {
+			r.Kill()
 			sql(e, "ALTER PUBLICATION {slot} DROP TABLE public.outbox")
 			e.insert(7)
-			r.wait(60 * time.Second)
 		}, mend: initialise},
 		{name: "table-replaced", id: "outbox_unpublished", harm: func(e *env, r *relay) {
+			r.Kill()
 			sql(e, "BEGIN; ALTER TABLE public.outbox RENAME TO outbox_before; CREATE TABLE public.outbox (LIKE public.outbox_before INCLUDING ALL); COMMIT")
 			e.insert(7)
-			r.wait(60 * time.Second)
 		}, mend: initialise},
 		{name: "stream-sealed", id: "stream_sealed", harm: func(e *env, r *relay) {
 			e.updateStream("EVENTS", func(c *jetstream.StreamConfig) { c.Sealed = true })
@@ -291,11 +291,11 @@ func TestDoctor_RemediesOfWhatEndsTheRelay(t *testing.T) {
 			e.run()
 		}},
 		{name: "stream-deleted", id: "stream_missing", harm: func(e *env, r *relay) {
+			r.Kill()
 			if err := e.jetstream().DeleteStream(e.t.Context(), "EVENTS"); err != nil {
 				e.t.Fatal(err)
 			}
 			e.insert(7)
-			r.wait(60 * time.Second)
 		}, mend: func(e *env, f finding) {
 			if f.Fix != `run "walrelay init"` {
 				e.t.Errorf("the remedy is %q", f.Fix)
@@ -304,9 +304,9 @@ func TestDoctor_RemediesOfWhatEndsTheRelay(t *testing.T) {
 			e.follow(e.diagnosed("stream_lost_events").Fix)
 		}},
 		{name: "stream-recreated", id: "stream_lost_events", harm: func(e *env, r *relay) {
+			r.Kill()
 			e.recreateStream()
 			e.insert(7)
-			r.wait(60 * time.Second)
 		}, mend: page},
 		{name: "system_changed", id: "system_changed", harm: func(e *env, r *relay) {
 			r.Kill()
@@ -480,6 +480,9 @@ func TestDoctor_RemediesOfWhatGoesWrong(t *testing.T) {
 			e.do(f)
 			e.run()
 			e.insert(1)
+			e.awaitCaughtUp()
+			testkit.Exec(t, e.postgresURL, "CHECKPOINT") // the slot lets go of WAL at the next one, or within 15 s
+			e.insert(1)
 			e.awaitHealthy(f.ID)
 		}},
 		"permission-revoked": {do: func(t *testing.T, e *env) {
@@ -521,10 +524,8 @@ func TestDoctor_RemediesOfWhatGoesWrong(t *testing.T) {
 			e.insert(10)
 			e.awaitMessages("EVENTS", 20)
 			e.awaitCaughtUp()
+			r.Kill()
 			restore()
-			if code := r.wait(60 * time.Second); code != 1 {
-				t.Errorf("the relay ends with %d, want 1", code)
-			}
 			f := e.diagnosed("stream_lost_events")
 			e.follow(f.Fix)
 			e.awaitEachOnce(outboxIDs(t, e.postgresURL), "EVENTS")
