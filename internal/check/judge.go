@@ -379,7 +379,7 @@ func (j *judge) publication(p *Publication) {
 	}
 	j.check(p.AllTables, Result{
 		ID: "publication_all_tables", Subject: name, What: what + " is FOR ALL TABLES",
-		Why: "it streams walrelay's own tables, and every other table of the database, too", Fix: `set publication to another name, of which "walrelay init" makes one of the outbox tables only; if the slot exists, go by docs/operations.md, "A publication was dropped", then`,
+		Why: "it streams walrelay's own tables, and every other table of the database, too", Fix: fmt.Sprintf(`set publication to another name, and run "walrelay init"; if slot %q exists, go by docs/operations.md, "A publication was dropped", instead`, j.cfg.Slot),
 	}, what+" has the outbox tables only")
 	if !p.AllTables {
 		j.check(len(p.OwnTables) > 0, Result{

@@ -209,8 +209,8 @@ var shop = outbox.Outbox{Source: "/shop"} //nolint:gochecknoglobals // never wri
 func transaction(ctx context.Context, conn *pgx.Conn, n int) (types []string, err error) {
 	err = pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
 		user := rand.IntN(100)
-		if n == closedOrder {
-			user = closedUser
+		if n == closedOrder || n < closedOrder && user == closedUser { // it is the first one of that user
+			user = closedUser + closedOrder - n
 		}
 		order := Order{ID: n, User: user, Amount: 1 + rand.IntN(200)}
 		key := strconv.Itoa(user)

@@ -247,6 +247,17 @@ func TestDoctor_RemediesOfWhatEndsTheRelay(t *testing.T) {
 			e.insert(7)
 			r.wait(30 * time.Second)
 		}, mend: page},
+		{name: "publication of all tables", id: "publication_all_tables", harm: func(e *env, r *relay) {
+			r.Kill()
+			sql(e, "DROP PUBLICATION {slot}", "CREATE PUBLICATION {slot} FOR ALL TABLES WITH (publish = 'insert', publish_via_partition_root = true)")
+			e.insert(7)
+		}, mend: func(e *env, f finding) {
+			if !strings.HasPrefix(f.Fix, "set publication to another name") {
+				e.t.Errorf("the remedy is %q", f.Fix)
+			}
+			e.environ = append(e.environ, "WALRELAY_PUBLICATION="+e.slot+"_2")
+			e.follow(f.Fix)
+		}},
 		{name: "table-left-publication", id: "outbox_unpublished", harm: func(e *env, r *relay) {
 			r.Kill()
 			sql(e, "ALTER PUBLICATION {slot} DROP TABLE public.outbox")
