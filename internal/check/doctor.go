@@ -660,7 +660,7 @@ func (j *judge) streamState(s *config.Stream, info *jetstream.StreamInfo, n *NAT
 		}
 		j.warnFix(int64(c.MaxMsgSize) < largest, Result{
 			ID: "stream_message_size", Subject: s.Name, What: fmt.Sprintf("%s takes messages of %d bytes, and events may have %d", what, c.MaxMsgSize, largest),
-			Why: "larger events fail after their retries", Fix: fmt.Sprintf("nats stream edit %s --max-msg-size %d, or set publish.max_event_size", s.Name, largest),
+			Why: "larger events fail after their retries", Fix: fmt.Sprintf("%s --max-msg-size %d, or set publish.max_event_size", editStream(s.Name), largest),
 		}, what+" takes events of any size that is configured")
 	}
 	full := c.MaxMsgs > 0 && float64(info.State.Msgs) > streamFull*float64(c.MaxMsgs) || c.MaxBytes > 0 && float64(info.State.Bytes) > streamFull*float64(c.MaxBytes)
@@ -673,7 +673,7 @@ func (j *judge) streamState(s *config.Stream, info *jetstream.StreamInfo, n *NAT
 	if s.Shared {
 		j.warnFix(c.Duplicates < 2*j.cfg.Publish.AckTimeout, Result{
 			ID: "stream_duplicates", Subject: s.Name, What: fmt.Sprintf("%s is shared, and has a duplicate window of %s", what, c.Duplicates),
-			Why: "it is the only guard against duplicates there, after a restart or a lost acknowledgement", Fix: fmt.Sprintf("nats stream edit %s --dupe-window 2m", s.Name),
+			Why: "it is the only guard against duplicates there, after a restart or a lost acknowledgement", Fix: editStream(s.Name) + " --dupe-window 2m",
 		}, fmt.Sprintf("%s has a duplicate window of %s", what, c.Duplicates))
 	}
 	if info.Cluster != nil {

@@ -8,6 +8,7 @@ import (
 	"github.com/walrelay/walrelay/config"
 	"github.com/walrelay/walrelay/event"
 	"github.com/walrelay/walrelay/internal/checkpoint"
+	"github.com/walrelay/walrelay/internal/problem"
 	"github.com/walrelay/walrelay/sql"
 )
 
@@ -21,7 +22,7 @@ func Judge(facts *Facts, cfg config.Config, schemaVersion int) Results {
 	for _, path := range facts.OpenFiles {
 		j.warn(Result{
 			ID: "secret_file", Subject: path, What: fmt.Sprintf("file %s has a secret, and other users of this machine may read it", path),
-			Fix: "chmod o= " + path,
+			Fix: "chmod o= " + problem.ShellWord(path),
 		})
 	}
 	if facts.Scope.has(ScopePostgres) {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/walrelay/walrelay/config"
 	"github.com/walrelay/walrelay/event"
+	"github.com/walrelay/walrelay/internal/problem"
 	"github.com/walrelay/walrelay/sql"
 )
 
@@ -61,13 +62,16 @@ func (j *judge) subjects() (all []struct{ key, pattern, stream string }) {
 	return all
 }
 
+// editStream is the command that changes a stream.
+func editStream(name string) string { return "nats stream edit " + problem.ShellWord(name) }
+
 // NoAtomicBatches is the result for a stream that does not take what
 // publish.atomic sends.
 func NoAtomicBatches(stream string) Result {
 	return Result{
 		ID: "stream_atomic", Subject: stream, Status: Fail, What: fmt.Sprintf("stream %q does not allow atomic batches", stream),
 		Why: "publish.atomic publishes each transaction as one",
-		Fix: fmt.Sprintf("nats stream edit %s --allow-batch (nats-server 2.12 and newer), or set publish.atomic to false", stream),
+		Fix: editStream(stream) + " --allow-batch (nats-server 2.12 and newer), or set publish.atomic to false",
 	}
 }
 
@@ -80,7 +84,7 @@ func (j *judge) stream(c *jetstream.StreamConfig, s *config.Stream) {
 		Fix: "use a stream with file storage",
 	}, what+" is kept in files")
 	if c.NoAck {
-		j.fail(Result{ID: "stream_no_ack", Subject: c.Name, What: what + " has no_ack", Why: "walrelay would wait for acknowledgements for ever", Fix: fmt.Sprintf("nats stream edit %s --ack, or use another stream", c.Name)})
+		j.fail(Result{ID: "stream_no_ack", Subject: c.Name, What: what + " has no_ack", Why: "walrelay would wait for acknowledgements for ever", Fix: editStream(c.Name) + " --ack, or use another stream"})
 	}
 	if c.Sealed {
 		j.fail(Result{ID: "stream_sealed", Subject: c.Name, What: what + " is sealed", Why: "it takes no messages", Fix: "use another stream"})
@@ -107,14 +111,14 @@ func (j *judge) stream(c *jetstream.StreamConfig, s *config.Stream) {
 	if c.Replicas < s.Replicas {
 		j.warn(Result{
 			ID: "stream_replicas", Subject: c.Name, What: fmt.Sprintf("%s has %d replicas, and the configuration says %d", what, c.Replicas, s.Replicas),
-			Why: "it tolerates the loss of fewer servers", Fix: fmt.Sprintf("nats stream edit %s --replicas %d, or correct replicas of the stream in the configuration", c.Name, s.Replicas),
+			Why: "it tolerates the loss of fewer servers", Fix: fmt.Sprintf("%s --replicas %d, or correct replicas of the stream in the configuration", editStream(c.Name), s.Replicas),
 		})
 	}
 	for _, subject := range s.Subjects {
 		if !covered(subject, c.Subjects) {
 			j.warn(Result{
 				ID: "stream_subjects", Subject: c.Name, What: fmt.Sprintf("%s does not have the subject %q of the configuration", what, subject),
-				Fix: fmt.Sprintf("nats stream edit %s --subjects '%s', or correct subjects of the stream in the configuration", c.Name, strings.Join(append(slices.Clone(c.Subjects), subject), ",")),
+				Fix: fmt.Sprintf("%s --subjects %s, or correct subjects of the stream in the configuration", editStream(c.Name), problem.ShellWord(strings.Join(append(slices.Clone(c.Subjects), subject), ","))),
 			})
 		}
 	}

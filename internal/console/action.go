@@ -15,6 +15,7 @@ import (
 	"github.com/walrelay/walrelay/event"
 	"github.com/walrelay/walrelay/internal/connect"
 	"github.com/walrelay/walrelay/internal/operate"
+	"github.com/walrelay/walrelay/internal/problem"
 	"github.com/walrelay/walrelay/retry"
 )
 
@@ -245,25 +246,15 @@ func words(values url.Values) []string {
 func command(kind, action string, values url.Values) string {
 	parts := []string{"walrelay", kind, action}
 	if id := values.Get("id"); id != "" {
-		parts = append(parts, quote(id))
+		parts = append(parts, problem.ShellWord(id))
 	}
 	for _, flag := range []string{"handler", "state", "type", "key", "error", "table"} {
 		if value := values.Get(flag); value != "" {
-			parts = append(parts, "--"+flag, quote(value))
+			parts = append(parts, "--"+flag, problem.ShellWord(value))
 		}
 	}
 	if len(values) == 0 {
 		parts = append(parts, "--all")
 	}
 	return strings.Join(parts, " ")
-}
-
-// quote writes a text as a word of a shell (POSIX, "Single-Quotes").
-func quote(text string) string {
-	if text != "" && strings.IndexFunc(text, func(r rune) bool {
-		return !strings.ContainsRune("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_./:@", r)
-	}) < 0 {
-		return text
-	}
-	return "'" + strings.ReplaceAll(text, "'", `'\''`) + "'"
 }

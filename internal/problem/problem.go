@@ -63,3 +63,14 @@ func Permanent(err error) bool {
 func Find(err error) (*Problem, bool) {
 	return errors.AsType[*Problem](err)
 }
+
+// ShellWord writes a text as one word of a POSIX shell, for a command that a person is to run.
+func ShellWord(text string) string {
+	plain := func(r rune) bool {
+		return strings.ContainsRune("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-./:@%+=,", r)
+	}
+	if text != "" && !strings.ContainsFunc(text, func(r rune) bool { return !plain(r) }) {
+		return text
+	}
+	return "'" + strings.ReplaceAll(text, "'", `'\''`) + "'"
+}

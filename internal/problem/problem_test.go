@@ -3,6 +3,7 @@ package problem
 import (
 	"errors"
 	"fmt"
+	"os/exec"
 	"testing"
 )
 
@@ -45,5 +46,18 @@ func TestPermanent(t *testing.T) {
 	}
 	if found, ok := Find(fmt.Errorf("starting: %w", p)); !ok || found != p || !errors.Is(found, cause) {
 		t.Errorf("Find returned %v, %v", found, ok)
+	}
+}
+
+// What a shell makes of the word is the text.
+func TestShellWord(t *testing.T) {
+	for _, text := range []string{"", "EVENTS", "/run/secrets/a-b", "it's", "$HOME `id` \"x\" \\", "two\nlines", "events.>,more.*", "Käse"} {
+		out, err := exec.CommandContext(t.Context(), "sh", "-c", "printf %s "+ShellWord(text)).Output()
+		if err != nil || string(out) != text {
+			t.Errorf("%q became %q (%v) as %s", text, out, err, ShellWord(text))
+		}
+	}
+	if got := ShellWord("/etc/walrelay/walrelay.yaml"); got != "/etc/walrelay/walrelay.yaml" {
+		t.Errorf("what needs no quotes became %s", got)
 	}
 }

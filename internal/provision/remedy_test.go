@@ -155,11 +155,11 @@ func TestDoctor_RemediesAsWritten(t *testing.T) {
 			s.cfg.Streams[0].Shared = true
 		}},
 		{id: "secret_file", harm: func(t *testing.T, s *system) {
-			s.cfg.Postgres.PasswordFile = filepath.Join(t.TempDir(), "password")
+			s.cfg.Postgres.PasswordFile = filepath.Join(t.TempDir(), "the relay's $PASSWORD")
 			if err := os.WriteFile(s.cfg.Postgres.PasswordFile, []byte("secret"), 0o644); err != nil {
 				t.Fatal(err)
 			}
-		}, words: "chmod o= /", do: func(t *testing.T, _ *system, r check.Result) {
+		}, words: "chmod o= '/", do: func(t *testing.T, _ *system, r check.Result) {
 			if out, err := exec.CommandContext(t.Context(), "sh", "-c", r.Fix).CombinedOutput(); err != nil {
 				t.Fatalf("%v: %s", err, out)
 			}
