@@ -10,6 +10,7 @@ import (
 
 	"github.com/jackc/pglogrepl"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/walrelay/walrelay/config"
@@ -157,7 +158,7 @@ func Doctor(ctx context.Context, cfg config.Config) (Results, error) {
 	facts, err := Read(ctx, sources, cfg, scope)
 	results = append(results, Judge(&facts, cfg, version)...)
 	e := examine(ctx, sources, cfg, &facts)
-	if stateErr == nil && sources.Postgres != nil {
+	if stateErr == nil && sources.Postgres != nil && !facts.Server.Standby {
 		stateErr = e.fit(ctx, sources, cfg, state)
 	}
 	if stateErr != nil {
@@ -393,10 +394,16 @@ func (j *judge) replication(facts *Facts, e *Examination) {
 		ID: "replication_connection", What: "Postgres refuses a replication connection", Why: fmt.Sprint(e.Replication),
 		Fix: replication.ToTheServer + "; and let pg_hba.conf have a line for the role and this database",
 	}
-	if p, ok := problem.Find(e.Replication); ok && p.Err != nil {
-		r.Why = p.Err.Error()
+	if pgErr, ok := errors.AsType[*pgconn.PgError](e.Replication); ok {
+		r.Why = pgErr.Error()
 	}
-	j.check(e.Replication != nil, r, "a replication connection is accepted")
+	server := &facts.Server
+	if facts.SlotServer != nil {
+		server = facts.SlotServer
+	}
+	if e.Replication == nil || server.MayReplicate { // otherwise role_replication says it
+		j.check(e.Replication != nil, r, "a replication connection is accepted")
+	}
 	if slot := facts.Slot; slot != nil {
 		j.warnFix(slot.ActivePID == nil, Result{
 			ID: "relay_missing", Subject: j.cfg.Slot, What: fmt.Sprintf("no relay reads slot %q", j.cfg.Slot), Why: "WAL piles up until one does", Fix: `start "walrelay run"`,

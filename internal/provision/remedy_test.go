@@ -728,6 +728,11 @@ func (b *broken) remedied(t *testing.T, s *system) {
 			return errors.New("it is not")
 		}
 		r = results[at]
+		for _, r := range results {
+			if strings.HasPrefix(r.What, "not everything could be asked") {
+				t.Errorf("besides, doctor says %s", r.Text())
+			}
+		}
 		return nil
 	})
 	if err := b.follow(t, &harmed, r); err != nil {
