@@ -370,10 +370,14 @@ func (r *reader) delayed(ctx context.Context) error {
 	return nil
 }
 
-// handlers asks for the handlers, if their tables are in this database.
+// handlers asks for the handlers, if their tables are in this database, in a schema that the role may use.
 func (r *reader) handlers(ctx context.Context) (err error) {
+	const statement = `SELECT count(*) = 2
+		FROM pg_catalog.pg_class AS c
+		JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+		WHERE n.nspname = 'walrelay' AND has_schema_privilege(n.oid, 'USAGE') AND c.relname IN ('handlers', 'parked')`
 	var there bool
-	if err := r.sources.Postgres.QueryRow(ctx, "SELECT to_regclass('walrelay.handlers') IS NOT NULL AND to_regclass('walrelay.parked') IS NOT NULL").Scan(&there); err != nil || !there {
+	if err := r.sources.Postgres.QueryRow(ctx, statement).Scan(&there); err != nil || !there {
 		return err
 	}
 	r.document.Handlers, err = inbox.ListHandlers(ctx, r.sources.Postgres)
