@@ -204,26 +204,30 @@ func configure(cfg Config) (*pgconn.Config, error) {
 
 // Identify asks the server what it is, and what the slot has confirmed. It
 // leaves the slot alone.
-func Identify(ctx context.Context, cfg Config) (System, error) {
-	config, err := configure(cfg)
-	if err != nil {
-		return System{}, err
-	}
-	conn, err := pgconn.ConnectConfig(ctx, config)
-	if err != nil {
-		return System{}, classify(cfg.Slot, cfg.Publication, fmt.Errorf("connecting to Postgres for replication: %w", err))
-	}
-	system, err := identify(ctx, conn)
-	if err == nil {
-		system.ConfirmedFlush, _, err = readSlot(ctx, conn, cfg.Slot)
-	}
-	return system, errors.Join(err, conn.Close(context.WithoutCancel(ctx)))
+func Identify(ctx context.Context, cfg Config) (system System, err error) {
+	err = withConnection(ctx, cfg, func(conn *pgconn.PgConn) (err error) {
+		if system, err = identify(ctx, conn); err == nil {
+			system.ConfirmedFlush, _, err = readSlot(ctx, conn, cfg.Slot)
+		}
+		return err
+	})
+	return system, err
 }
 
 // SetFailover lets a slot fail over, for which there is no SQL function
 // (https://www.postgresql.org/docs/17/protocol-replication.html, ALTER_REPLICATION_SLOT). It
 // needs Postgres 17, and that nobody reads the slot.
 func SetFailover(ctx context.Context, cfg Config) error {
+	return withConnection(ctx, cfg, func(conn *pgconn.PgConn) error {
+		if _, err := conn.Exec(ctx, `ALTER_REPLICATION_SLOT "`+cfg.Slot+`" (FAILOVER true)`).ReadAll(); err != nil {
+			return fmt.Errorf("letting replication slot %q fail over: %w", cfg.Slot, err)
+		}
+		return nil
+	})
+}
+
+// withConnection runs do on a replication connection of its own.
+func withConnection(ctx context.Context, cfg Config, do func(conn *pgconn.PgConn) error) error {
 	config, err := configure(cfg)
 	if err != nil {
 		return err
@@ -232,10 +236,7 @@ func SetFailover(ctx context.Context, cfg Config) error {
 	if err != nil {
 		return classify(cfg.Slot, cfg.Publication, fmt.Errorf("connecting to Postgres for replication: %w", err))
 	}
-	if _, err = conn.Exec(ctx, `ALTER_REPLICATION_SLOT "`+cfg.Slot+`" (FAILOVER true)`).ReadAll(); err != nil {
-		err = fmt.Errorf("letting replication slot %q fail over: %w", cfg.Slot, err)
-	}
-	return errors.Join(err, conn.Close(context.WithoutCancel(ctx)))
+	return errors.Join(do(conn), conn.Close(context.WithoutCancel(ctx)))
 }
 
 func identify(ctx context.Context, conn *pgconn.PgConn) (System, error) {

@@ -141,26 +141,25 @@ func AskPermission(ctx context.Context, nc *nats.Conn) (*Permission, error) {
 	return user.Data.Permissions.Publish, nil
 }
 
-// PermitsAll reports whether all subjects of the pattern are permitted, as far as one pattern alone
-// allows them.
-func (p *Permission) PermitsAll(pattern string) bool {
-	if p == nil {
-		return true
-	}
-	denies := func(deny string) bool { return event.PatternsOverlap(deny, pattern) }
-	allows := func(allow string) bool { return event.PatternCovers(allow, pattern) }
-	return !slices.ContainsFunc(p.Deny, denies) && (len(p.Allow) == 0 || slices.ContainsFunc(p.Allow, allows))
-}
-
 // Permits reports whether some subject of the pattern is permitted, as far as one
 // pattern alone does not deny them all.
 func (p *Permission) Permits(pattern string) bool {
+	return p.permits(pattern, event.PatternCovers, event.PatternsOverlap)
+}
+
+// PermitsAll reports whether all subjects of the pattern are permitted, as far as one pattern alone
+// allows them.
+func (p *Permission) PermitsAll(pattern string) bool {
+	return p.permits(pattern, event.PatternsOverlap, event.PatternCovers)
+}
+
+func (p *Permission) permits(pattern string, denies, allows func(of, pattern string) bool) bool {
 	if p == nil {
 		return true
 	}
-	denies := func(deny string) bool { return event.PatternCovers(deny, pattern) }
-	allows := func(allow string) bool { return event.PatternsOverlap(allow, pattern) }
-	return !slices.ContainsFunc(p.Deny, denies) && (len(p.Allow) == 0 || slices.ContainsFunc(p.Allow, allows))
+	deny := func(of string) bool { return denies(of, pattern) }
+	allow := func(of string) bool { return allows(of, pattern) }
+	return !slices.ContainsFunc(p.Deny, deny) && (len(p.Allow) == 0 || slices.ContainsFunc(p.Allow, allow))
 }
 
 // mayPublishNothing reports whether the user may publish to none of the stream's
@@ -174,9 +173,6 @@ func (a *api) mayPublishNothing(ctx context.Context, refused string) (bool, erro
 	permission, err := AskPermission(ctx, a.nc)
 	if err != nil {
 		return false, err
-	}
-	if permission == nil {
-		return false, nil
 	}
 	taken := false
 	for _, subject := range info.Config.Subjects {

@@ -246,25 +246,27 @@ func TestRemedies_EachIsFollowed(t *testing.T) {
 		"server_version": "needs Postgres 13", "nats_version": "needs nats-server 2.8", "schema_newer": "needs a newer walrelay",
 		"clock": "needs a machine with another clock", "relay_running": "is what a command says that needs the slot", "not_asked": "is skipped, and says what was not asked",
 	}
-	read := func(pattern string, but func(name string) bool) string {
-		paths, err := filepath.Glob(pattern)
-		if err != nil || len(paths) == 0 {
-			t.Fatalf("%s: %v, %v", pattern, paths, err)
-		}
+	// read reads files of tests, or the others.
+	read := func(tests bool, patterns ...string) string {
 		var text strings.Builder
-		for _, path := range paths {
-			content, err := os.ReadFile(path)
-			if err != nil {
-				t.Fatal(err)
+		for _, pattern := range patterns {
+			paths, err := filepath.Glob(pattern)
+			if err != nil || len(paths) == 0 {
+				t.Fatalf("%s: %v, %v", pattern, paths, err)
 			}
-			if !but(path) {
-				text.Write(content)
+			for _, path := range paths {
+				content, err := os.ReadFile(path)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if strings.HasSuffix(path, "_test.go") == tests {
+					text.Write(content)
+				}
 			}
 		}
 		return text.String()
 	}
-	tests := read("../*/remedy_test.go", func(string) bool { return false }) + read("doctor_test.go", func(string) bool { return false })
-	checks := read("*.go", func(path string) bool { return strings.HasSuffix(path, "_test.go") }) + read("../checkpoint/checkpoint.go", func(string) bool { return false })
+	tests, checks := read(true, "../*/remedy_test.go", "doctor_test.go"), read(false, "*.go", "../checkpoint/checkpoint.go")
 	found := 0
 	for _, match := range regexp.MustCompile(`(?:ID:\s+|missing\(|reached\()"([a-z_]+)"`).FindAllStringSubmatch(checks, -1) {
 		id := match[1]
@@ -319,15 +321,10 @@ func TestDoctor_StandbySlot(t *testing.T) {
 		CREATE PUBLICATION walrelay FOR TABLE public.outbox WITH (publish = 'insert', publish_via_partition_root = true)`)
 	testkit.Exec(t, url, "SELECT pg_create_logical_replication_slot('walrelay', 'pgoutput', false, false, true)")
 	standby := testkit.Standby(t, primary)
-	onStandby := func(statement string) {
-		t.Helper()
-		testkit.Exec(t, standby.URL("postgres"), statement)
-		testkit.Exec(t, standby.URL("postgres"), "SELECT pg_reload_conf()")
-	}
-	whole := testkit.Query(t, standby.URL("postgres"), "SHOW primary_conninfo")
-	onStandby("ALTER SYSTEM SET hot_standby_feedback = off")
-	onStandby("ALTER SYSTEM SET primary_slot_name = ''")
-	onStandby("ALTER SYSTEM SET primary_conninfo = '" + strings.Replace(whole, "dbname=postgres ", "", 1) + "'")
+	onStandby := standby.URL("postgres")
+	whole := testkit.Query(t, onStandby, "SHOW primary_conninfo")
+	testkit.AlterSystem(t, onStandby, "SET hot_standby_feedback = off", "SET primary_slot_name = ''",
+		"SET primary_conninfo = '"+strings.Replace(whole, "dbname=postgres ", "", 1)+"'")
 	host := fmt.Sprintf("127.0.0.1:%d", standby.Port())
 	cfg := config.Config{NATS: config.NATS{URL: server.URL()}, Failover: true}
 	both := fmt.Sprintf("host=127.0.0.1,127.0.0.1 port=%d,%d user=postgres dbname=%s target_session_attrs=read-write", standby.Port(), primary.Port(), testkit.Query(t, url, "SELECT current_database()"))
@@ -372,11 +369,9 @@ func TestDoctor_StandbySlot(t *testing.T) {
 	if fix := await(both, Warn).Fix; fix != "set sync_replication_slots and hot_standby_feedback to on, primary_slot_name, and a dbname in primary_conninfo there; and drop a slot of that name there that is a copy of another kind" {
 		t.Errorf("this test does something else than %q", fix)
 	}
-	onStandby("ALTER SYSTEM SET sync_replication_slots = on")
-	onStandby("ALTER SYSTEM SET hot_standby_feedback = on")
-	onStandby("ALTER SYSTEM SET primary_slot_name = 'standby'")
-	onStandby("ALTER SYSTEM SET primary_conninfo = '" + whole + "'")
-	onStandby("SELECT pg_drop_replication_slot('walrelay')")
+	testkit.AlterSystem(t, onStandby, "SET sync_replication_slots = on", "SET hot_standby_feedback = on", "SET primary_slot_name = 'standby'",
+		"SET primary_conninfo = '"+whole+"'")
+	testkit.Exec(t, onStandby, "SELECT pg_drop_replication_slot('walrelay')")
 	await(both, Pass)
 	testkit.Exec(t, url, "SELECT pg_drop_replication_slot('walrelay')")
 	testkit.Exec(t, url, "SELECT pg_create_logical_replication_slot('walrelay', 'pgoutput', false, false, true)")
@@ -406,13 +401,13 @@ func TestDoctor_WhatCannotBeAsked(t *testing.T) {
 	found := func(results Results, id string) bool {
 		return slices.ContainsFunc(results, func(r Result) bool { return r.ID == id && r.Status >= Warn })
 	}
-	for name, id := range map[string]string{"nobody": "postgres_refused", "postgres": ""} {
-		refused := cfg
-		refused.Postgres.URL = strings.Replace(url, "postgres@", name+"@", 1)
-		results := doctor(refused)
-		if id != "" && (!found(results, id) || found(results, "postgres_reachable")) || id == "" && found(results, "postgres_refused") {
-			t.Errorf("as %s: %+v", name, results.With(Fail))
-		}
+	refused := cfg
+	refused.Postgres.URL = strings.Replace(url, "postgres@", "nobody@", 1)
+	if results := doctor(refused); !found(results, "postgres_refused") || found(results, "postgres_reachable") {
+		t.Errorf("as nobody: %+v", results.With(Fail))
+	}
+	if results := doctor(cfg); found(results, "postgres_refused") {
+		t.Errorf("as postgres: %+v", results.With(Fail))
 	}
 	lost := cfg
 	lost.Postgres.Standby = "127.0.0.1:1"

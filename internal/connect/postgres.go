@@ -244,11 +244,12 @@ func ClosePostgres(conn *pgx.Conn) {
 
 // refusedByPostgres turns what only a person can mend into a [problem.Problem].
 func refusedByPostgres(err error) error {
+	if p := replication.Pooler(err); p != nil {
+		return p
+	}
 	pgErr, ok := errors.AsType[*pgconn.PgError](err)
 	switch {
 	case !ok:
-	case replication.Pooler(err) != nil:
-		return replication.Pooler(err)
 	case pgErr.Code == sqlstate.InvalidCatalogName:
 		return &problem.Problem{ID: "database_missing", What: "Postgres refuses the connection", Err: pgErr, Fix: "correct postgres.url or create the database"}
 	case pgErr.Code == sqlstate.UndefinedObject, pgErr.Code == sqlstate.InvalidParameterValue:

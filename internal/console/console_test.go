@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/nats-io/nats.go/jetstream"
 	"github.com/rs/zerolog"
 
 	"github.com/walrelay/walrelay/config"
@@ -243,15 +244,7 @@ func TestActions(t *testing.T) {
 	}
 	// The stream refuses an event; once it does not, two redrive it at the same time.
 	limit := func(bytes int32) {
-		stream, err := w.JS.Stream(t.Context(), "EVENTS")
-		if err != nil {
-			t.Fatal(err)
-		}
-		cfg := stream.CachedInfo().Config
-		cfg.MaxMsgSize = bytes
-		if _, err := w.JS.UpdateStream(t.Context(), cfg); err != nil {
-			t.Fatal(err)
-		}
+		testkit.UpdateStream(t, w.JS, "EVENTS", func(c *jetstream.StreamConfig) { c.MaxMsgSize = bytes })
 	}
 	limit(1000)
 	refused := relaytest.ID(7)

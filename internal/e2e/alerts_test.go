@@ -206,8 +206,7 @@ func TestAlerts_Fire(t *testing.T) {
 	}
 	e := newEnv(t, own)
 	e.plain = true
-	testkit.Exec(t, e.postgresURL, "ALTER SYSTEM SET max_slot_wal_keep_size = '256MB'")
-	testkit.Exec(t, e.postgresURL, "SELECT pg_reload_conf()")
+	testkit.AlterSystem(t, e.postgresURL, "SET max_slot_wal_keep_size = '256MB'")
 	e.environ = append(e.environ, "WALRELAY_OUTBOX_REPAIR_WINDOW=1s")
 	e.init()
 	if out, code := e.walrelay("init", "--inbox"); code != 0 {

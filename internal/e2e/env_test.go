@@ -107,15 +107,7 @@ func (e *env) jetstream() jetstream.JetStream {
 
 func (e *env) updateStream(name string, change func(*jetstream.StreamConfig)) {
 	e.t.Helper()
-	stream, err := e.jetstream().Stream(e.t.Context(), name)
-	if err != nil {
-		e.t.Fatalf("stream %s: %v", name, err)
-	}
-	cfg := stream.CachedInfo().Config
-	change(&cfg)
-	if _, err := e.jetstream().UpdateStream(e.t.Context(), cfg); err != nil {
-		e.t.Fatalf("changing stream %s: %v", name, err)
-	}
+	testkit.UpdateStream(e.t, e.jetstream(), name, change)
 }
 
 // messages says how many messages a stream has; -1 while it does not answer.
@@ -275,24 +267,7 @@ func (e *env) killStreamLeader(stream string) {
 		e.t.Fatalf("starting nats-server again: %v", err)
 	}
 	// Another one killed before it has the stream again would take the quorum.
-	testkit.Eventually(e.t, 60*time.Second, "every server has the stream", func() error {
-		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
-		defer cancel()
-		s, err := e.jetstream().Stream(ctx, stream)
-		if err != nil {
-			return err
-		}
-		cluster := s.CachedInfo().Cluster
-		if cluster == nil || cluster.Leader == "" || len(cluster.Replicas) < 2 {
-			return errors.New("it has no leader")
-		}
-		for _, replica := range cluster.Replicas {
-			if replica.Offline || !replica.Current {
-				return fmt.Errorf("%s is behind", replica.Name)
-			}
-		}
-		return nil
-	})
+	testkit.AwaitReplicas(e.t, e.jetstream(), stream)
 }
 
 // tally counts ids.

@@ -243,8 +243,7 @@ func TestP6_PostgresStopsWhileNATSIsAway(t *testing.T) {
 func TestP6_SlowNATSKeepsTheWalsender(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t, own)
-	testkit.Exec(t, e.postgresURL, "ALTER SYSTEM SET wal_sender_timeout = '2s'")
-	testkit.Exec(t, e.postgresURL, "SELECT pg_reload_conf()")
+	testkit.AlterSystem(t, e.postgresURL, "SET wal_sender_timeout = '2s'")
 	e.init()
 	e.run()
 	e.server.Stop()

@@ -30,6 +30,16 @@ type finding struct {
 	Fix    string `json:"fix"`
 }
 
+// says checks what the remedy says, as is, strings.HasPrefix and the like compare.
+func (f *finding) says(t testing.TB, compare func(text, with string) bool, with string) {
+	t.Helper()
+	if !compare(f.Fix, with) {
+		t.Errorf("the remedy is %q, want %q", f.Fix, with)
+	}
+}
+
+func is(text, other string) bool { return text == other }
+
 func (e *env) findings() map[string]finding {
 	e.t.Helper()
 	out, _ := e.walrelay("doctor", "--json")
@@ -73,6 +83,7 @@ func (e *env) awaitHealthy(id string) {
 
 var (
 	pageReference = regexp.MustCompile(`docs/operations.md, "([^"]+)"`)
+	pageStep      = regexp.MustCompile(`^\d\. `)
 	pageCode      = regexp.MustCompile("`([^`]+)`|[Ss]tart the relay")
 )
 
@@ -104,7 +115,7 @@ func (e *env) follow(fix string) {
 		case strings.HasPrefix(text, "```"):
 			fenced = !fenced
 		case fenced || text == "":
-		case regexp.MustCompile(`^\d\. `).MatchString(line):
+		case pageStep.MatchString(line):
 			listed = true
 			steps++
 		case !strings.HasPrefix(line, "   "):
@@ -197,18 +208,14 @@ func (e *env) awaitEachOnce(ids map[string]string, streams ...string) {
 // is written, and then every row is published once.
 func TestDoctor_RemediesOfWhatEndsTheRelay(t *testing.T) {
 	t.Parallel()
-	sql := func(e *env, statements ...string) {
+	sql := func(e *env, script string) {
 		e.t.Helper()
-		for _, statement := range statements {
-			testkit.Exec(e.t, e.postgresURL, strings.ReplaceAll(statement, "{slot}", e.slot))
-		}
+		execScript(e.t, e.postgresURL, strings.ReplaceAll(script, "{slot}", e.slot))
 	}
 	page := func(e *env, f finding) { e.follow(f.Fix) }
 	initialise := func(e *env, f finding) {
 		e.t.Helper()
-		if !strings.HasPrefix(f.Fix, `run "walrelay init"; "walrelay recover" publishes`) {
-			e.t.Errorf("the remedy is %q", f.Fix)
-		}
+		f.says(e.t, strings.HasPrefix, `run "walrelay init"; "walrelay recover" publishes`)
 		e.init()
 		e.run()
 		e.recover(0, "--yes")
@@ -232,10 +239,10 @@ func TestDoctor_RemediesOfWhatEndsTheRelay(t *testing.T) {
 		}, mend: page},
 		{name: "slot-lost", id: "slot_lost", kind: own, harm: func(e *env, r *relay) {
 			r.Kill()
-			sql(e, "ALTER SYSTEM SET max_slot_wal_keep_size = '16MB'", "ALTER SYSTEM SET max_wal_size = '32MB'", "SELECT pg_reload_conf()")
+			testkit.AlterSystem(e.t, e.postgresURL, "SET max_slot_wal_keep_size = '16MB'", "SET max_wal_size = '32MB'")
 			e.insert(7)
 			testkit.Eventually(e.t, 60*time.Second, "the slot is lost", func() error {
-				sql(e, "SELECT pg_logical_emit_message(false, 'somebody', repeat('x', 8000000))", "SELECT pg_switch_wal()", "CHECKPOINT")
+				sql(e, "SELECT pg_logical_emit_message(false, 'somebody', repeat('x', 8000000)); SELECT pg_switch_wal(); CHECKPOINT")
 				if status := testkit.Query(e.t, e.postgresURL, "SELECT wal_status FROM pg_replication_slots"); status != "lost" {
 					return errors.New("it is " + status)
 				}
@@ -249,12 +256,10 @@ func TestDoctor_RemediesOfWhatEndsTheRelay(t *testing.T) {
 		}, mend: page},
 		{name: "publication of all tables", id: "publication_all_tables", harm: func(e *env, r *relay) {
 			r.Kill()
-			sql(e, "DROP PUBLICATION {slot}", "CREATE PUBLICATION {slot} FOR ALL TABLES WITH (publish = 'insert', publish_via_partition_root = true)")
+			sql(e, "DROP PUBLICATION {slot}; CREATE PUBLICATION {slot} FOR ALL TABLES WITH (publish = 'insert', publish_via_partition_root = true)")
 			e.insert(7)
 		}, mend: func(e *env, f finding) {
-			if !strings.HasPrefix(f.Fix, "set publication to another name") {
-				e.t.Errorf("the remedy is %q", f.Fix)
-			}
+			f.says(e.t, strings.HasPrefix, "set publication to another name")
 			e.environ = append(e.environ, "WALRELAY_PUBLICATION="+e.slot+"_2")
 			e.follow(f.Fix)
 		}},
@@ -273,9 +278,7 @@ func TestDoctor_RemediesOfWhatEndsTheRelay(t *testing.T) {
 			e.insert(7)
 			r.wait(60 * time.Second)
 		}, mend: func(e *env, f finding) {
-			if f.Fix != "use another stream" {
-				e.t.Errorf("the remedy is %q", f.Fix)
-			}
+			f.says(e.t, is, "use another stream")
 			e.writeConfig("streams: [{name: MORE, subjects: [\"more.>\"]}]\npublish: {subject: \"more.{type}\"}\n")
 			e.init()
 			e.run()
@@ -283,12 +286,10 @@ func TestDoctor_RemediesOfWhatEndsTheRelay(t *testing.T) {
 		{name: "synchronous-standby-names", id: "synchronous_standby_names", kind: own, harm: func(e *env, r *relay) {
 			r.Kill()
 			e.insert(7)
-			sql(e, "ALTER SYSTEM SET synchronous_standby_names = '*'", "SELECT pg_reload_conf()")
+			testkit.AlterSystem(e.t, e.postgresURL, "SET synchronous_standby_names = '*'")
 		}, mend: func(e *env, f finding) {
-			if !strings.HasPrefix(f.Fix, "list the real standbys there by name") {
-				e.t.Errorf("the remedy is %q", f.Fix)
-			}
-			sql(e, "ALTER SYSTEM RESET synchronous_standby_names", "SELECT pg_reload_conf()") // it has none
+			f.says(e.t, strings.HasPrefix, "list the real standbys there by name")
+			testkit.AlterSystem(e.t, e.postgresURL, "RESET synchronous_standby_names") // it has none
 			e.run()
 		}},
 		{name: "another-database", id: "stream_other_writer", kind: own, harm: func(e *env, r *relay) {
@@ -296,9 +297,7 @@ func TestDoctor_RemediesOfWhatEndsTheRelay(t *testing.T) {
 			e.insert(7)
 			e.postgresURL = testkit.Database(e.t, testkit.Shared(e.t))
 		}, mend: func(e *env, f finding) {
-			if !strings.HasPrefix(f.Fix, "correct postgres.url") {
-				e.t.Errorf("the remedy is %q", f.Fix)
-			}
+			f.says(e.t, strings.HasPrefix, "correct postgres.url")
 			e.run()
 		}},
 		{name: "stream-deleted", id: "stream_missing", harm: func(e *env, r *relay) {
@@ -308,9 +307,7 @@ func TestDoctor_RemediesOfWhatEndsTheRelay(t *testing.T) {
 			}
 			e.insert(7)
 		}, mend: func(e *env, f finding) {
-			if f.Fix != `run "walrelay init"` {
-				e.t.Errorf("the remedy is %q", f.Fix)
-			}
+			f.says(e.t, is, `run "walrelay init"`)
 			e.init()
 			e.follow(e.diagnosed("stream_lost_events").Fix)
 		}},
@@ -408,9 +405,7 @@ func TestDoctor_RemediesOfWhatGoesWrong(t *testing.T) {
 			e.run()
 			testkit.Exec(t, e.postgresURL, "INSERT INTO public.outbox (event_type, source, max_retries) VALUES ('user.created', '/e2e', 0)")
 			f := e.diagnosed("delayed_failed")
-			if !strings.Contains(f.Fix, "mend the cause") {
-				t.Errorf("the remedy is %q", f.Fix)
-			}
+			f.says(t, strings.Contains, "mend the cause")
 			e.updateStream("EVENTS", func(c *jetstream.StreamConfig) { c.Subjects = append(c.Subjects, "events.user.>") })
 			e.do(f)
 			e.awaitMessages("EVENTS", 1)
@@ -454,9 +449,7 @@ func TestDoctor_RemediesOfWhatGoesWrong(t *testing.T) {
 				t.Fatal(err)
 			}
 			f := e.diagnosed("stream_other_writers")
-			if !strings.HasSuffix(f.Fix, "or declare the stream shared") {
-				t.Errorf("the remedy is %q", f.Fix)
-			}
+			f.says(t, strings.HasSuffix, "or declare the stream shared")
 			e.writeConfig("streams: [{name: EVENTS, subjects: [\"events.>\"], shared: true}]\n")
 			e.awaitHealthy(f.ID)
 		}},
@@ -479,15 +472,13 @@ func TestDoctor_RemediesOfWhatGoesWrong(t *testing.T) {
 			e.awaitHealthy(f.ID)
 		}},
 		"slot_wal_half": {kind: own, do: func(t *testing.T, e *env) {
-			execScript(t, e.postgresURL, "ALTER SYSTEM SET max_slot_wal_keep_size = '64MB'; SELECT pg_reload_conf()")
+			testkit.AlterSystem(t, e.postgresURL, "SET max_slot_wal_keep_size = '64MB'")
 			e.init()
 			for range 45 {
 				testkit.Exec(t, e.postgresURL, "SELECT pg_logical_emit_message(false, 'somebody', repeat('x', 1000000))")
 			}
 			f := e.diagnosed("slot_wal_half")
-			if !strings.HasPrefix(f.Fix, "let the relay catch up") {
-				t.Errorf("the remedy is %q", f.Fix)
-			}
+			f.says(t, strings.HasPrefix, "let the relay catch up")
 			e.do(f)
 			e.run()
 			e.insert(1)
@@ -519,9 +510,7 @@ func TestDoctor_RemediesOfWhatGoesWrong(t *testing.T) {
 			e.insert(1)
 			r.awaitLog("stream paused")
 			f := e.diagnosed("nats_permission")
-			if f.Fix != "give the NATS user this permission" {
-				t.Errorf("the remedy is %q", f.Fix)
-			}
+			f.says(t, is, "give the NATS user this permission")
 			permit()
 			e.awaitMessages("EVENTS", 2)
 			e.awaitHealthy(f.ID)
@@ -553,15 +542,7 @@ func TestDoctor_RemediesOfWhatGoesWrong(t *testing.T) {
 			r.stop()
 			e.insert(3) // in the backup, and not published
 			e.stopPostgres(localpg.Fast)
-			restored, err := localpg.Start(t.Context(), localpg.Options{BinDir: e.cluster.BinDir(), Copy: e.cluster})
-			if err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(func() {
-				if err := restored.Close(); err != nil {
-					t.Error(err)
-				}
-			})
+			restored := testkit.Copy(t, e.cluster)
 			e.startPostgres()
 			r = e.run()
 			e.insert(500)
@@ -661,9 +642,7 @@ func TestDoctor_BehindAPooler(t *testing.T) {
 				t.Errorf("the relay ends with %d, want 1", code)
 			}
 			f := e.diagnosed("replication_connection")
-			if !strings.HasPrefix(f.Fix, "connect to the server itself") {
-				t.Errorf("the remedy is %q", f.Fix)
-			}
+			f.says(t, strings.HasPrefix, "connect to the server itself")
 			e.postgresURL = direct
 			e.run()
 			e.insert(1)

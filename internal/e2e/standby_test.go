@@ -26,9 +26,8 @@ func TestStandby_OfSynchronizedSlotsIsAway(t *testing.T) {
 	r := e.run()
 	e.insert(1)
 	e.awaitMessages("EVENTS", 1)
-	execScript(t, e.postgresURL, `SELECT pg_create_physical_replication_slot('standby', true);
-		ALTER SYSTEM SET synchronized_standby_slots = 'standby';
-		SELECT pg_reload_conf()`)
+	testkit.Exec(t, e.postgresURL, "SELECT pg_create_physical_replication_slot('standby', true)")
+	testkit.AlterSystem(t, e.postgresURL, "SET synchronized_standby_slots = 'standby'")
 	testkit.Eventually(t, 10*time.Second, "the setting is read", func() error {
 		if testkit.Query(t, e.postgresURL, "SHOW synchronized_standby_slots") == "" {
 			return errors.New("it is not")
@@ -41,7 +40,7 @@ func TestStandby_OfSynchronizedSlotsIsAway(t *testing.T) {
 	if out, code := e.walrelay("doctor"); code != 1 || !strings.Contains(out, "standby_slots") || !strings.Contains(out, ": standby\n") {
 		t.Errorf("doctor ends with %d and says\n%s", code, out)
 	}
-	execScript(t, e.postgresURL, "ALTER SYSTEM RESET synchronized_standby_slots; SELECT pg_reload_conf()")
+	testkit.AlterSystem(t, e.postgresURL, "RESET synchronized_standby_slots")
 	e.awaitMessages("EVENTS", 2)
 	r.awaitReady()
 }

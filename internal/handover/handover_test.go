@@ -18,6 +18,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/nats-io/nats.go/jetstream"
 	"github.com/rs/zerolog"
 
 	"github.com/walrelay/walrelay/config"
@@ -286,15 +287,7 @@ func hand(t *testing.T, from, to *relaytest.World, options OpenOptions) Report {
 // delay has events of which one is retrying, two are held behind it, and one is scheduled.
 func delay(t *testing.T, w *relaytest.World) {
 	t.Helper()
-	stream, err := w.JS.Stream(t.Context(), "EVENTS")
-	if err != nil {
-		t.Fatal(err)
-	}
-	cfg := stream.CachedInfo().Config
-	cfg.MaxMsgSize = 2000
-	if _, err := w.JS.UpdateStream(t.Context(), cfg); err != nil {
-		t.Fatal(err)
-	}
+	testkit.UpdateStream(t, w.JS, "EVENTS", func(c *jetstream.StreamConfig) { c.MaxMsgSize = 2000 })
 	w.Insert(1, "partition_key, data", "'k', to_jsonb(repeat('x', 4000))")
 	w.Insert(2, "partition_key", "'k'")
 	w.Insert(3, "partition_key", "'k'")
@@ -638,15 +631,7 @@ func TestDatabaseRestored_ByThePage(t *testing.T) {
 	if err := before.Stop(t.Context(), localpg.Fast); err != nil {
 		t.Fatal(err)
 	}
-	restored, err := localpg.Start(t.Context(), localpg.Options{BinDir: before.BinDir(), Copy: before})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := restored.Close(); err != nil {
-			t.Error(err)
-		}
-	})
+	restored := testkit.Copy(t, before)
 	if err := before.Restart(t.Context()); err != nil {
 		t.Fatal(err)
 	}

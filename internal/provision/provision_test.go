@@ -38,14 +38,7 @@ func newServers(t *testing.T) *servers {
 	t.Helper()
 	b := &servers{cluster: testkit.Postgres(t), nats: testkit.NATS(t)}
 	b.natsURL = b.nats.URL()
-	nc, err := connect.NATS(t.Context(), config.NATS{URL: b.natsURL})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(nc.Close)
-	if b.js, err = jetstream.New(nc); err != nil {
-		t.Fatal(err)
-	}
+	_, b.js = testkit.JetStream(t, b.natsURL)
 	return b
 }
 

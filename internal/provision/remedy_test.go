@@ -130,17 +130,14 @@ func TestDoctor_RemediesAsWritten(t *testing.T) {
 			s.exec(t, "SELECT pg_create_logical_replication_slot('{slot}', 'pgoutput', false, true)")
 		}, init: true},
 		{id: "wal_sender_timeout", harm: func(t *testing.T, s *system) {
-			s.exec(t, "ALTER SYSTEM SET wal_sender_timeout = 0")
-			s.exec(t, "SELECT pg_reload_conf()")
+			testkit.AlterSystem(t, s.url, "SET wal_sender_timeout = 0")
 		}},
 		{id: "autovacuum", harm: func(t *testing.T, s *system) {
-			s.exec(t, "ALTER SYSTEM SET autovacuum = off")
-			s.exec(t, "SELECT pg_reload_conf()")
+			testkit.AlterSystem(t, s.url, "SET autovacuum = off")
 		}},
 		{id: "idle_replication_slot_timeout", harm: func(t *testing.T, s *system) {
 			s.since(t, 18)
-			s.exec(t, "ALTER SYSTEM SET idle_replication_slot_timeout = '1d'")
-			s.exec(t, "SELECT pg_reload_conf()")
+			testkit.AlterSystem(t, s.url, "SET idle_replication_slot_timeout = '1d'")
 		}},
 		{id: "stream_missing", harm: func(t *testing.T, s *system) {
 			if err := s.js.DeleteStream(t.Context(), s.cfg.Streams[0].Name); err != nil {
@@ -239,11 +236,8 @@ func TestDoctor_RemediesAsWritten(t *testing.T) {
 			other.setup(t)
 			s.exec(t, "SELECT pg_drop_replication_slot('{slot}')")
 			s.cfg.Slot = other.cfg.Slot
-		}, words: "set slot and publication to other names for this database", do: func(t *testing.T, s *system, _ check.Result) {
+		}, words: "set slot and publication to other names for this database", do: func(_ *testing.T, s *system, _ check.Result) {
 			s.cfg.Slot, s.cfg.Publication = s.cfg.Slot+"_b", "other"
-			t.Cleanup(func() {
-				_, _ = s.conn.Exec(context.Background(), "SELECT pg_drop_replication_slot($1)", s.cfg.Slot)
-			})
 		}, init: true},
 		{id: "slot_temporary", harm: func(t *testing.T, s *system) {
 			s.exec(t, "SELECT pg_drop_replication_slot('{slot}')")
@@ -398,17 +392,24 @@ func TestDoctor_RemediesOfServers(t *testing.T) {
 		s.connect(t) // the primary was restarted
 		s.cfg.Postgres.Standby = fmt.Sprintf("127.0.0.1:%d", s.standby.Port())
 	}
-	synchronous := func(t *testing.T, s *system) {
+	synchronous := func(names string) func(*testing.T, *system) {
+		return func(t *testing.T, s *system) {
+			t.Helper()
+			t.Cleanup(func() { testkit.AlterSystem(t, s.url, "RESET synchronous_standby_names") }) // or every commit waits
+			testkit.AlterSystem(t, s.url, "SET synchronous_standby_names = '"+names+"'")
+		}
+	}
+	full := func(t *testing.T, s *system) {
 		t.Helper()
-		s.exec(t, "ALTER SYSTEM SET synchronous_standby_names = '*'")
-		s.exec(t, "SELECT pg_reload_conf()")
+		s.exec(t, "SELECT pg_drop_replication_slot('{slot}')")
+		s.restart(t, "max_replication_slots = 1")
+		s.exec(t, "SELECT pg_create_physical_replication_slot('nobody')")
 	}
 	// write writes more WAL than half of the limit, or more than that.
 	write := func(limit string, megabytes int) func(*testing.T, *system) {
 		return func(t *testing.T, s *system) {
 			t.Helper()
-			s.exec(t, "ALTER SYSTEM SET max_slot_wal_keep_size = '"+limit+"'")
-			s.exec(t, "SELECT pg_reload_conf()")
+			testkit.AlterSystem(t, s.url, "SET max_slot_wal_keep_size = '"+limit+"'")
 			for range megabytes {
 				s.exec(t, "SELECT pg_logical_emit_message(false, 'somebody', repeat('x', 1000000))")
 			}
@@ -416,8 +417,7 @@ func TestDoctor_RemediesOfServers(t *testing.T) {
 	}
 	raise := func(t *testing.T, s *system, _ check.Result) {
 		t.Helper()
-		s.exec(t, "ALTER SYSTEM SET max_slot_wal_keep_size = '10GB'")
-		s.exec(t, "SELECT pg_reload_conf()")
+		testkit.AlterSystem(t, s.url, "SET max_slot_wal_keep_size = '10GB'")
 	}
 	authority := filepath.Join(t.TempDir(), "ca.pem")
 	plainAndTLS := func(o *server.Options) {
@@ -447,11 +447,9 @@ func TestDoctor_RemediesOfServers(t *testing.T) {
 				s.setup(t)
 				s.exec(t, "SELECT pg_create_physical_replication_slot('away')")
 				t.Cleanup(func() { testkit.Exec(t, s.url, "SELECT pg_drop_replication_slot('away')") })
-				s.exec(t, "ALTER SYSTEM SET synchronized_standby_slots = 'away'")
-				s.exec(t, "SELECT pg_reload_conf()")
+				testkit.AlterSystem(t, s.url, "SET synchronized_standby_slots = 'away'")
 			}, words: "or take them out of synchronized_standby_slots", do: func(t *testing.T, s *system, _ check.Result) {
-				s.exec(t, "ALTER SYSTEM RESET synchronized_standby_slots")
-				s.exec(t, "SELECT pg_reload_conf()")
+				testkit.AlterSystem(t, s.url, "RESET synchronized_standby_slots")
 			}}},
 			{name: "no limit for WAL", broken: broken{id: "slot_wal_limit", harm: func(*testing.T, *system) {}}},
 			{
@@ -466,18 +464,10 @@ func TestDoctor_RemediesOfServers(t *testing.T) {
 				s.exec(t, "SELECT pg_drop_replication_slot('{slot}')")
 				s.restart(t, "wal_level = replica")
 			}, words: "set wal_level = logical", do: func(t *testing.T, s *system, _ check.Result) { s.restart(t, "wal_level = logical") }, init: true}},
-			{name: "no slot is free: drop one", broken: broken{id: "replication_slots", harm: func(t *testing.T, s *system) {
-				s.exec(t, "SELECT pg_drop_replication_slot('{slot}')")
-				s.restart(t, "max_replication_slots = 1")
-				s.exec(t, "SELECT pg_create_physical_replication_slot('nobody')")
-			}, words: "or drop a slot that nobody uses", do: func(t *testing.T, s *system, _ check.Result) {
+			{name: "no slot is free: drop one", broken: broken{id: "replication_slots", harm: full, words: "or drop a slot that nobody uses", do: func(t *testing.T, s *system, _ check.Result) {
 				s.exec(t, "SELECT pg_drop_replication_slot('nobody')")
 			}, init: true}},
-			{name: "no slot is free: have more", broken: broken{id: "replication_slots", harm: func(t *testing.T, s *system) {
-				s.exec(t, "SELECT pg_drop_replication_slot('{slot}')")
-				s.restart(t, "max_replication_slots = 1")
-				s.exec(t, "SELECT pg_create_physical_replication_slot('somebody')")
-			}, words: "raise max_replication_slots and restart Postgres", do: func(t *testing.T, s *system, _ check.Result) {
+			{name: "no slot is free: have more", broken: broken{id: "replication_slots", harm: full, words: "raise max_replication_slots and restart Postgres", do: func(t *testing.T, s *system, _ check.Result) {
 				s.restart(t, "max_replication_slots = 2")
 			}, init: true}},
 			{name: "no walsender is free", broken: broken{id: "wal_senders", harm: func(t *testing.T, s *system) {
@@ -489,24 +479,12 @@ func TestDoctor_RemediesOfServers(t *testing.T) {
 				replicate(t, s)
 			}, init: true}},
 			{name: "commits wait: by other names", broken: broken{
-				id: "synchronous_standby_names", harm: synchronous,
+				id: "synchronous_standby_names", harm: synchronous("*"),
 				words: "list the real standbys there by name", do: func(t *testing.T, s *system, _ check.Result) {
-					t.Cleanup(func() { // or every commit waits
-						testkit.Exec(t, s.url, "ALTER SYSTEM RESET synchronous_standby_names")
-						testkit.Exec(t, s.url, "SELECT pg_reload_conf()")
-					})
-					s.exec(t, "ALTER SYSTEM SET synchronous_standby_names = 'replica'")
-					s.exec(t, "SELECT pg_reload_conf()")
+					testkit.AlterSystem(t, s.url, "SET synchronous_standby_names = 'replica'")
 				},
 			}},
-			{name: "commits wait: by another name of the relay", broken: broken{id: "synchronous_standby_names", harm: func(t *testing.T, s *system) {
-				t.Cleanup(func() {
-					testkit.Exec(t, s.url, "ALTER SYSTEM RESET synchronous_standby_names")
-					testkit.Exec(t, s.url, "SELECT pg_reload_conf()")
-				})
-				s.exec(t, "ALTER SYSTEM SET synchronous_standby_names = 'FIRST 1 (replica, walrelay)'")
-				s.exec(t, "SELECT pg_reload_conf()")
-			}, words: "give walrelay another name with application_name in postgres.url", do: func(_ *testing.T, s *system, _ check.Result) {
+			{name: "commits wait: by another name of the relay", broken: broken{id: "synchronous_standby_names", harm: synchronous("FIRST 1 (replica, walrelay)"), words: "give walrelay another name with application_name in postgres.url", do: func(_ *testing.T, s *system, _ check.Result) {
 				s.cfg.Postgres.URL += "&application_name=events"
 			}}},
 			{name: "Postgres is down", broken: broken{id: "postgres_reachable", harm: func(t *testing.T, s *system) {
@@ -530,7 +508,7 @@ func TestDoctor_RemediesOfServers(t *testing.T) {
 		},
 		"NATS": {
 			{name: "a server of the stream is away", nodes: 3, broken: broken{id: "stream_cluster", harm: func(t *testing.T, s *system) {
-				s.awaitReplicas(t)
+				testkit.AwaitReplicas(t, s.js, s.cfg.Streams[0].Name)
 				s.cfg.NATS.URL = s.nodes.URLs()[0]
 				s.nodes.KillNode(2)
 			}, words: "start the servers", do: func(t *testing.T, s *system, _ check.Result) {
@@ -539,7 +517,7 @@ func TestDoctor_RemediesOfServers(t *testing.T) {
 				}
 			}}},
 			{name: "too few replicas", nodes: 3, broken: broken{id: "stream_replicas", harm: func(t *testing.T, s *system) {
-				s.awaitReplicas(t)
+				testkit.AwaitReplicas(t, s.js, s.cfg.Streams[0].Name)
 				s.edit(t, func(c *jetstream.StreamConfig) { c.Replicas = 1 })
 			}}},
 			{name: "an account that is full", nats: func(o *server.Options) { account(t, o, 1) }, broken: broken{
@@ -593,11 +571,9 @@ func TestDoctor_RemediesOfServers(t *testing.T) {
 			{own: true, name: "a standby without feedback", from: 16, broken: broken{id: "standby_feedback", harm: func(t *testing.T, s *system) {
 				standby(t, s)
 				s.setup(t)
-				s.onStandby(t, "ALTER SYSTEM SET hot_standby_feedback = off")
-				s.onStandby(t, "SELECT pg_reload_conf()")
+				testkit.AlterSystem(t, s.standby.URL("postgres"), "SET hot_standby_feedback = off")
 			}, words: "on the standby: ALTER SYSTEM SET hot_standby_feedback = on; SELECT pg_reload_conf()", do: func(t *testing.T, s *system, _ check.Result) {
-				s.onStandby(t, "ALTER SYSTEM SET hot_standby_feedback = on")
-				s.onStandby(t, "SELECT pg_reload_conf()")
+				testkit.AlterSystem(t, s.standby.URL("postgres"), "SET hot_standby_feedback = on")
 			}}},
 			{own: true, name: "a promoted standby", from: 16, broken: broken{id: "standby_promoted", harm: func(t *testing.T, s *system) {
 				standby(t, s)
@@ -627,11 +603,7 @@ func TestDoctor_RemediesOfServers(t *testing.T) {
 						b.nodes = testkit.NATSCluster(t, tt.nodes)
 						b.natsURL = strings.Join(b.nodes.URLs(), ",")
 					} else {
-						b.nats = testkit.NATS(t, func(o *server.Options) {
-							if tt.nats != nil {
-								tt.nats(o)
-							}
-						})
+						b.nats = testkit.NATS(t, tt.nats)
 						b.natsURL = b.nats.URL()
 					}
 					_, b.js = testkit.JetStream(t, b.natsURL)
@@ -689,37 +661,13 @@ func (s *system) restart(t *testing.T, setting string) {
 	s.connect(t)
 }
 
-func (s *system) onStandby(t *testing.T, statement string) {
-	t.Helper()
-	testkit.Exec(t, s.standby.URL("postgres"), statement)
-}
-
-// awaitReplicas waits until each server has the stream.
-func (s *system) awaitReplicas(t *testing.T) {
-	t.Helper()
-	testkit.Eventually(t, 20*time.Second, "the replicas are current", func() error {
-		stream, err := s.js.Stream(t.Context(), s.cfg.Streams[0].Name)
-		if err != nil {
-			return err
-		}
-		for _, replica := range stream.CachedInfo().Cluster.Replicas {
-			if !replica.Current {
-				return fmt.Errorf("%s is not", replica.Name)
-			}
-		}
-		return nil
-	})
-}
-
 // remedied breaks the thing, and follows what doctor says.
 func (b *broken) remedied(t *testing.T, s *system) {
 	t.Helper()
-	harmed := *s
-	harmed.cfg.Streams, harmed.cfg.Outbox = slices.Clone(s.cfg.Streams), s.cfg.Outbox
-	b.harm(t, &harmed)
+	b.harm(t, s)
 	var r check.Result
 	testkit.Eventually(t, 20*time.Second, "it is named", func() error {
-		results, err := check.Doctor(t.Context(), harmed.cfg)
+		results, err := check.Doctor(t.Context(), s.cfg)
 		if err != nil {
 			return err
 		}
@@ -735,17 +683,17 @@ func (b *broken) remedied(t *testing.T, s *system) {
 		}
 		return nil
 	})
-	if err := b.follow(t, &harmed, r); err != nil {
+	if err := b.follow(t, s, r); err != nil {
 		t.Fatalf("%s: %v", r.Text(), err)
 	}
 	testkit.Eventually(t, 20*time.Second, "it is mended", func() error {
-		results, err := check.Doctor(t.Context(), harmed.cfg)
+		results, err := check.Doctor(t.Context(), s.cfg)
 		if err != nil {
 			return err
 		}
 		for _, r := range results {
 			if r.ID != b.id && strings.HasPrefix(r.Fix, `run "walrelay init"`) { // what was in the way is gone, and this comes next
-				_, err := Setup(t.Context(), harmed.cfg)
+				_, err := Setup(t.Context(), s.cfg)
 				return errors.Join(errors.New(r.Text()), err)
 			}
 			if r.ID == b.id && r.Status >= check.Warn || r.Status == check.Fail {
@@ -821,15 +769,7 @@ func (s *system) natsStreamEdit(t *testing.T, options string) error {
 // edit changes the stream that is there.
 func (s *system) edit(t *testing.T, change func(*jetstream.StreamConfig)) {
 	t.Helper()
-	stream, err := s.js.Stream(t.Context(), s.cfg.Streams[0].Name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cfg := stream.CachedInfo().Config
-	change(&cfg)
-	if _, err := s.js.UpdateStream(t.Context(), cfg); err != nil {
-		t.Fatal(err)
-	}
+	testkit.UpdateStream(t, s.js, s.cfg.Streams[0].Name, change)
 }
 
 // publish publishes messages of somebody, with headers.

@@ -13,6 +13,7 @@ import (
 	"crypto/rand"
 	"crypto/x509"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"math/big"
 	"net"
@@ -127,6 +128,16 @@ func Standby(t testing.TB, primary *localpg.Cluster, settings ...map[string]stri
 	return closing(t, c)
 }
 
+// Copy starts a server with the data of a cluster that is stopped. It ends with the test.
+func Copy(t testing.TB, stopped *localpg.Cluster) *localpg.Cluster {
+	t.Helper()
+	c, err := start(localpg.Options{BinDir: stopped.BinDir(), Copy: stopped})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return closing(t, c)
+}
+
 // closing has a cluster end with the test.
 func closing(t testing.TB, c *localpg.Cluster) *localpg.Cluster {
 	t.Helper()
@@ -197,6 +208,53 @@ func JetStream(t testing.TB, url string) (*nats.Conn, jetstream.JetStream) {
 		t.Fatal(err)
 	}
 	return nc, js
+}
+
+// UpdateStream changes the configuration of a stream.
+func UpdateStream(t testing.TB, js jetstream.JetStream, name string, change func(*jetstream.StreamConfig)) {
+	t.Helper()
+	stream, err := js.Stream(t.Context(), name)
+	if err != nil {
+		t.Fatalf("stream %s: %v", name, err)
+	}
+	cfg := stream.CachedInfo().Config
+	change(&cfg)
+	if _, err := js.UpdateStream(t.Context(), cfg); err != nil {
+		t.Fatalf("changing stream %s: %v", name, err)
+	}
+}
+
+// AwaitReplicas waits until a stream has a leader and each other server has all of it.
+func AwaitReplicas(t testing.TB, js jetstream.JetStream, name string) {
+	t.Helper()
+	Eventually(t, time.Minute, "every server has the stream", func() error {
+		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+		defer cancel()
+		s, err := js.Stream(ctx, name)
+		if err != nil {
+			return err
+		}
+		cluster := s.CachedInfo().Cluster
+		if cluster == nil || cluster.Leader == "" || len(cluster.Replicas) < 2 {
+			return errors.New("it has no leader")
+		}
+		for _, replica := range cluster.Replicas {
+			if replica.Offline || !replica.Current {
+				return fmt.Errorf("%s is behind", replica.Name)
+			}
+		}
+		return nil
+	})
+}
+
+// AlterSystem changes settings of a server, each by "ALTER SYSTEM" and a change such as "SET work_mem = '1MB'",
+// and has it read them.
+func AlterSystem(t testing.TB, url string, changes ...string) {
+	t.Helper()
+	for _, change := range changes {
+		Exec(t, url, "ALTER SYSTEM "+change)
+	}
+	Exec(t, url, "SELECT pg_reload_conf()")
 }
 
 // Certificate writes a certificate for names and addresses, which signs itself, and its key.
